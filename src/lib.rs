@@ -1,0 +1,6 @@
+//! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
+
+pub mod error;
+pub mod rng;
+
+pub use error::{Error, ErrorKind, Result};
