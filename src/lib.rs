@@ -1,5 +1,6 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
+pub mod device;
 pub mod error;
 pub mod rng;
 

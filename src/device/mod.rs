@@ -1,0 +1,81 @@
+//! Where tensors live and kernels run: [`Device::Cpu`], or a [`Gpu`] behind the driver (`cuda:N`) or
+//! behind the host runtime (`cuda-host`). Operations never know which of the last two they talk to.
+
+mod launch;
+
+pub use launch::{Arg, KernelArg, Launch};
+
+use crate::{Error, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// A machine that executes the kernels of `kernels/*.cu`. Pointers are device addresses.
+///
+/// Calls of one `Gpu` are ordered as on one stream: a download sees what the launches before it wrote.
+pub trait Gpu: Send + Sync {
+    /// `cuda:0` or `cuda-host`.
+    fn name(&self) -> &str;
+    /// `bytes` (more than 0) of device memory, 256-byte aligned, contents undefined.
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Gives memory of [`Gpu::alloc`] back.
+    fn free(&self, ptr: u64);
+    /// Host to device.
+    fn upload(&self, dst: u64, src: &[u8]) -> Result<()>;
+    /// Device to host; waits for what was launched before.
+    fn download(&self, src: u64, dst: &mut [u8]) -> Result<()>;
+    /// Device to device.
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()>;
+    /// Fills with zero bytes.
+    fn zero(&self, ptr: u64, bytes: usize) -> Result<()>;
+    /// Runs one kernel. An error of `cuda-host` names kernel, block, thread and source line.
+    fn launch(&self, launch: &Launch) -> Result<()>;
+    /// Waits for everything.
+    fn synchronize(&self) -> Result<()>;
+}
+
+/// The device of a tensor. Cheap to clone; equal when it is the same device.
+#[derive(Clone)]
+pub enum Device {
+    /// Rust code on the host, threads by rayon.
+    Cpu,
+    /// CUDA kernels.
+    Gpu(Arc<dyn Gpu>),
+}
+
+impl Device {
+    /// The device of that name: `auto` (`cuda:0` where a driver and a device answer, else `cpu`), `cpu`,
+    /// `cuda`, `cuda:N`, and `cuda-host` in a build with that feature.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for another name, [`crate::ErrorKind::Device`] for a device that does not answer.
+    pub fn new(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            _ => Err(Error::param("--device", name, "auto, cpu, cuda, cuda:N or cuda-host")),
+        }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cpu, Self::Cpu) => true,
+            (Self::Gpu(a), Self::Gpu(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu(gpu) => f.write_str(gpu.name()),
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
