@@ -5,6 +5,7 @@ pub mod dtype;
 pub mod error;
 pub mod ops;
 pub mod rng;
+pub mod run;
 pub mod tape;
 pub mod tensor;
 
