@@ -1,10 +1,10 @@
 //! Lists the kernels of `kernels/*.cu` and, with the feature `cuda-host`, compiles them for the host.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// A kernel file and its entry points, each with the text in `__launch_bounds__(..)`.
+#[cfg_attr(not(feature = "cuda-host"), expect(dead_code, reason = "only the names are listed"))]
 struct KernelFile {
     path: PathBuf,
     text: String,
@@ -75,6 +75,7 @@ fn write_entry_points(kernels: &[KernelFile]) {
 #[cfg(feature = "cuda-host")]
 mod host {
     use super::*;
+    use std::fmt::Write;
     use std::collections::hash_map::DefaultHasher;
     use std::hash::{Hash, Hasher};
     use std::process::Command;

@@ -1,3 +1,4 @@
-//! All integration tests, one binary.
+//! One binary for all integration tests.
 
 mod host;
+mod layers;
