@@ -2,9 +2,21 @@
 
 pub mod data;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod file;
+pub mod infer;
 pub mod npy;
+pub mod ops;
+pub mod report;
 pub mod rng;
+pub mod run;
+pub mod tape;
+pub mod tensor;
 
+pub use device::Device;
+pub use dtype::{DType, Mode};
 pub use error::{Error, ErrorKind, Result};
+pub use rng::Seed;
+pub use tape::{Gradients, Tape};
+pub use tensor::Tensor;
