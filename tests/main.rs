@@ -1,4 +1,5 @@
 //! One binary for all integration tests.
 
+mod data;
 mod host;
 mod layers;
