@@ -150,6 +150,7 @@ fn refuse(message: &str) -> ExitCode {
 /// What the parser of the command line objects to, without its hints on usage.
 fn usage(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let end = ["\nUsage:", "\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
+    let end =
+        ["\nUsage:", "\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
     text[..end.unwrap_or(text.len())].trim_start_matches("error: ").to_owned()
 }

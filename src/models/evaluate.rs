@@ -110,8 +110,8 @@ fn rank(logits: &[f32], label: usize) -> Option<usize> {
         return None;
     }
     let own = logits[label];
-    let before = |(class, &logit): &(usize, &f32)| logit > own || (logit == own && *class < label);
-    Some(logits.iter().enumerate().filter(before).count())
+    let before = |(class, logit): (usize, f32)| logit > own || (logit == own && class < label);
+    Some(logits.iter().copied().enumerate().filter(|&pair| before(pair)).count())
 }
 
 #[cfg(test)]
