@@ -75,8 +75,8 @@ fn write_entry_points(kernels: &[KernelFile]) {
 #[cfg(feature = "cuda-host")]
 mod host {
     use super::*;
-    use std::fmt::Write;
     use std::collections::hash_map::DefaultHasher;
+    use std::fmt::Write;
     use std::hash::{Hash, Hasher};
     use std::process::Command;
     use std::sync::Mutex;
