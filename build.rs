@@ -75,8 +75,8 @@ fn write_entry_points(kernels: &[KernelFile]) {
 #[cfg(feature = "cuda-host")]
 mod host {
     use super::*;
-    use std::fmt::Write;
     use std::collections::hash_map::DefaultHasher;
+    use std::fmt::Write;
     use std::hash::{Hash, Hasher};
     use std::process::Command;
     use std::sync::Mutex;
@@ -197,6 +197,8 @@ mod host {
             build.flag("-fsanitize=thread");
             build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
             build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
+            // A wrapper's last call returns to the wrapper, so that its place in the source is known.
+            build.flag("-fno-optimize-sibling-calls");
             // A loop turned into a call of memset or memcpy would escape the hooks.
             build.flag("-fno-tree-loop-distribute-patterns");
         }

@@ -3,17 +3,12 @@
 
 namespace host {
 
-void outside(Worker& w, u32 thread, u64 address, u32 bytes, bool store, const void* pc) {
-    (void)w;
-    fail_at(thread, pc, "%s of %u bytes at 0x%llx, outside every allocation", store ? "store" : "load", bytes, address);
-}
-
-template <u32 BYTES, bool STORE>
+template <u32 BYTES, Access ACCESS>
 static inline __attribute__((always_inline)) void touch(const void* p, const void* pc) {
     Worker& w = *self;
     if (__builtin_expect(--w.budget < 0, 0))
-        fail_at(w.thread, pc, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
-    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), BYTES, STORE, pc);
+        exhausted(w, Site{nullptr, 0}, pc);
+    if (w.checks) check_access<ACCESS>(w, w.thread, reinterpret_cast<u64>(p), BYTES, pc);
 }
 
 // The first member of each handler's data.
@@ -33,11 +28,11 @@ using namespace host;
 
 #define PC __builtin_return_address(0)
 #define HOOKS(bytes)                                                            \
-    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, false>(p, PC); } \
-    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, true>(p, PC); }
+    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); } \
+    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }
 #define UNALIGNED_HOOKS(bytes)                                                            \
-    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, false>(p, PC); } \
-    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, true>(p, PC); }
+    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); } \
+    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
@@ -51,11 +46,11 @@ UNALIGNED_HOOKS(16)
 extern "C" void __tsan_init() {}
 
 extern "C" void __tsan_read_range(void* p, size_t bytes) {
-    check_access(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), false, PC);
+    if (self->checks) check_access<Access::Load>(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), PC);
 }
 
 extern "C" void __tsan_write_range(void* p, size_t bytes) {
-    check_access(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), true, PC);
+    if (self->checks) check_access<Access::Store>(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), PC);
 }
 
 extern "C" void __ubsan_handle_type_mismatch_v1(const void* data, u64 pointer) {

@@ -8,6 +8,7 @@ constexpr u32 MAX_THREADS = 1024;
 constexpr u32 SHARED_BYTES = 227 * 1024;  // sm_90's limit for one block
 constexpr u32 MAX_OBJECTS = 64;           // shared objects of one block
 constexpr u32 ARENA_BYTES = SHARED_BYTES + 128 * MAX_OBJECTS;
+constexpr u32 CHUNK = 64;                 // shared objects begin at multiples of it
 constexpr u32 NONE = 0xFFFF;              // no fiber
 constexpr u64 MAX_MARKED_BLOCKS = (1 << 20) - 2;  // larger grids run without the checks between blocks
 
@@ -97,6 +98,7 @@ struct Worker {
     bool checks;
     Cell* words;
     Cell* bytes;
+    u8 chunks[ARENA_BYTES / CHUNK];  // bytes of each chunk that belong to an object
     u64 stacks;
     u32 stacks_mapped;
     u64 block;   // linear
@@ -118,7 +120,11 @@ struct Worker {
     Object objects[MAX_OBJECTS];
     u32 object_count, dynamic_offset;
     bool fenced, acquired;
+    void* signal_stack;
+    u64 earlier_signal_stack[4];
+    Worker* idle;  // the next one in the pool
 };
+constexpr u64 SIGNAL_STACK_BYTES = 64 * 1024;
 
 extern __thread Worker* self __attribute__((tls_model("initial-exec")));
 
@@ -129,6 +135,10 @@ void* fiber_prepare(void* top, void (*entry)());
 extern "C" void rewire_host_switch(void** save, void* load);
 constexpr u64 STACK_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + 4096;
 
+// fault.cpp
+void catch_faults();
+void swap_signal_stack(Worker& w, bool enter);
+
 // block.cpp
 void run_block(Worker& w, u64 block);
 void reschedule(Worker& w);
@@ -136,5 +146,8 @@ void reschedule(Worker& w);
 // launch.cpp: keeps the message of the first failure and leaves the block. `pc` 0: no place in the source.
 [[noreturn]] void fail(u32 thread, Site site, const char* format, ...) __attribute__((format(printf, 3, 4)));
 [[noreturn]] void fail_at(u32 thread, const void* pc, const char* format, ...) __attribute__((format(printf, 3, 4)));
+
+// The block's budget is used up.
+[[noreturn]] void exhausted(Worker& w, Site site, const void* pc);
 
 }  // namespace host

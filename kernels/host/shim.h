@@ -16,6 +16,9 @@
 // For the twin of an instruction: never inlined, not instrumented, so that its operands stay out of memory.
 #define HOST_TWIN __attribute__((noinline, no_sanitize("thread", "undefined")))
 
+// For a wrapper: always inlined, so that a message names the kernel's line and not the wrapper's alone.
+#define HOST_INLINE inline __attribute__((always_inline))
+
 using size_t = decltype(sizeof(0));
 
 struct uint3 {
@@ -73,8 +76,8 @@ void barrier(Site site);
 // Waits for the lanes of `mask`; the last to arrive calls `run` with the payload of each lane.
 void meet(void (*run)(void* const* lanes, unsigned mask), void* payload, unsigned mask, const char* what, Site site);
 void sync_warp(unsigned mask, Site site);
-// 16 bytes that `lane` passed to ldmatrix, checked like a load of that thread.
-void read_matrix_row(void* out, const void* row, unsigned lane);
+// 16 bytes that `lane` passed to ldmatrix at `pc`, checked like a load of that thread.
+void read_matrix_row(void* out, const void* row, unsigned lane, const void* pc);
 
 void copy_async(void* shared, const void* global, unsigned bytes, bool valid);
 void copy_commit();

@@ -326,21 +326,28 @@ fn with_source_lines(message: &str) -> String {
     out + rest
 }
 
-/// `file.cu:12` of an address, by `addr2line`, which comes with every linker's package.
+/// `file.cu:12` of an address, by `addr2line`, which comes with every linker. A line of `kernels/common` also
+/// names the kernel's line that it was inlined into.
 fn source_line(pc: u64) -> Option<String> {
     // SAFETY: reads a number.
     let offset = pc - unsafe { rewire_host_image() };
     let program = std::env::current_exe().ok()?;
-    let output = Command::new("addr2line")
-        .arg("-e")
-        .arg(program)
-        .arg(format!("{offset:#x}"))
-        .output()
-        .ok()?;
+    let mut command = Command::new("addr2line");
+    let output =
+        command.arg("-i").arg("-e").arg(program).arg(format!("{offset:#x}")).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let line = text.lines().next()?.split(" (").next()?;
-    let place = line.rsplit("kernels/").next()?;
-    (!place.starts_with('?') && !place.ends_with('?')).then(|| place.to_owned())
+    let place = |line: &str| {
+        let place = line.split(" (").next()?.rsplit("kernels/").next()?.to_owned();
+        (!place.starts_with('?') && !place.ends_with('?')).then_some(place)
+    };
+    let mut places = text.lines().map_while(place);
+    let first = places.next()?;
+    if first.starts_with("common/")
+        && let Some(kernel) = places.find(|p| !p.starts_with("common/") && !p.starts_with("host/"))
+    {
+        return Some(format!("{first} in {kernel}"));
+    }
+    Some(first)
 }
 
 /// `host::Kernel` of `kernels/host/shim.h`.
