@@ -181,7 +181,13 @@ mod host {
             .warnings(false)
             .include(".")
             .include("kernels");
-        for flag in ["-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off"] {
+        for flag in [
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-fno-strict-aliasing",
+            "-ffp-contract=off",
+            "-fvisibility=hidden",
+        ] {
             build.flag(flag);
         }
         for flag in [

@@ -80,6 +80,8 @@ static void fiber_entry() {
 static void begin_block(Worker& w, u64 block) {
     const Launch& l = *w.launch;
     w.block = block;
+    w.mark_of_reader = (block + 1) << 20;
+    w.mark_of_writer = (block + 1) | 15ull << 54;
     w.block_index = {u32(block % l.grid.x), u32(block / l.grid.x % l.grid.y), u32(block / l.grid.x / l.grid.y)};
     w.budget = (long long)l.budget;
     w.start = w.full = ++w.stamp;
@@ -191,10 +193,18 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
 
 void sync_warp(u32 mask, Site site) { meet(nullptr, nullptr, mask, "__syncwarp", site); }
 
-uint3 thread_index() { return self->thread_index[self->thread]; }
-uint3 block_index() { return self->block_index; }
-dim3 block_dim() { return self->launch->block; }
-dim3 grid_dim() { return self->launch->grid; }
+u32 thread_x() { return self->thread_index[self->thread].x; }
+u32 thread_y() { return self->thread_index[self->thread].y; }
+u32 thread_z() { return self->thread_index[self->thread].z; }
+u32 block_x() { return self->block_index.x; }
+u32 block_y() { return self->block_index.y; }
+u32 block_z() { return self->block_index.z; }
+u32 block_dim_x() { return self->launch->block.x; }
+u32 block_dim_y() { return self->launch->block.y; }
+u32 block_dim_z() { return self->launch->block.z; }
+u32 grid_dim_x() { return self->launch->grid.x; }
+u32 grid_dim_y() { return self->launch->grid.y; }
+u32 grid_dim_z() { return self->launch->grid.z; }
 
 // A chunk or more lies between two objects, so that running over one of them is seen.
 void* shared_object(const void* id, size_t bytes) {

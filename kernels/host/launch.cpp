@@ -108,6 +108,7 @@ static void enter(Worker& w, Launch& l) {
     w.threads = b.x * b.y * b.z;
     w.warps = (w.threads + 31) / 32;
     w.checks = l.checks;
+    w.alone = l.alone;
     w.epoch = l.epoch;
     w.object_count = 0;
     w.shared_end = 0;
@@ -134,7 +135,7 @@ extern "C" const Kernel* rewire_host_kernel(const char* name) {
 }
 
 extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                     const u64* words, u32 lifo, u32 checks, u64 budget) {
+                                     const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
     if (l == nullptr) abort();
@@ -145,6 +146,7 @@ extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, cons
     l->dynamic_bytes = dynamic_bytes;
     l->lifo = lifo != 0;
     l->checks = checks != 0;
+    l->alone = workers == 1;
     l->budget = budget;
     l->blocks = u64(grid[0]) * grid[1] * grid[2];
     do l->epoch = __atomic_add_fetch(&epochs, 1, __ATOMIC_RELAXED);

@@ -28,8 +28,15 @@ inline bool follows_store(const Worker& w, u64 mark, u32 thread, u64 bytes, bool
     if (writer == 0 || (mark >> 54 & bytes) == 0 || (mark & MARK_SEVERAL) != 0) return true;
     if (atomic && (mark & MARK_ATOMIC) != 0) return true;
     if (writer != w.block + 1) return published(w, writer);
-    const u64 meetings = w.stamp - w.start;
+    const u64 meetings = w.stamp - w.start;  // 15 stands for more
     return (mark >> 40 & 1023) == thread || (mark >> 50 & 15) != meetings || meetings >= 15;
+}
+
+// Replaces the mark unless another OS thread was faster; `mark` is then what that one left.
+inline bool replace_mark(const Worker& w, u64* at, u64& mark, u64 next) {
+    if (!w.alone) return __atomic_compare_exchange_n(at, &mark, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    *at = next;
+    return true;
 }
 
 inline __attribute__((always_inline)) void mark_load(Worker& w, u64* at, u32 thread, u64 address, u64 bytes, const void* pc) {
@@ -41,14 +48,14 @@ inline __attribute__((always_inline)) void mark_load(Worker& w, u64* at, u32 thr
         const u64 reader = mark >> 20 & BLOCK_MASK;
         if (reader == me || reader == MANY || bytes != 15) return;
         const u64 next = (mark & ~(BLOCK_MASK << 20)) | (reader == 0 ? me : MANY) << 20;
-        if (__atomic_compare_exchange_n(at, &mark, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+        if (replace_mark(w, at, mark, next)) return;
     }
 }
 
 inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 thread, u64 address, u64 bytes, bool atomic, const void* pc) {
     u64 mark = __atomic_load_n(at, __ATOMIC_RELAXED);
-    const u64 me = w.block + 1, meetings = w.stamp - w.start;
-    const u64 mine = me | u64(thread) << 40 | (meetings < 15 ? meetings : 15) << 50 | (atomic ? MARK_ATOMIC : 0);
+    const u64 me = w.block + 1, meetings = w.stamp - w.start < 15 ? w.stamp - w.start : 15;
+    const u64 mine = me | u64(thread) << 40 | meetings << 50 | (atomic ? MARK_ATOMIC : 0);
     for (;;) {
         if ((mark & BLOCK_MASK) != 0 && !follows_store(w, mark, thread, bytes, atomic))
             global_race(w, thread, address, mark, atomic ? Access::Atomic : Access::Store, false, pc);
@@ -58,7 +65,7 @@ inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 th
         const u64 others = mark >> 54 & 15 & ~bytes;  // bytes of an earlier store that stay
         const bool same = (mark & BLOCK_MASK) == me && (mark >> 40 & 1023) == thread && (mark & MARK_SEVERAL) == 0;
         const u64 next = mine | reader << 20 | (bytes | others) << 54 | (others != 0 && !same ? MARK_SEVERAL : 0);
-        if (__atomic_compare_exchange_n(at, &mark, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+        if (replace_mark(w, at, mark, next)) return;
     }
 }
 

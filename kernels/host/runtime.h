@@ -20,6 +20,7 @@ struct Launch {
     u32 dynamic_bytes;
     bool lifo;
     bool checks;
+    bool alone;
     u64 budget;      // loads, stores and meetings of one block
     u64 blocks;
     u64 next;        // block to hand out, atomic
@@ -89,20 +90,22 @@ struct Worker {
     // What the hooks look at first.
     long long budget;
     u64 shared_base;
-    u32 shared_end;
+    Cell* words;
     u32 thread;  // the running fiber
     u32 warp;
     u32 stamp;   // rises with each barrier and __syncwarp, over all blocks
     u32 full;    // stamps below it lie before the last barrier of the whole block
     u32 start;   // stamps below it belong to earlier blocks
+    u32 epoch;   // of the launch, in the marks of global memory
+    u64 mark_of_reader, mark_of_writer;  // of this block, see marks.h
     bool checks;
-    Cell* words;
-    Cell* bytes;
+    bool alone;  // no other OS thread runs blocks of this launch
     u8 chunks[ARENA_BYTES / CHUNK];  // bytes of each chunk that belong to an object
+    Cell* bytes;
+    u32 shared_end;
     u64 stacks;
     u32 stacks_mapped;
-    u64 block;   // linear
-    u32 epoch;
+    u64 block;  // linear
     Launch* launch;
 
     void* home;  // the context that runs blocks

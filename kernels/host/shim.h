@@ -62,11 +62,20 @@ struct Site {
 };
 constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 
-// `const`: a fiber keeps its identity, so the compiler may call once and hoist.
-uint3 thread_index() __attribute__((const));
-uint3 block_index() __attribute__((const));
-dim3 block_dim() __attribute__((const));
-dim3 grid_dim() __attribute__((const));
+// `const`: a fiber keeps its identity. One function for each number, so that the compiler calls once and hoists it.
+#define HOST_CONST __attribute__((const))
+unsigned thread_x() HOST_CONST;
+unsigned thread_y() HOST_CONST;
+unsigned thread_z() HOST_CONST;
+unsigned block_x() HOST_CONST;
+unsigned block_y() HOST_CONST;
+unsigned block_z() HOST_CONST;
+unsigned block_dim_x() HOST_CONST;
+unsigned block_dim_y() HOST_CONST;
+unsigned block_dim_z() HOST_CONST;
+unsigned grid_dim_x() HOST_CONST;
+unsigned grid_dim_y() HOST_CONST;
+unsigned grid_dim_z() HOST_CONST;
 
 // One object of shared memory of this block, the same for each thread that passes the same `id`.
 void* shared_object(const void* id, size_t bytes);
@@ -141,10 +150,10 @@ constexpr unsigned max_threads(unsigned threads = 1024, unsigned = 0, unsigned =
 
 }  // namespace host
 
-#define threadIdx (host::thread_index())
-#define blockIdx (host::block_index())
-#define blockDim (host::block_dim())
-#define gridDim (host::grid_dim())
+#define threadIdx (uint3{host::thread_x(), host::thread_y(), host::thread_z()})
+#define blockIdx (uint3{host::block_x(), host::block_y(), host::block_z()})
+#define blockDim (dim3{host::block_dim_x(), host::block_dim_y(), host::block_dim_z()})
+#define gridDim (dim3{host::grid_dim_x(), host::grid_dim_y(), host::grid_dim_z()})
 
 inline void __syncthreads(host::Site site = host::here()) { host::barrier(site); }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) { host::sync_warp(mask, site); }

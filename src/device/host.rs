@@ -217,6 +217,7 @@ impl Gpu for Host {
     fn launch(&self, launch: &Launch) -> Result<()> {
         let kernel = find(launch)?;
         let words: Vec<u64> = launch.args.iter().map(|a| a.word()).collect();
+        let workers = worker_count(launch);
         let lifo = self.options.schedule == Schedule::Lifo;
         // SAFETY: `words` has one word for each parameter (the signature was compared) and outlives the launch.
         let state = State(unsafe {
@@ -228,10 +229,11 @@ impl Gpu for Host {
                 words.as_ptr(),
                 lifo.into(),
                 self.options.checks.into(),
+                workers as u32,
                 self.options.budget,
             )
         });
-        run_blocks(launch, &state);
+        run_blocks(&state, workers);
         let mut message = [0u8; 1024];
         // SAFETY: every worker has returned; the message ends with a zero byte.
         let failed = unsafe {
@@ -297,14 +299,18 @@ struct State(*mut c_void);
 // SAFETY: workers share the launch through atomics only.
 unsafe impl Sync for State {}
 
-/// Runs all blocks: here, and on other threads of the pool where there are enough of them.
-fn run_blocks(launch: &Launch, state: &State) {
+/// How many OS threads run the blocks of a launch: one for a few blocks.
+fn worker_count(launch: &Launch) -> u64 {
     let blocks = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
-    let helpers = (blocks / 4).min(15).min(rayon::current_num_threads() as u64 - 1);
+    (blocks / 4).min(16).min(rayon::current_num_threads() as u64).max(1)
+}
+
+/// Runs all blocks, here and on other threads of the pool.
+fn run_blocks(state: &State, workers: u64) {
     // SAFETY: the launch lives until rewire_host_end, after the scope.
     let work = move || unsafe { rewire_host_work(state.0) };
     rayon::in_place_scope(|scope| {
-        for _ in 0..helpers {
+        for _ in 1..workers {
             scope.spawn(move |_| work());
         }
         work();
@@ -373,6 +379,7 @@ unsafe extern "C" {
         words: *const u64,
         lifo: u32,
         checks: u32,
+        workers: u32,
         budget: u64,
     ) -> *mut c_void;
     fn rewire_host_work(launch: *mut c_void);
