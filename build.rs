@@ -181,7 +181,13 @@ mod host {
             .warnings(false)
             .include(".")
             .include("kernels");
-        for flag in ["-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off"] {
+        for flag in [
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-fno-strict-aliasing",
+            "-ffp-contract=off",
+            "-fvisibility=hidden",
+        ] {
             build.flag(flag);
         }
         for flag in [
@@ -197,6 +203,8 @@ mod host {
             build.flag("-fsanitize=thread");
             build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
             build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
+            // A wrapper's last call returns to the wrapper, so that its place in the source is known.
+            build.flag("-fno-optimize-sibling-calls");
             // A loop turned into a call of memset or memcpy would escape the hooks.
             build.flag("-fno-tree-loop-distribute-patterns");
         }
