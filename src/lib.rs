@@ -4,6 +4,8 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod infer;
+pub mod models;
+pub mod nn;
 pub mod ops;
 pub mod report;
 pub mod rng;
