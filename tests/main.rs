@@ -1,4 +1,6 @@
 //! One binary for all integration tests.
 
+mod data;
+mod host;
 mod layers;
 mod models;
