@@ -41,7 +41,7 @@ pub struct ArchSpec {
     /// Number of logits.
     pub classes: Option<usize>,
     /// Multiplier of every channel count.
-    pub width: f64,
+    pub width: Option<f64>,
     /// Height and width of the input image.
     pub size: Option<usize>,
 }
@@ -52,7 +52,7 @@ const KEYS: &str = "in_channels, classes, width or size";
 impl ArchSpec {
     /// An architecture with nothing but its name given.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), in_channels: None, classes: None, width: 1.0, size: None }
+        Self { name: name.to_owned(), in_channels: None, classes: None, width: None, size: None }
     }
 
     /// Reads `NAME[:key=value,…]` with the keys `in_channels`, `classes`, `width`, `size`.
@@ -61,7 +61,7 @@ impl ArchSpec {
     ///
     /// ```
     /// let spec = rewire::nn::ArchSpec::parse("vgg16:width=0.25,classes=100")?;
-    /// assert_eq!((spec.width, spec.classes, spec.size), (0.25, Some(100), None));
+    /// assert_eq!((spec.width, spec.classes, spec.size), (Some(0.25), Some(100), None));
     /// # Ok::<(), rewire::Error>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self> {
@@ -75,20 +75,43 @@ impl ArchSpec {
                 "in_channels" => spec.in_channels = Some(count("arch.in_channels", value, 4096)?),
                 "classes" => spec.classes = Some(count("arch.classes", value, 100_000)?),
                 "size" => spec.size = Some(count("arch.size", value, 4096)?),
-                "width" => spec.width = width(value)?,
+                "width" => spec.width = Some(width(value)?),
                 _ => return Err(Error::param("arch", key, KEYS)),
             }
         }
         Ok(spec)
     }
 
-    /// The architecture with what was left out filled in: 3 channels, 10 classes, 32 pixels.
+    /// Fills in what was left out and is given here: a data set's channels, classes and image size, say.
+    pub fn or(
+        mut self,
+        in_channels: Option<usize>,
+        classes: Option<usize>,
+        size: Option<usize>,
+    ) -> Self {
+        self.in_channels = self.in_channels.or(in_channels);
+        self.classes = self.classes.or(classes);
+        self.size = self.size.or(size);
+        self
+    }
+
+    /// Whether everything that is given here is so in `arch`.
+    pub fn fits(&self, arch: &Arch) -> bool {
+        let same = |given: Option<usize>, value| given.is_none_or(|given| given == value);
+        self.name == arch.name
+            && same(self.in_channels, arch.in_channels)
+            && same(self.classes, arch.classes)
+            && same(self.size, arch.size)
+            && self.width.is_none_or(|width| width == arch.width)
+    }
+
+    /// The architecture with what was left out filled in: 3 channels, 10 classes, width 1, 32 pixels.
     pub fn resolve(self) -> Arch {
         Arch {
             name: self.name,
             in_channels: self.in_channels.unwrap_or(3),
             classes: self.classes.unwrap_or(10),
-            width: self.width,
+            width: self.width.unwrap_or(1.0),
             size: self.size.unwrap_or(32),
             normalize: None,
         }
@@ -106,11 +129,9 @@ fn width(value: &str) -> Result<f64> {
 }
 
 /// A complete description of an unpruned network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Arch {
     /// Name in the registry of models.
-    #[serde(rename = "arch")]
     pub name: String,
     /// Channels of the input image.
     pub in_channels: usize,

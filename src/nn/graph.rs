@@ -4,6 +4,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// What a node computes. Operations with parameters hold the prefix of their names.
+///
+/// Fields stand in alphabetical order, here and in [`Node`]: files hold them as JSON of sorted keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
@@ -18,26 +20,26 @@ pub enum Op {
     },
     /// Convolution with `{name}.weight` and, where `bias`, `{name}.bias`.
     Conv {
-        /// Prefix of the parameters' names.
-        name: String,
         /// Whether it adds a bias.
         bias: bool,
-        /// Of both directions.
-        stride: usize,
-        /// Zeros around the image.
-        padding: usize,
         /// The input channels that the filters read, in their order; all of them where absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         channels: Option<Vec<usize>>,
+        /// Prefix of the parameters' names.
+        name: String,
+        /// Zeros around the image.
+        padding: usize,
+        /// Of both directions.
+        stride: usize,
     },
     /// Batch normalisation with `{name}.weight`, `.bias`, `.running_mean`, `.running_var`.
     BatchNorm {
-        /// Prefix of the parameters' names.
-        name: String,
         /// Added to the variance.
         eps: f32,
         /// Share of the new batch in the running statistics.
         momentum: f32,
+        /// Prefix of the parameters' names.
+        name: String,
     },
     /// `max(x, 0)`.
     Relu,
@@ -47,10 +49,10 @@ pub enum Op {
     GlobalAvgPool,
     /// `x · weightᵀ + bias` with `{name}.weight` and, where `bias`, `{name}.bias`.
     Linear {
-        /// Prefix of the parameters' names.
-        name: String,
         /// Whether it adds a bias.
         bias: bool,
+        /// Prefix of the parameters' names.
+        name: String,
     },
     /// Sum of two nodes.
     Add,
@@ -102,10 +104,10 @@ impl Op {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// What it computes.
-    pub op: Op,
     /// Positions of its operands in [`Graph::nodes`].
     pub inputs: Vec<usize>,
+    /// What it computes.
+    pub op: Op,
 }
 
 /// A network: nodes in the order they run; the last one holds the logits.
@@ -192,8 +194,12 @@ fn result<'a>(
             vector(*bias, &format!("{name}.bias"), w[0], shape)?;
             convolution(image()?, w, *stride, *padding, channels.as_deref())
         }
-        Op::BatchNorm { .. } => {
+        Op::BatchNorm { eps, momentum, .. } => {
             let [.., c] = image()?;
+            if !(*eps > 0.0 && (0.0..=1.0).contains(momentum)) {
+                let got = format!("eps {eps}, momentum {momentum}");
+                return Err(("eps above 0, momentum in [0, 1]".to_owned(), got));
+            }
             op.tensors().iter().try_for_each(|name| vector(true, name, c, shape))?;
             Ok(x.to_vec())
         }
