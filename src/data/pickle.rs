@@ -1,7 +1,10 @@
-//! The part of Python's pickle format, protocol 2, that the CIFAR archives use: dictionaries, lists, tuples, strings,
-//! integers and NumPy arrays of bytes. It builds plain values and calls nothing; every other global name is an error.
+//! The part of Python's pickle format that CIFAR's Python version needs: dictionaries, lists, tuples, strings, integers
+//! and NumPy arrays of bytes, in protocols 2 (the official files) to 5 (the same, saved again). It builds plain values
+//! and calls nothing; a global name outside the list in [`Machine::global`] is an error.
 //!
 //! Source: `pickletools.py` of CPython documents the opcodes, NumPy's `ndarray.__reduce__` the state of an array.
+
+use std::borrow::Cow;
 
 /// Values refer to one another by their place in the arena, as Python's do: a list may be filled after it was stored.
 pub(super) struct Pickle<'a> {
@@ -16,7 +19,7 @@ enum Value<'a> {
     None,
     Bool(bool),
     Int(i64),
-    Bytes(&'a [u8]),
+    Bytes(Cow<'a, [u8]>),
     List(Vec<usize>),
     Tuple(Vec<usize>),
     Dict(Vec<(usize, usize)>),
@@ -31,9 +34,15 @@ enum Value<'a> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Global {
+    /// `_reconstruct(ndarray, (0,), b"b")`, whose state is (1, shape, dtype, is_fortran, data).
     Reconstruct,
     Ndarray,
+    /// `dtype("u1", …)`.
     Dtype,
+    /// `_frombuffer(data, dtype, shape, "C")`.
+    FromBuffer,
+    /// `encode(text, "latin1")`: bytes, as Python 3 writes them in protocol 2.
+    Encode,
 }
 
 /// More values than ten times the largest official file has.
@@ -44,6 +53,7 @@ impl<'a> Pickle<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut machine = Machine {
             rest: bytes,
+            owned: bytes.len(),
             values: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
@@ -58,8 +68,7 @@ impl<'a> Pickle<'a> {
         let Value::Dict(pairs) = &self.values[self.root] else {
             return Err("the pickle must be a dictionary".into());
         };
-        let is_key =
-            |&id: &usize| matches!(self.values[id], Value::Bytes(name) if name == key.as_bytes());
+        let is_key = |&id: &usize| self.is_bytes(id, key.as_bytes());
         let pair = pairs.iter().rev().find(|(id, _)| is_key(id));
         pair.map(|(_, value)| &self.values[*value]).ok_or(format!("the pickle has no key {key:?}"))
     }
@@ -76,33 +85,44 @@ impl<'a> Pickle<'a> {
     }
 
     /// The two-dimensional array of bytes under `key`, in C order: rows, columns, data.
-    pub fn matrix(&self, key: &str) -> Result<(usize, usize, &'a [u8])> {
+    pub fn matrix(&self, key: &str) -> Result<(usize, usize, &[u8])> {
         let array = self.get(key)?;
-        let read = || {
-            let Value::Object { class: Global::Reconstruct, state: Some(state), .. } = *array
-            else {
-                return None;
-            };
-            let [_version, shape, dtype, fortran, data] = *self.tuple(state)? else { return None };
-            let [rows, columns] = *self.tuple(shape)? else { return None };
-            let (Value::Int(rows), Value::Int(columns)) =
-                (&self.values[rows], &self.values[columns])
-            else {
-                return None;
-            };
-            let Value::Object { class: Global::Dtype, args, .. } = self.values[dtype] else {
-                return None;
-            };
-            let is_u1 = matches!(self.values[*self.tuple(args)?.first()?], Value::Bytes(b"u1"));
-            let (Value::Bool(false), Value::Bytes(data), true) =
-                (&self.values[fortran], &self.values[data], is_u1)
-            else {
-                return None;
-            };
-            let (rows, columns) = (usize::try_from(*rows).ok()?, usize::try_from(*columns).ok()?);
-            (rows.checked_mul(columns)? == data.len()).then_some((rows, columns, *data))
+        self.read_matrix(array)
+            .ok_or_else(|| format!("{key:?} must be a NumPy array [N, D] of u1 in C order"))
+    }
+
+    fn read_matrix(&self, array: &Value) -> Option<(usize, usize, &[u8])> {
+        let Value::Object { class, args, state } = *array else { return None };
+        let (shape, dtype, data) = match (class, state) {
+            (Global::Reconstruct, Some(state)) => {
+                let [_version, shape, dtype, fortran, data] = *self.tuple(state)? else {
+                    return None;
+                };
+                matches!(self.values[fortran], Value::Bool(false))
+                    .then_some((shape, dtype, data))?
+            }
+            (Global::FromBuffer, None) => {
+                let [data, dtype, shape, order] = *self.tuple(args)? else { return None };
+                self.is_bytes(order, b"C").then_some((shape, dtype, data))?
+            }
+            _ => return None,
         };
-        read().ok_or_else(|| format!("{key:?} must be a NumPy array [N, D] of u1 in C order"))
+        let Value::Object { class: Global::Dtype, args, .. } = self.values[dtype] else {
+            return None;
+        };
+        let is_u1 = self.is_bytes(*self.tuple(args)?.first()?, b"u1");
+        let [rows, columns] = *self.tuple(shape)? else { return None };
+        let side = |id: usize| match self.values[id] {
+            Value::Int(n) => usize::try_from(n).ok(),
+            _ => None,
+        };
+        let (rows, columns) = (side(rows)?, side(columns)?);
+        let Value::Bytes(data) = &self.values[data] else { return None };
+        (is_u1 && rows.checked_mul(columns)? == data.len()).then_some((rows, columns, data))
+    }
+
+    fn is_bytes(&self, id: usize, bytes: &[u8]) -> bool {
+        matches!(&self.values[id], Value::Bytes(value) if **value == *bytes)
     }
 
     fn tuple(&self, id: usize) -> Option<&[usize]> {
@@ -115,6 +135,8 @@ impl<'a> Pickle<'a> {
 
 struct Machine<'a> {
     rest: &'a [u8],
+    /// Bytes that may still be copied instead of borrowed: honest files copy each once.
+    owned: usize,
     values: Vec<Value<'a>>,
     stack: Vec<usize>,
     marks: Vec<usize>,
@@ -127,37 +149,31 @@ impl<'a> Machine<'a> {
         let op = self.take(1)?[0];
         match op {
             0x80 => match self.take(1)?[0] {
-                2 => {}
-                n => {
-                    return Err(format!(
-                        "is a pickle of protocol {n}; must be 2, as in the official archives"
-                    ));
-                }
+                2..=5 => {}
+                n => return Err(format!("is a pickle of protocol {n}; must be 2 to 5")),
             },
+            // A frame's length only helps readers that read ahead.
+            0x95 => drop(self.take(8)?),
             b'.' => return Ok(true),
             b'N' => self.push(Value::None)?,
             0x88 | 0x89 => self.push(Value::Bool(op == 0x88))?,
-            b'K' => {
-                let v = self.take(1)?[0];
-                self.push(Value::Int(v.into()))?;
+            b'K' | b'M' | b'J' => {
+                let v = match op {
+                    b'K' => self.take(1)?[0].into(),
+                    b'M' => u16::from_le_bytes(self.array()?).into(),
+                    _ => i32::from_le_bytes(self.array()?).into(),
+                };
+                self.push(Value::Int(v))?;
             }
-            b'M' => {
-                let v = u16::from_le_bytes(self.array()?);
-                self.push(Value::Int(v.into()))?;
-            }
-            b'J' => {
-                let v = i32::from_le_bytes(self.array()?);
-                self.push(Value::Int(v.into()))?;
-            }
-            b'U' => {
-                let n = self.take(1)?[0];
-                let v = self.take(n.into())?;
-                self.push(Value::Bytes(v))?;
-            }
-            b'T' => {
-                let n = u32::from_le_bytes(self.array()?);
-                let v = self.take(n as usize)?;
-                self.push(Value::Bytes(v))?;
+            // Strings of Python 2, bytes, texts (UTF-8) and byte arrays, by the width of their length.
+            b'U' | b'C' | 0x8c | b'T' | b'B' | b'X' | 0x8d | 0x8e | 0x96 => {
+                let n = match op {
+                    b'U' | b'C' | 0x8c => self.take(1)?[0].into(),
+                    b'T' | b'B' | b'X' => u32::from_le_bytes(self.array()?).into(),
+                    _ => u64::from_le_bytes(self.array()?),
+                };
+                let v = self.take(usize::try_from(n).unwrap_or(usize::MAX))?;
+                self.push(Value::Bytes(Cow::Borrowed(v)))?;
             }
             b']' => self.push(Value::List(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
@@ -173,30 +189,17 @@ impl<'a> Machine<'a> {
             }
             b'a' | b'e' => self.append(op == b'e')?,
             b's' | b'u' => self.set_items(op == b'u')?,
-            b'q' | b'r' => self.put(op == b'r')?,
+            b'q' | b'r' | 0x94 => self.store(op)?,
             b'h' | b'j' => {
                 let at = self.memo_index(op == b'j')?;
-                let id = self
-                    .memo
-                    .get(at)
-                    .copied()
-                    .flatten()
-                    .ok_or("the pickle recalls what it never stored")?;
-                self.stack.push(id);
+                let id = self.memo.get(at).copied().flatten();
+                self.stack.push(id.ok_or("the pickle recalls what it never stored")?);
             }
-            b'c' => {
-                let global = self.global()?;
+            b'c' | 0x93 => {
+                let global = self.global(op == 0x93)?;
                 self.push(Value::Global(global))?;
             }
-            b'R' => {
-                let (args, callee) = (self.pop()?, self.pop()?);
-                match self.values[callee] {
-                    Value::Global(class @ (Global::Reconstruct | Global::Dtype)) => {
-                        self.push(Value::Object { class, args, state: None })?;
-                    }
-                    _ => return Err("the pickle calls what is no function".into()),
-                }
-            }
+            b'R' => self.call()?,
             b'b' => {
                 let (new, object) = (self.pop()?, self.pop()?);
                 match &mut self.values[object] {
@@ -205,11 +208,7 @@ impl<'a> Machine<'a> {
                 }
                 self.stack.push(object);
             }
-            _ => {
-                return Err(format!(
-                    "the pickle has opcode 0x{op:02x}, which no official archive has"
-                ));
-            }
+            _ => return Err(format!("the pickle has opcode 0x{op:02x}, which no CIFAR file has")),
         }
         Ok(false)
     }
@@ -279,8 +278,11 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn put(&mut self, long: bool) -> Result<()> {
-        let at = self.memo_index(long)?;
+    fn store(&mut self, op: u8) -> Result<()> {
+        let at = match op {
+            0x94 => self.memo.len(),
+            _ => self.memo_index(op == b'r')?,
+        };
         // Writers count up from 0 or 1, so a place far behind the values is a lie.
         if at > self.values.len() + 1 {
             return Err(format!("the pickle stores at place {at} of its memo"));
@@ -294,22 +296,64 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn global(&mut self) -> Result<Global> {
-        let mut line = || {
-            let end = self.rest.iter().take(256).position(|&b| b == b'\n');
-            let text = self.take(end.ok_or("the pickle is cut short")?)?;
-            self.take(1)?;
-            Ok::<_, String>(String::from_utf8_lossy(text).into_owned())
-        };
-        let (module, name) = (line()?, line()?);
+    /// A name from two lines, or from two texts on the stack.
+    fn global(&mut self, on_stack: bool) -> Result<Global> {
+        let mut names = [Vec::new(), Vec::new()];
+        if on_stack {
+            let ids = self.pop_last(2)?;
+            for (name, id) in names.iter_mut().zip(ids) {
+                match &self.values[id] {
+                    Value::Bytes(text) if text.len() <= 256 => *name = text.to_vec(),
+                    _ => return Err("the pickle names what is no name".into()),
+                }
+            }
+        } else {
+            for name in &mut names {
+                let end = self.rest.iter().take(256).position(|&b| b == b'\n');
+                *name = self.take(end.ok_or("the pickle is cut short")?)?.to_vec();
+                self.take(1)?;
+            }
+        }
+        let [module, name] = names.map(|name| String::from_utf8_lossy(&name).into_owned());
         match (module.as_str(), name.as_str()) {
-            ("numpy.core.multiarray", "_reconstruct") => Ok(Global::Reconstruct),
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+                Ok(Global::Reconstruct)
+            }
+            ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Ok(Global::FromBuffer),
             ("numpy", "ndarray") => Ok(Global::Ndarray),
             ("numpy", "dtype") => Ok(Global::Dtype),
+            ("_codecs", "encode") => Ok(Global::Encode),
             _ => Err(format!(
-                "the pickle names {:?}, which no official archive does; nothing was run",
+                "the pickle names {:?}, which no CIFAR file does; nothing was run",
                 format!("{module}.{name}")
             )),
         }
+    }
+
+    fn call(&mut self) -> Result<()> {
+        let (args, callee) = (self.pop()?, self.pop()?);
+        let value = match self.values[callee] {
+            Value::Global(Global::Encode) => {
+                let Value::Tuple(items) = &self.values[args] else {
+                    return Err("the pickle encodes what is no text".into());
+                };
+                let text = match items.first().map(|&id| &self.values[id]) {
+                    Some(Value::Bytes(text)) => std::str::from_utf8(text).ok(),
+                    _ => None,
+                };
+                let text = text.ok_or("the pickle encodes what is no text")?;
+                self.owned =
+                    self.owned.checked_sub(text.len()).ok_or("the pickle copies too much")?;
+                let bytes: std::result::Result<Vec<u8>, _> =
+                    text.chars().map(|c| u8::try_from(u32::from(c))).collect();
+                let bytes = bytes.map_err(|_| "the pickle holds a text that is not Latin-1")?;
+                Value::Bytes(Cow::Owned(bytes))
+            }
+            Value::Global(class) if class != Global::Ndarray => {
+                Value::Object { class, args, state: None }
+            }
+            _ => return Err("the pickle calls what is no function".into()),
+        };
+        self.push(value)
     }
 }

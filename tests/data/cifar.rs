@@ -287,7 +287,7 @@ fn wrong_pickles_are_refused_and_nothing_is_run() {
         (other(|b| b.shape = (3 * 3072, 1)), "must be [N, 3072]"),
         (other(|b| (b.shape, b.data, b.labels) = ((0, 3072), Vec::new(), Vec::new())), "N > 0"),
         (replaced(b"numpy.core.multiarray\n_reconstruct", b"posix\nsystem"), "posix.system"),
-        (replaced(b"\x80\x02", b"\x80\x04"), "protocol 4"),
+        (replaced(b"\x80\x02", b"\x80\x06"), "protocol 6"),
         (replaced(b"T\x00\x24\x00\x00", b"T\xff\xff\xff\xff"), "cut short"),
         (b"\x80\x02K\x01.".to_vec(), "dictionary"),
         (b"\x80\x02.".to_vec(), "more than it has"),
@@ -352,5 +352,25 @@ fn broken_archives_are_refused() {
     ] {
         let dir = folder(&[("cifar-10-binary.tar.gz", content)]);
         refused(load("cifar10", &dir, Need::EVAL), &["cifar", says]);
+    }
+}
+
+/// Files of `tests/fixtures/make_cifar_pickles.py`.
+#[test]
+fn pickles_saved_again_by_python_3_are_read() {
+    let data: Vec<u8> = (0..2 * 3072u32).map(|i| (7 * i + 13 * (i / 256)) as u8).collect();
+    for protocol in 2..=5 {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let content = fs::read(root.join(format!("cifar_protocol_{protocol}.pickle"))).unwrap();
+        let set = load("cifar10", &with_test_file(true, content.clone()), Need::EVAL).unwrap();
+        let test = set.test().unwrap();
+        assert_eq!(test.labels().unwrap(), [7, 2], "protocol {protocol}");
+        assert!(bytes(test) == data, "protocol {protocol}");
+        for cut in [content.len() - 1, content.len() / 2, 20] {
+            refused(
+                load("cifar10", &with_test_file(true, content[..cut].to_vec()), Need::EVAL),
+                &["test_batch"],
+            );
+        }
     }
 }
