@@ -1,0 +1,118 @@
+//! The kernels that this build carries: sources always, PTX where `build.rs` found NVRTC; else PTX is
+//! made on first use by this machine's NVRTC and kept in a cache on disk.
+
+use super::nvrtc::{Failure, Nvrtc};
+use super::source;
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{env, fs};
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// One file `kernels/NAME.cu`.
+pub struct KernelFile {
+    /// File name without extension.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub source: &'static str,
+    /// Names of its `extern "C" __global__` functions.
+    pub entry_points: &'static [&'static str],
+    /// (architecture, PTX).
+    pub ptx: &'static [(&'static str, &'static str)],
+}
+
+/// Every entry point of `kernels/*.cu`, file by file.
+pub fn entry_points() -> impl Iterator<Item = &'static str> {
+    KERNELS.iter().flat_map(|file| file.entry_points.iter().copied())
+}
+
+/// The file that defines the entry point `name`.
+pub(super) fn file_of(name: &str) -> Result<&'static KernelFile> {
+    static FILES: OnceLock<HashMap<&str, &KernelFile>> = OnceLock::new();
+    let files = FILES.get_or_init(|| {
+        KERNELS.iter().flat_map(|file| file.entry_points.iter().map(move |&e| (e, file))).collect()
+    });
+    files.get(name).copied().ok_or_else(|| Error::kernel(name, "no such entry point in kernels/*.cu"))
+}
+
+/// This machine's NVRTC, looked for once.
+pub(super) fn nvrtc() -> std::result::Result<&'static Nvrtc, &'static str> {
+    static FOUND: OnceLock<std::result::Result<Nvrtc, String>> = OnceLock::new();
+    FOUND.get_or_init(Nvrtc::find).as_ref().map_err(String::as_str)
+}
+
+impl KernelFile {
+    /// The architecture to use on a device of this compute capability: `sm_90a` code runs on 9.0 alone.
+    pub(super) fn arch(&self, capability: (i32, i32)) -> &'static str {
+        let exact = format!("sm_{}{}a", capability.0, capability.1);
+        source::architectures(self.source)
+            .into_iter()
+            .find(|arch| **arch == exact)
+            .unwrap_or(source::BASE_ARCH)
+    }
+
+    /// PTX that was made when this crate was built.
+    pub(super) fn embedded(&self, arch: &str) -> Option<&'static str> {
+        self.ptx.iter().find(|(a, _)| *a == arch).map(|(_, ptx)| *ptx)
+    }
+
+    /// PTX by this machine's NVRTC, out of the cache if it is there.
+    ///
+    /// Errors: [`crate::ErrorKind::Kernel`] without NVRTC, or with its log.
+    pub(super) fn compile(&self, arch: &str) -> Result<String> {
+        let failed = |why: &str| Error::kernel(self.name, why.trim());
+        let nvrtc = nvrtc().map_err(|why| {
+            failed(&format!("this build holds no PTX that the driver accepts, and {why}"))
+        })?;
+        let options = source::options(self.source, arch);
+        let cached = cache_folder().map(|folder| folder.join(self.cache_name(nvrtc, &options)));
+        if let Some(ptx) = cached.as_ref().and_then(|file| fs::read_to_string(file).ok()) {
+            return Ok(ptx);
+        }
+        let ptx = nvrtc
+            .compile(&format!("{}.cu", self.name), self.source, HEADERS, &options)
+            .map_err(|Failure::Source(why) | Failure::Nvrtc(why)| failed(&why))?;
+        if let Some(file) = cached {
+            // A cache that cannot be written costs time, not the result; `doctor` reports it.
+            let _ = write_atomically(&file, &ptx);
+        }
+        Ok(ptx)
+    }
+
+    /// Differs whenever the PTX could: source, headers, options with the architecture, NVRTC's version.
+    fn cache_name(&self, nvrtc: &Nvrtc, options: &[String]) -> String {
+        let mut hash = Sha256::new();
+        let texts = HEADERS.iter().flat_map(|(name, text)| [*name, *text]);
+        for part in texts.chain([self.source]).chain(options.iter().map(String::as_str)) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(nvrtc.version.0.to_le_bytes());
+        hash.update(nvrtc.version.1.to_le_bytes());
+        let hex: String = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}-{hex}.ptx", self.name)
+    }
+}
+
+/// Where compiled kernels are kept: `$REWIRE_CACHE`, else `$XDG_CACHE_HOME/rewire`, else
+/// `~/.cache/rewire`.
+pub(super) fn cache_folder() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("REWIRE_CACHE")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("rewire")))
+        .or_else(|| Some(set("HOME")?.join(".cache/rewire")))
+}
+
+fn write_atomically(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
+    let mut out = fs::File::create(&temporary)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&temporary, file)
+}
