@@ -1,7 +1,17 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
 pub mod device;
+pub mod dtype;
 pub mod error;
+pub mod ops;
 pub mod rng;
+pub mod run;
+pub mod tape;
+pub mod tensor;
 
+pub use device::Device;
+pub use dtype::{DType, Mode};
 pub use error::{Error, ErrorKind, Result};
+pub use rng::Seed;
+pub use tape::{Gradients, Tape};
+pub use tensor::Tensor;
