@@ -65,12 +65,7 @@ fn embed_kernels() {
 
 /// Compiles one file for each of its architectures into `OUT_DIR/NAME.ARCH.ptx`; returns table entries.
 /// A kernel that does not compile, or that the scan of the source does not see, ends the build.
-fn compile(
-    nvrtc: &Nvrtc,
-    kernel: &str,
-    text: &str,
-    headers: &[(String, String)],
-) -> String {
+fn compile(nvrtc: &Nvrtc, kernel: &str, text: &str, headers: &[(String, String)]) -> String {
     let headers: Vec<_> = headers.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
     let mut entries = String::new();
     let mut compiled = BTreeSet::new();
@@ -80,7 +75,10 @@ fn compile(
             Ok(ptx) => ptx,
             Err(Failure::Source(log)) => panic!("kernels/{kernel}.cu for {arch}:\n{log}"),
             Err(Failure::Nvrtc(why)) => {
-                println!("cargo:warning={}: {why}; kernels/{kernel}.cu is embedded as source", nvrtc.path.display());
+                println!(
+                    "cargo:warning={}: {why}; kernels/{kernel}.cu is embedded as source",
+                    nvrtc.path.display()
+                );
                 return String::new();
             }
         };

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -36,7 +37,10 @@ pub(super) fn file_of(name: &str) -> Result<&'static KernelFile> {
     let files = FILES.get_or_init(|| {
         KERNELS.iter().flat_map(|file| file.entry_points.iter().map(move |&e| (e, file))).collect()
     });
-    files.get(name).copied().ok_or_else(|| Error::kernel(name, "no such entry point in kernels/*.cu"))
+    files
+        .get(name)
+        .copied()
+        .ok_or_else(|| Error::kernel(name, "no such entry point in kernels/*.cu"))
 }
 
 /// This machine's NVRTC, looked for once.
@@ -75,7 +79,9 @@ impl KernelFile {
         }
         let ptx = nvrtc
             .compile(&format!("{}.cu", self.name), self.source, HEADERS, &options)
-            .map_err(|Failure::Source(why) | Failure::Nvrtc(why)| failed(&why))?;
+            .map_err(|failure| match failure {
+                Failure::Source(why) | Failure::Nvrtc(why) => failed(&why),
+            })?;
         if let Some(file) = cached {
             // A cache that cannot be written costs time, not the result; `doctor` reports it.
             let _ = write_atomically(&file, &ptx);
@@ -110,7 +116,9 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
 fn write_atomically(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let unique = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = file.with_extension(format!("{}-{unique}.tmp", std::process::id()));
     let mut out = fs::File::create(&temporary)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;

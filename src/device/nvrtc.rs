@@ -52,9 +52,10 @@ impl Nvrtc {
                 Err(_) => {}
             }
         }
-        let mut message = "NVRTC is not in CUDA_PATH, CUDA_HOME, /usr/local/cuda, the loader's path \
+        let mut message =
+            "NVRTC is not in CUDA_PATH, CUDA_HOME, /usr/local/cuda, the loader's path \
                            or a Python environment"
-            .to_owned();
+                .to_owned();
         for why in refused {
             message += &format!("; {why}");
         }
@@ -100,7 +101,9 @@ impl Nvrtc {
                 .get::<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status>(
                     b"nvrtcCompileProgram",
                 )
-                .map_err(nvrtc)?(program, option_ptrs.len() as c_int, option_ptrs.as_ptr())
+                .map_err(nvrtc)?(
+                program, option_ptrs.len() as c_int, option_ptrs.as_ptr()
+            )
         };
         let result = match status {
             0 => self.text(program, b"nvrtcGetPTXSize", b"nvrtcGetPTX"),
@@ -227,8 +230,7 @@ fn builtins(folder: &Path) -> Vec<Library> {
 
 /// Where Python environments may be: the active one, and those whose `python3` is on PATH.
 fn python_prefixes() -> Vec<PathBuf> {
-    let active =
-        ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(env::var_os).map(PathBuf::from);
+    let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(env::var_os).map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path)
         .filter(|folder| folder.join("python3").exists())

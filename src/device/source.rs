@@ -27,9 +27,5 @@ pub fn architectures(source: &str) -> Vec<&str> {
 /// `// nvrtc: fmad`, so that a kernel gives the bits of its host twin.
 pub fn options(source: &str, arch: &str) -> Vec<String> {
     let fmad = header_words(source, "nvrtc").contains(&"fmad");
-    vec![
-        format!("--gpu-architecture={arch}"),
-        "-std=c++17".to_owned(),
-        format!("--fmad={fmad}"),
-    ]
+    vec![format!("--gpu-architecture={arch}"), "-std=c++17".to_owned(), format!("--fmad={fmad}")]
 }
