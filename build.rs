@@ -73,7 +73,7 @@ fn compile(nvrtc: &Nvrtc, kernel: &str, text: &str, headers: &[(String, String)]
         let options = source::options(text, arch);
         let ptx = match nvrtc.compile(&format!("{kernel}.cu"), text, &headers, &options) {
             Ok(ptx) => ptx,
-            Err(Failure::Source(log)) => panic!("kernels/{kernel}.cu for {arch}:\n{log}"),
+            Err(Failure::Source(log)) => fail(&format!("kernels/{kernel}.cu for {arch}:\n{log}")),
             Err(Failure::Nvrtc(why)) => {
                 println!(
                     "cargo:warning={}: {why}; kernels/{kernel}.cu is embedded as source",
@@ -89,12 +89,19 @@ fn compile(nvrtc: &Nvrtc, kernel: &str, text: &str, headers: &[(String, String)]
         write!(entries, "({arch:?}, {include}), ").unwrap();
     }
     let scanned: BTreeSet<_> = entry_points(text).into_iter().collect();
-    assert!(
-        compiled == scanned,
-        "kernels/{kernel}.cu: write out every entry point as extern \"C\" __global__ void NAME(…), not \
-         by a macro: the compiler sees {compiled:?}, the scan {scanned:?}"
-    );
+    if compiled != scanned {
+        fail(&format!(
+            "kernels/{kernel}.cu: write out every entry point as extern \"C\" __global__ void NAME(…), \
+             not by a macro: the compiler sees {compiled:?}, the scan {scanned:?}"
+        ));
+    }
     entries
+}
+
+/// Ends the build with a message and no backtrace.
+fn fail(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(1)
 }
 
 fn include_source(file: &str) -> String {
@@ -116,11 +123,11 @@ fn files_with_extension(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 fn name(path: &Path, part: Option<&std::ffi::OsStr>) -> String {
     let part = part.and_then(|p| p.to_str());
-    part.unwrap_or_else(|| panic!("{}: the name is not UTF-8", path.display())).to_owned()
+    part.unwrap_or_else(|| fail(&format!("{}: the name is not UTF-8", path.display()))).to_owned()
 }
 
 fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    fs::read_to_string(path).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())))
 }
 
 /// Leaves an equal file as it is, so that nothing is compiled again for its time stamp.
@@ -128,7 +135,7 @@ fn write_if_changed(path: &Path, text: &str) {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return;
     }
-    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    fs::write(path, text).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
 }
 
 /// The names of `extern "C" __global__ void NAME(…)` in order of appearance. Bodies of macros do not
