@@ -1,4 +1,5 @@
-//! Compiles the CUDA kernels: to PTX by NVRTC where this machine has it.
+//! Lists the kernels of `kernels/*.cu`, compiles them to PTX where there is an NVRTC, and with the feature
+//! `cuda-host` for the host.
 
 #[path = "src/device/nvrtc.rs"]
 mod nvrtc;
@@ -7,92 +8,153 @@ mod source;
 
 use nvrtc::{Failure, Nvrtc};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// A kernel file and its entry points, each with the text in `__launch_bounds__(..)`.
+struct KernelFile {
+    path: PathBuf,
+    text: String,
+    entry_points: Vec<(String, String)>,
+}
+
 fn main() {
-    embed_kernels();
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=kernels");
+    let kernels = kernel_files(Path::new("kernels"));
+    write_entry_points(&kernels);
+    embed_kernels(&kernels);
+    #[cfg(feature = "cuda-host")]
+    host::build(&kernels);
 }
 
-/// Writes `OUT_DIR/kernels.rs`, the table of `kernels/*.cu` that `src/device/kernels.rs` includes: name,
-/// source, entry points, and PTX per architecture if there is an NVRTC.
-fn embed_kernels() {
-    for file in ["src/device/nvrtc.rs", "src/device/source.rs", "kernels"] {
-        println!("cargo:rerun-if-changed={file}");
-    }
-    for variable in ["CUDA_PATH", "CUDA_HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
-        println!("cargo:rerun-if-env-changed={variable}");
-    }
-    let files = files_with_extension("kernels", "cu");
-    let headers: Vec<_> = files_with_extension("kernels/common", "cuh")
-        .iter()
-        .map(|path| (format!("common/{}", name(path, path.file_name())), read(path)))
-        .collect();
-    let compiler = match Nvrtc::find() {
-        Ok(found) => Some(found),
-        Err(_) if files.is_empty() => None,
-        Err(why) => {
-            println!(
-                "cargo:warning={why}: the CUDA kernels are embedded as sources and compiled on first use"
-            );
-            None
-        }
+fn out_dir() -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
+}
+
+/// The files of a folder with that extension in the order of their names; none where it is missing.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|e| e.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == extension));
+    paths.sort();
+    paths
+}
+
+fn kernel_files(folder: &Path) -> Vec<KernelFile> {
+    let open = |path: PathBuf| {
+        let text = read(&path);
+        let entry_points = entry_points(&text);
+        assert!(!entry_points.is_empty(), "{}: no entry point", path.display());
+        KernelFile { path, text, entry_points }
     };
-    let mut table = String::new();
-    let version = compiler.as_ref().map(|c| format!("{}.{}", c.version.0, c.version.1));
-    writeln!(table, "pub const BUILT_BY: Option<&str> = {version:?};").unwrap();
-    writeln!(table, "pub static HEADERS: &[(&str, &str)] = &[").unwrap();
-    for (header, _) in &headers {
-        writeln!(table, "    ({header:?}, {}),", include_source(header)).unwrap();
-    }
-    writeln!(table, "];\npub static KERNELS: &[KernelFile] = &[").unwrap();
-    for path in &files {
-        let kernel = name(path, path.file_stem());
-        let text = read(path);
-        writeln!(
-            table,
-            "    KernelFile {{ name: {kernel:?}, source: {}, entry_points: &{:?}, ptx: &[{}] }},",
-            include_source(&format!("{kernel}.cu")),
-            entry_points(&text),
-            compiler.as_ref().map_or(String::new(), |c| compile(c, &kernel, &text, &headers)),
-        )
-        .unwrap();
-    }
-    writeln!(table, "];").unwrap();
-    write_if_changed(&out_dir().join("kernels.rs"), &table);
+    files(folder, "cu").into_iter().map(open).collect()
 }
 
-/// Compiles one file for each of its architectures into `OUT_DIR/NAME.ARCH.ptx`; returns table entries.
-/// A kernel that does not compile, or that the scan of the source does not see, ends the build.
-fn compile(nvrtc: &Nvrtc, kernel: &str, text: &str, headers: &[(String, String)]) -> String {
+/// Names and launch bounds behind each `extern "C" __global__ void`, comments left out.
+fn entry_points(text: &str) -> Vec<(String, String)> {
+    let code: String =
+        text.lines().map(|l| l.split("//").next().unwrap_or("").to_owned() + "\n").collect();
+    let mut found = Vec::new();
+    for rest in code.split("extern \"C\" __global__ void").skip(1) {
+        let mut rest = rest.trim_start();
+        let mut bounds = String::new();
+        if let Some(inner) = rest.strip_prefix("__launch_bounds__(") {
+            let mut depth = 1;
+            let end = inner.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            let end = end.expect("__launch_bounds__ has no end");
+            bounds = inner[..end].to_owned();
+            rest = inner[end + 1..].trim_start();
+        }
+        let name = rest.split('(').next().unwrap_or("").trim();
+        found.push((name.to_owned(), bounds));
+    }
+    found
+}
+
+/// `entry_points.rs`: the names, sorted.
+fn write_entry_points(kernels: &[KernelFile]) {
+    let mut names: Vec<_> = kernels.iter().flat_map(|k| &k.entry_points).map(|(n, _)| n).collect();
+    names.sort();
+    fs::write(out_dir().join("entry_points.rs"), format!("&{names:?}"))
+        .expect("OUT_DIR is writable");
+}
+
+/// Writes `kernels.rs`, which `src/device/kernels.rs` includes: name, source and entry points of each file,
+/// and PTX for each of its architectures if there is an NVRTC.
+fn embed_kernels(kernels: &[KernelFile]) {
+    for variable in ["CUDA_PATH", "CUDA_HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let headers: Vec<_> = files(Path::new("kernels/common"), "cuh")
+        .iter()
+        .map(|path| (format!("common/{}", utf8(path.file_name())), read(path)))
+        .collect();
+    let nvrtc = Nvrtc::find()
+        .inspect_err(|why| {
+            println!(
+                "cargo::warning={why}: the CUDA kernels are embedded as sources and compiled on first use"
+            );
+        })
+        .ok();
+    let version = nvrtc.as_ref().map(|c| format!("{}.{}", c.version.0, c.version.1));
+    let mut table = format!("pub const BUILT_BY: Option<&str> = {version:?};\n");
+    table += "pub static HEADERS: &[(&str, &str)] = &[\n";
+    for (header, _) in &headers {
+        let _ = writeln!(table, "    ({header:?}, {}),", include_source(header));
+    }
+    table += "];\npub static KERNELS: &[KernelFile] = &[\n";
+    for kernel in kernels {
+        let name = utf8(kernel.path.file_stem());
+        let names: Vec<_> = kernel.entry_points.iter().map(|(name, _)| name).collect();
+        let _ = writeln!(
+            table,
+            "    KernelFile {{ name: {name:?}, source: {}, entry_points: &{names:?}, ptx: &[{}] }},",
+            include_source(&format!("{name}.cu")),
+            nvrtc.as_ref().map_or(String::new(), |c| compile_to_ptx(c, kernel, name, &headers)),
+        );
+    }
+    write_if_changed("kernels.rs", &format!("{table}];\n"));
+}
+
+/// Leaves `NAME.ARCH.ptx` for each architecture; returns the table's entries. A kernel that does not compile,
+/// or that the scan of the source does not see, ends the build.
+fn compile_to_ptx(
+    nvrtc: &Nvrtc,
+    kernel: &KernelFile,
+    name: &str,
+    headers: &[(String, String)],
+) -> String {
     let headers: Vec<_> = headers.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
-    let mut entries = String::new();
-    let mut compiled = BTreeSet::new();
-    for arch in source::architectures(text) {
-        let options = source::options(text, arch);
-        let ptx = match nvrtc.compile(&format!("{kernel}.cu"), text, &headers, &options) {
+    let (mut entries, mut compiled) = (String::new(), BTreeSet::new());
+    for arch in source::architectures(&kernel.text) {
+        let options = source::options(&kernel.text, arch);
+        let ptx = match nvrtc.compile(&format!("{name}.cu"), &kernel.text, &headers, &options) {
             Ok(ptx) => ptx,
-            Err(Failure::Source(log)) => fail(&format!("kernels/{kernel}.cu for {arch}:\n{log}")),
+            Err(Failure::Source(log)) => fail(&format!("kernels/{name}.cu for {arch}:\n{log}")),
             Err(Failure::Nvrtc(why)) => {
-                println!(
-                    "cargo:warning={}: {why}; kernels/{kernel}.cu is embedded as source",
-                    nvrtc.path.display()
-                );
+                let nvrtc = nvrtc.path.display();
+                println!("cargo::warning={nvrtc}: {why}; kernels/{name}.cu is embedded as source");
                 return String::new();
             }
         };
-        compiled.extend(ptx_entry_points(&ptx));
-        let file = format!("{kernel}.{arch}.ptx");
-        write_if_changed(&out_dir().join(&file), &ptx);
+        let lines = ptx.lines().filter_map(|line| line.split_once(".entry "));
+        compiled.extend(lines.map(|(_, name)| name.trim_end_matches(['(', ' ']).to_owned()));
+        let file = format!("{name}.{arch}.ptx");
+        write_if_changed(&file, &ptx);
         let include = format!("include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\"))");
-        write!(entries, "({arch:?}, {include}), ").unwrap();
+        let _ = write!(entries, "({arch:?}, {include}), ");
     }
-    let scanned: BTreeSet<_> = entry_points(text).into_iter().collect();
+    let scanned: BTreeSet<_> = kernel.entry_points.iter().map(|(name, _)| name.clone()).collect();
     if compiled != scanned {
         fail(&format!(
-            "kernels/{kernel}.cu: write out every entry point as extern \"C\" __global__ void NAME(…), \
-             not by a macro: the compiler sees {compiled:?}, the scan {scanned:?}"
+            "kernels/{name}.cu: write out every entry point as extern \"C\" __global__ void NAME(..), not by a \
+             macro: the compiler sees {compiled:?}, the scan {scanned:?}"
         ));
     }
     entries
@@ -108,106 +170,203 @@ fn include_source(file: &str) -> String {
     format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/kernels/{file}\"))")
 }
 
-fn out_dir() -> PathBuf {
-    env::var_os("OUT_DIR").expect("cargo sets OUT_DIR").into()
-}
-
-/// In order of name; none where the folder is missing.
-fn files_with_extension(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-    let mut files: Vec<_> =
-        entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
-    files.sort();
-    files
-}
-
-fn name(path: &Path, part: Option<&std::ffi::OsStr>) -> String {
-    let part = part.and_then(|p| p.to_str());
-    part.unwrap_or_else(|| fail(&format!("{}: the name is not UTF-8", path.display()))).to_owned()
+fn utf8(name: Option<&OsStr>) -> &str {
+    name.and_then(OsStr::to_str).unwrap_or_else(|| fail(&format!("{name:?} is not UTF-8")))
 }
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())))
 }
 
-/// Leaves an equal file as it is, so that nothing is compiled again for its time stamp.
-fn write_if_changed(path: &Path, text: &str) {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+/// An equal file stays as it is, so that nothing is compiled again for its time stamp.
+fn write_if_changed(file: &str, text: &str) {
+    let path = out_dir().join(file);
+    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
         return;
     }
-    fs::write(path, text).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
+    fs::write(&path, text).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
 }
 
-/// The names of `extern "C" __global__ void NAME(…)` in order of appearance. Bodies of macros do not
-/// count: an entry point is written out.
-fn entry_points(source: &str) -> Vec<String> {
-    let text = strip_comments_and_defines(source);
-    let mut names = Vec::new();
-    for (at, _) in text.match_indices("__global__") {
-        if text[..at].trim_end().ends_with("extern \"C\"") {
-            names.extend(declared_name(&text[at + "__global__".len()..]));
-        }
+/// The device `cuda-host`: `kernels/*.cu`, the test kernels where they are, and the runtime, as one archive.
+#[cfg(feature = "cuda-host")]
+mod host {
+    use super::*;
+    use std::collections::hash_map::DefaultHasher;
+    use std::fmt::Write;
+    use std::hash::{Hash, Hasher};
+    use std::process::Command;
+    use std::sync::Mutex;
+
+    /// A file to compile: its name, its text, whether the checks go in, and what its object depends on.
+    struct Unit {
+        name: String,
+        text: String,
+        kernel: bool,
+        object: PathBuf,
     }
-    names
-}
 
-/// The entry points of compiled PTX.
-fn ptx_entry_points(ptx: &str) -> Vec<String> {
-    ptx.lines()
-        .filter_map(|line| line.split_once(".entry "))
-        .map(|(_, name)| name.trim_end().trim_end_matches('(').trim().to_owned())
-        .collect()
-}
+    pub fn build(kernels: &[KernelFile]) {
+        println!("cargo::rerun-if-changed=tests/kernels");
+        let folder = out_dir().join("host");
+        fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+        let runtime = texts(Path::new("kernels/host"));
+        let headers: String =
+            texts(Path::new("kernels/common")).iter().map(|(_, t)| t.as_str()).collect();
+        let shim = &runtime.iter().find(|(n, _)| n == "shim.h").expect("kernels/host/shim.h").1;
 
-/// `void __launch_bounds__(256) NAME(` or `__launch_bounds__(256) void NAME(`: the NAME.
-fn declared_name(mut text: &str) -> Option<String> {
-    loop {
-        text = text.trim_start();
-        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_')?;
-        let (word, rest) = text.split_at(end);
-        match word {
-            "" => return None,
-            "void" => text = rest,
-            "__launch_bounds__" => text = after_parentheses(rest)?,
-            name => return rest.trim_start().starts_with('(').then(|| name.to_owned()),
+        let tests = kernel_files(Path::new("tests/kernels"));
+        let on_host = |k: &&KernelFile| !k.text.lines().any(|l| l.trim() == "// host: none");
+        let files: Vec<_> = kernels.iter().chain(&tests).filter(on_host).collect();
+        let mut units: Vec<_> =
+            files.iter().map(|k| kernel_unit(&folder, k, &[&headers, shim])).collect();
+        units.push(tables_unit(&folder, &files));
+        let all: String = runtime.iter().map(|(_, t)| t.as_str()).collect();
+        for (name, text) in runtime.iter().filter(|(n, _)| n.ends_with(".cpp")) {
+            let include = format!("#include \"host/{name}\"\n");
+            units.push(unit(&folder, name.trim_end_matches(".cpp"), include, false, &[text, &all]));
         }
+        compile(&folder, &units);
+        let mut archive = cc::Build::new();
+        archive.objects(units.iter().map(|u| &u.object)).cpp(true).cpp_link_stdlib(None);
+        archive.compile("rewire_host");
     }
-}
 
-/// What follows the balanced `( … )` that `text` starts with.
-fn after_parentheses(text: &str) -> Option<&str> {
-    let mut depth = 0;
-    for (i, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' if depth == 1 => return Some(&text[i + 1..]),
-            ')' => depth -= 1,
-            _ => {}
+    /// Name and text of each file in a folder.
+    fn texts(folder: &Path) -> Vec<(String, String)> {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+            .map(|e| {
+                let path = e.expect("a readable folder").path();
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text)
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// The object's name carries a hash of all that goes into it: what is there need not be compiled again.
+    fn unit(folder: &Path, name: &str, text: String, kernel: bool, depends: &[&str]) -> Unit {
+        let mut hasher = DefaultHasher::new();
+        (&text, kernel, depends, compiler_command(kernel)).hash(&mut hasher);
+        let object = folder.join(format!("{name}.{:016x}.o", hasher.finish()));
+        Unit { name: name.to_owned(), text, kernel, object }
+    }
+
+    fn kernel_unit(folder: &Path, file: &KernelFile, depends: &[&str]) -> Unit {
+        let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut text = format!("#include \"{}\"\n", file.path.display());
+        for (name, bounds) in &file.entry_points {
+            let _ = writeln!(
+                text,
+                "static constexpr host::Kernel entry_{name}{{\"{name}\", host::Trampoline<{name}>::signature, \
+                 host::max_threads({bounds}), host::Trampoline<{name}>::run}};"
+            );
         }
+        let list: String = file.entry_points.iter().map(|(n, _)| format!("&entry_{n}, ")).collect();
+        let _ = writeln!(
+            text,
+            "namespace host {{ extern const Kernel* const {stem}_table[] = {{{list}nullptr}}; }}"
+        );
+        let depends: Vec<&str> = depends.iter().copied().chain([file.text.as_str()]).collect();
+        unit(folder, &stem, text, true, &depends)
     }
-    None
-}
 
-fn strip_comments_and_defines(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("/*").into_iter().chain(rest.find("//")).min() {
-        out.push_str(&rest[..at]);
-        let end = if rest[at..].starts_with("/*") {
-            rest[at..].find("*/").map(|n| at + n + 2)
-        } else {
-            rest[at..].find('\n').map(|n| at + n)
+    fn tables_unit(folder: &Path, files: &[&KernelFile]) -> Unit {
+        let stems = files.iter().map(|k| k.path.file_stem().unwrap_or_default().to_string_lossy());
+        let (mut declared, mut listed) = (String::new(), String::new());
+        for stem in stems {
+            let _ = writeln!(declared, "extern const Kernel* const {stem}_table[];");
+            let _ = write!(listed, "{stem}_table, ");
+        }
+        let text = format!(
+            "namespace host {{\n{declared}extern const Kernel* const* const tables[] = {{{listed}nullptr}};\n}}\n"
+        );
+        unit(folder, "tables", text, false, &[])
+    }
+
+    /// The compiler and its flags, for kernels with the hooks of the checks.
+    fn compiler_command(kernel: bool) -> Vec<String> {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            .opt_level(2)
+            .debug(true)
+            .warnings(false)
+            .include(".")
+            .include("kernels");
+        for flag in ["-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off"] {
+            build.flag(flag);
+        }
+        for flag in [
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-fno-threadsafe-statics",
+            "-include",
+            "kernels/host/shim.h",
+        ] {
+            build.flag(flag);
+        }
+        if kernel {
+            build.flag("-fsanitize=thread");
+            build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
+            build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
+            // A loop turned into a call of memset or memcpy would escape the hooks.
+            build.flag("-fno-tree-loop-distribute-patterns");
+        }
+        let command = build.get_compiler().to_command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|w| w.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Compiles what has no object yet, on all cores, and removes objects of older sources.
+    fn compile(folder: &Path, units: &[Unit]) {
+        for entry in fs::read_dir(folder).expect("OUT_DIR is readable").flatten() {
+            if !units.iter().any(|u| u.object == entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let missing: Vec<_> = units.iter().filter(|u| !u.object.exists()).collect();
+        let queue = Mutex::new(missing.into_iter());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let work = || {
+            loop {
+                let Some(unit) = queue.lock().expect("no panic in the queue").next() else { break };
+                compile_unit(folder, unit);
+            }
         };
-        rest = &rest[end.unwrap_or(rest.len())..];
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for worker in workers {
+                if worker.join().is_err() {
+                    std::process::exit(1);
+                }
+            }
+        });
     }
-    out.push_str(rest);
-    let mut in_define = false;
-    out.lines()
-        .filter(|line| {
-            let skip = in_define || line.trim_start().starts_with("#define");
-            in_define = skip && line.trim_end().ends_with('\\');
-            !skip
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+
+    fn compile_unit(folder: &Path, unit: &Unit) {
+        let source = folder.join(format!("{}.cpp", unit.name));
+        fs::write(&source, &unit.text).expect("OUT_DIR is writable");
+        let partial = unit.object.with_extension("partial");
+        let words = compiler_command(unit.kernel);
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(&partial)
+            .output()
+            .unwrap_or_else(|e| {
+                panic!("{}: {e}; the feature cuda-host needs a C++17 compiler", words[0])
+            });
+        let log = String::from_utf8_lossy(&output.stderr);
+        for line in log.lines() {
+            println!("cargo::warning={line}");
+        }
+        assert!(output.status.success(), "{} does not compile for the host:\n{log}", unit.name);
+        fs::rename(&partial, &unit.object).expect("OUT_DIR is writable");
+    }
 }

@@ -3,7 +3,9 @@
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod infer;
 pub mod ops;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod tape;

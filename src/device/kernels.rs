@@ -26,11 +26,6 @@ pub struct KernelFile {
     pub ptx: &'static [(&'static str, &'static str)],
 }
 
-/// Every entry point of `kernels/*.cu`, file by file.
-pub fn entry_points() -> impl Iterator<Item = &'static str> {
-    KERNELS.iter().flat_map(|file| file.entry_points.iter().copied())
-}
-
 /// The file that defines the entry point `name`.
 pub(super) fn file_of(name: &str) -> Result<&'static KernelFile> {
     static FILES: OnceLock<HashMap<&str, &KernelFile>> = OnceLock::new();

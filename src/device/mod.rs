@@ -4,6 +4,8 @@
 mod cuda;
 mod doctor;
 mod graph;
+#[cfg(feature = "cuda-host")]
+pub mod host;
 mod kernels;
 mod launch;
 mod nvrtc;
@@ -12,8 +14,7 @@ mod source;
 pub use cuda::CudaDevice;
 pub use doctor::{Doctor, Finding, Kernels};
 pub use graph::Graph;
-pub use kernels::entry_points;
-pub use launch::{Arg, KernelArg, Launch};
+pub use launch::{Arg, KernelArg, Launch, launched};
 
 use crate::{Error, Result};
 use std::fmt;
@@ -84,9 +85,16 @@ impl Device {
                 })?;
                 Ok(Self::Gpu(cuda::open(ordinal)?))
             }
+            #[cfg(feature = "cuda-host")]
+            "cuda-host" => Ok(Self::Gpu(host::Host::shared()?)),
             _ => Err(Error::param("--device", name, "auto, cpu, cuda, cuda:N or cuda-host")),
         }
     }
+}
+
+/// The entry points of all kernels of the product, sorted.
+pub fn entry_points() -> &'static [&'static str] {
+    include!(concat!(env!("OUT_DIR"), "/entry_points.rs"))
 }
 
 impl PartialEq for Device {

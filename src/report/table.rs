@@ -1,0 +1,169 @@
+//! The tables of a report, rendered as HTML, Markdown or CSV.
+
+use super::load::Run;
+use std::fmt::Write;
+
+/// A titled table of text cells; the first column is left-aligned, the others right-aligned.
+pub struct Table {
+    title: String,
+    /// Stands under the title: what the figures are.
+    note: &'static str,
+    header: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+/// Every table that has rows.
+pub fn all(runs: &[Run]) -> Vec<Table> {
+    let mut tables = vec![accuracy(runs)];
+    tables.extend(runs.iter().flat_map(|run| [speed(run), figures(run), layers(run)]));
+    tables.retain(|table| !table.rows.is_empty());
+    tables
+}
+
+/// Accuracy and density, one row a run.
+pub fn accuracy(runs: &[Run]) -> Table {
+    let percent = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
+    let rows = runs.iter().filter_map(|run| {
+        let result = run.result.as_ref()?;
+        Some(vec![
+            result.name.clone(),
+            result.arch.clone(),
+            percent(result.accuracy.clean),
+            percent(result.accuracy.fgsm),
+            percent(result.accuracy.pgd),
+            format!("{:.4}", result.density),
+            result.active.to_string(),
+            result.nonzero.to_string(),
+            format!("{:.1}", result.seconds),
+        ])
+    });
+    Table {
+        title: "Accuracy and density".into(),
+        note: "Accuracy in percent of all test images; density = active / prunable weights; training time on a clock.",
+        header: vec![
+            "run", "network", "clean %", "FGSM %", "PGD %", "density", "active", "nonzero",
+            "train s",
+        ],
+        rows: rows.collect(),
+    }
+}
+
+/// Measured speed of the four executions.
+fn speed(run: &Run) -> Table {
+    let rows = run.bench.iter().flat_map(|bench| &bench.rows).map(|row| {
+        vec![
+            row.execution.name().to_owned(),
+            row.batch.to_string(),
+            format!("{:.4}", row.median_ms),
+            format!("{:.0}", row.images_per_second),
+            format!("{:.2}×", row.speedup_vs_dense),
+            row.macs.to_string(),
+            format!("{:.2}", row.build_ms),
+            format!("{:.1e}", row.max_relative_error),
+        ]
+    });
+    let device = run
+        .bench
+        .as_ref()
+        .map(|bench| format!(" ({}, {}, {} threads)", bench.device, bench.mode, bench.threads));
+    Table {
+        title: format!("Measured speed: {}{}", run.name(), device.unwrap_or_default()),
+        note: "Median time of a call in this run; speed-up over the dense execution of the same weights; error of the logits against float64.",
+        header: vec![
+            "execution",
+            "batch",
+            "ms",
+            "images/s",
+            "speed-up",
+            "MACs",
+            "build ms",
+            "error",
+        ],
+        rows: rows.collect(),
+    }
+}
+
+/// The four kinds of speed-up.
+fn figures(run: &Run) -> Table {
+    let rows = run.bench.iter().flat_map(|bench| &bench.figures).map(|figures| {
+        vec![
+            figures.batch.to_string(),
+            format!("{:.2}×", figures.projected),
+            format!("{:.2}×", figures.mac_ratio),
+            format!("{:.2}×", figures.measured_compact),
+            format!("{:.2}×", figures.measured_sparse),
+        ]
+    });
+    Table {
+        title: format!("Four kinds of speed-up: {}", run.name()),
+        note: "Projected from per-layer dense times and dead channels; counted in MACs; measured on a clock. They are different things.",
+        header: vec!["batch", "projected", "counted", "measured compact", "measured sparse"],
+        rows: rows.collect(),
+    }
+}
+
+/// What is left of each layer.
+fn layers(run: &Run) -> Table {
+    let rows = run.result.iter().flat_map(|result| &result.layers).map(|layer| {
+        vec![
+            layer.name.clone(),
+            format!("{:?}", layer.shape),
+            format!("{} / {}", layer.active, layer.weights),
+            format!("{:.4}", layer.active as f64 / layer.weights.max(1) as f64),
+            format!("{} / {}", layer.channels_active, layer.channels),
+            format!("{} / {}", layer.macs_active, layer.macs),
+        ]
+    });
+    Table {
+        title: format!("Layers: {}", run.name()),
+        note: "Kept of all: weights, input channels, multiply-accumulates an image.",
+        header: vec!["layer", "shape", "weights", "density", "channels", "MACs"],
+        rows: rows.collect(),
+    }
+}
+
+impl Table {
+    /// A heading, a note and a pipe table.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("### {}\n{}\n\n", self.title, self.note);
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        text += &line(&self.header.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>());
+        let rule = |index| if index == 0 { "---" } else { "---:" }.to_owned();
+        text += &line(&(0..self.header.len()).map(rule).collect::<Vec<_>>());
+        self.rows.iter().for_each(|row| text += &line(row));
+        text
+    }
+
+    /// A header line and one line a row; cells hold no comma but shapes, which are quoted.
+    pub fn csv(&self) -> String {
+        let quote = |cell: &str| match cell.contains([',', '"']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell.to_owned(),
+        };
+        let mut text = self.header.join(",") + "\n";
+        for row in &self.rows {
+            text += &(row.iter().map(|cell| quote(cell)).collect::<Vec<_>>().join(",") + "\n");
+        }
+        text
+    }
+
+    /// A section with the table.
+    pub fn html(&self) -> String {
+        let mut text =
+            format!("<h2>{}</h2>\n<p class=note>{}</p>\n", escape(&self.title), self.note);
+        text += "<div class=scroll><table><thead><tr>";
+        self.header.iter().for_each(|cell| _ = write!(text, "<th>{}</th>", escape(cell)));
+        text += "</tr></thead><tbody>\n";
+        for row in &self.rows {
+            text += "<tr>";
+            row.iter().for_each(|cell| _ = write!(text, "<td>{}</td>", escape(cell)));
+            text += "</tr>\n";
+        }
+        text + "</tbody></table></div>\n"
+    }
+}
+
+/// Text as HTML.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
