@@ -1,4 +1,5 @@
 //! One binary for all integration tests.
 
+mod driver;
 mod host;
 mod layers;
