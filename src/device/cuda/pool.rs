@@ -114,7 +114,7 @@ mod tests {
     fn size_classes_waste_at_most_an_eighth_and_keep_alignment() {
         for bytes in (1..20_000).chain([1 << 20, (1 << 20) + 1, 3_000_001, (1 << 33) + 5]) {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % 512 == 0, "{bytes} -> {class}");
+            assert!(class >= bytes && class.is_multiple_of(512), "{bytes} -> {class}");
             assert!(bytes <= 4096 || class - bytes <= bytes / 8, "{bytes} -> {class}");
             assert_eq!(size_class(class), class);
         }
