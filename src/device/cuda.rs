@@ -181,6 +181,9 @@ impl Gpu for Cuda {
 
     fn upload(&self, dst: u64, src: &[u8]) -> Result<()> {
         let _state = self.lock_host("upload")?;
+        if src.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the caller has `src.len()` bytes at `dst`. Pageable memory is copied into a staging
         // buffer before the call returns, so `src` may go afterwards.
         check(unsafe {
@@ -191,6 +194,9 @@ impl Gpu for Cuda {
 
     fn download(&self, src: u64, dst: &mut [u8]) -> Result<()> {
         let _state = self.lock_host("download")?;
+        if dst.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the caller has `dst.len()` bytes at `src`; `dst` is borrowed until the copy is over.
         check(unsafe {
             sys::cuMemcpyDtoHAsync_v2(dst.as_mut_ptr().cast(), src, dst.len(), self.stream)
@@ -201,6 +207,9 @@ impl Gpu for Cuda {
 
     fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
         let mut state = self.lock_stream()?;
+        if bytes == 0 {
+            return Ok(());
+        }
         state.hold([dst, src]);
         // SAFETY: the caller has `bytes` bytes at both.
         check(unsafe { sys::cuMemcpyDtoDAsync_v2(dst, src, bytes, self.stream) })
@@ -209,6 +218,9 @@ impl Gpu for Cuda {
 
     fn zero(&self, ptr: u64, bytes: usize) -> Result<()> {
         let mut state = self.lock_stream()?;
+        if bytes == 0 {
+            return Ok(());
+        }
         state.hold([ptr]);
         // SAFETY: the caller has `bytes` bytes at `ptr`.
         check(unsafe { sys::cuMemsetD8Async(ptr, 0, bytes, self.stream) })

@@ -3,13 +3,11 @@
 
 use super::nvrtc::{Failure, Nvrtc};
 use super::source;
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -79,7 +77,8 @@ impl KernelFile {
             })?;
         if let Some(file) = cached {
             // A cache that cannot be written costs time, not the result; `doctor` reports it.
-            let _ = write_atomically(&file, &ptx);
+            let _ = fs::create_dir_all(file.parent().unwrap_or(&file))
+                .map(|()| file::write_bytes(&file, ptx.as_bytes()));
         }
         Ok(ptx)
     }
@@ -106,16 +105,4 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
     set("REWIRE_CACHE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("rewire")))
         .or_else(|| Some(set("HOME")?.join(".cache/rewire")))
-}
-
-fn write_atomically(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let unique = COUNT.fetch_add(1, Ordering::Relaxed);
-    let temporary = file.with_extension(format!("{}-{unique}.tmp", std::process::id()));
-    let mut out = fs::File::create(&temporary)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    fs::rename(&temporary, file)
 }
