@@ -16,8 +16,8 @@ fn stub() -> &'static Path {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stub");
         let libraries = folder.join("lib64");
         fs::create_dir_all(&libraries).unwrap();
-        link("tests/stub/libcuda.cpp", &libraries.join("libcuda.so.1"), true);
-        fs::copy(libraries.join("libcuda.so.1"), libraries.join("libcuda.so")).unwrap();
+        // The first name that is looked for, so that a driver of this machine is not found before it.
+        link("tests/stub/libcuda.cpp", &libraries.join("libcuda.so"), true);
         link("tests/stub/libnvrtc.cpp", &libraries.join("libnvrtc.so"), false);
         folder
     })
@@ -25,9 +25,11 @@ fn stub() -> &'static Path {
 
 /// Compiles one file to a shared library, with the host runtime inside or alone.
 fn link(source: &str, library: &Path, with_host_runtime: bool) {
+    // Another run of the tests may have the library open: it is replaced, not written over.
+    let fresh = library.with_extension(std::process::id().to_string());
     let mut compiler = Command::new(env::var_os("CXX").unwrap_or_else(|| "g++".into()));
     compiler.current_dir(env!("CARGO_MANIFEST_DIR"));
-    compiler.args(["-std=c++17", "-O1", "-Wall", "-Werror", "-fPIC", "-shared", "-o"]).arg(library);
+    compiler.args(["-std=c++17", "-O1", "-Wall", "-Werror", "-fPIC", "-shared", "-o"]).arg(&fresh);
     if with_host_runtime {
         compiler.args(["-Ikernels", "-include", "kernels/host/shim.h", source]);
         // Its symbols must not be those of this program, which holds the same runtime.
@@ -38,6 +40,7 @@ fn link(source: &str, library: &Path, with_host_runtime: bool) {
     }
     let output = compiler.output().expect("a C++17 compiler is needed for the tests");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(fresh, library).unwrap();
 }
 
 /// This program again, under the stub driver, with a cache of its own, running the tests of `filter`.

@@ -106,3 +106,26 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("rewire")))
         .or_else(|| Some(set("HOME")?.join(".cache/rewire")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_for_one_architecture_is_chosen_there_only() {
+        let file = |source| KernelFile { name: "a", source, entry_points: &[], ptx: &[] };
+        let special = file("// nvrtc: sm_90a\n");
+        assert_eq!(special.arch((9, 0)), "sm_90a");
+        assert_eq!(special.arch((8, 9)), "compute_80");
+        assert_eq!(special.arch((10, 0)), "compute_80");
+        assert_eq!(file("").arch((9, 0)), "compute_80");
+    }
+
+    #[test]
+    fn every_entry_point_has_its_file() {
+        for name in crate::device::entry_points() {
+            assert!(file_of(name).unwrap().entry_points.contains(name));
+        }
+        assert!(file_of("absent_f32").is_err());
+    }
+}

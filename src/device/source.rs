@@ -29,3 +29,18 @@ pub fn options(source: &str, arch: &str) -> Vec<String> {
     let fmad = header_words(source, "nvrtc").contains(&"fmad");
     vec![format!("--gpu-architecture={arch}"), "-std=c++17".to_owned(), format!("--fmad={fmad}")]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_from_the_header_alone() {
+        let source = "// a.cu -- a kernel.\n//\n// nvrtc: fmad, sm_90a\n// mma: a_bf16\n\n// nvrtc: sm_100a\n";
+        assert_eq!(header_words(source, "nvrtc"), ["fmad", "sm_90a"]);
+        assert_eq!(architectures(source), ["sm_90a", BASE_ARCH]);
+        assert_eq!(options(source, "sm_90a")[2], "--fmad=true");
+        assert_eq!(architectures("int x;"), [BASE_ARCH]);
+        assert_eq!(options("// fmad\n", BASE_ARCH)[2], "--fmad=false");
+    }
+}

@@ -1,4 +1,4 @@
-// libcuda.so.1 for machines without a GPU: what the device `cuda` calls, over the runtime of `cuda-host`.
+// libcuda.so for machines without a GPU: what the device `cuda` calls, over the runtime of `cuda-host`.
 //
 // Kernels are those linked into this library; a module's PTX only says which of them it holds. Work runs at
 // once, in the calling thread, except between cuStreamBeginCapture and cuStreamEndCapture, where it is recorded.
