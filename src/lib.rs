@@ -5,6 +5,7 @@ pub mod dtype;
 pub mod error;
 pub mod infer;
 pub mod ops;
+pub mod prune;
 pub mod report;
 pub mod rng;
 pub mod run;
