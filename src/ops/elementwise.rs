@@ -1,4 +1,4 @@
-//! Elementwise operations: `relu`, `add`.
+//! Elementwise operations: `relu`, `add`, `scale`.
 
 use crate::device::Launch;
 use crate::dtype::DType;
@@ -6,27 +6,18 @@ use crate::tensor::{On, Tensor};
 use crate::{Result, Tape};
 use rayon::prelude::*;
 
-/// Elements that one task of the CPU path handles.
-const CHUNK: usize = 1 << 14;
+/// Elements that one task of a CPU path handles; fixed, so that results do not depend on threads.
+pub(super) const CHUNK: usize = 1 << 14;
 
-/// Rectified linear unit: `y = max(x, 0)`.
+/// Rectified linear unit: `y = max(x, 0)`; a NaN stays one, −0 becomes 0.
 ///
 /// Shapes: any. Gradient: `dx = dy · [y > 0]`, so 0 at `x = 0` as in PyTorch; keeps `y`, not `x`.
 /// Source: Nair & Hinton 2010.
 pub fn relu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
-    let mut y = x.empty_like(x.shape(), DType::F32)?;
-    match x.on() {
-        On::Cpu => map(y.cpu_mut()?, x.cpu()?, |x: f32| x.max(0.0)),
-        On::Gpu(gpu) => Launch::new("relu_forward_f32")
-            .elements(x.len())
-            .arg(x)
-            .arg(&y)
-            .arg(&(x.len() as i64))
-            .run(gpu)?,
-    }
+    let y = map("relu_forward_f32", x, |x| if x <= 0.0 { 0.0 } else { x })?;
     let (x_id, saved) = (x.id(), y.clone());
     tape.push(&[x], &y, move |dy, gradients| {
-        let dx = map2("relu_backward_f32", dy, &saved, |dy, y| if y > 0.0 { dy } else { 0.0 })?;
+        let dx = map2("relu_backward_f32", dy, &saved, |dy, y| if y <= 0.0 { 0.0 } else { dy })?;
         gradients.add(x_id, dx)
     });
     Ok(y)
@@ -51,7 +42,47 @@ pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     map2("add_forward_f32", a, b, |a, b| a + b)
 }
 
-fn map(out: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+/// Product with a number: `y = a·x`.
+///
+/// Shapes: any. Gradient: `dx = a·dy`.
+pub fn scale(tape: &mut Tape, x: &Tensor, a: f32) -> Result<Tensor> {
+    let y = scaled(x, a)?;
+    let x_id = x.id();
+    tape.push(&[x], &y, move |dy, gradients| gradients.add(x_id, scaled(dy, a)?));
+    Ok(y)
+}
+
+fn scaled(x: &Tensor, a: f32) -> Result<Tensor> {
+    let mut y = x.empty_like(x.shape(), DType::F32)?;
+    match x.on() {
+        On::Cpu => fill(y.cpu_mut()?, x.cpu()?, |x: f32| a * x),
+        On::Gpu(gpu) => Launch::new("scale_forward_f32")
+            .elements(x.len().div_ceil(4))
+            .arg(x)
+            .arg(&y)
+            .arg(&a)
+            .arg(&(x.len() as i64))
+            .run(gpu)?,
+    }
+    Ok(y)
+}
+
+/// `f` of every element, or the kernel of that name with the arguments `(x, y, len)`.
+fn map(kernel: &'static str, x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+    let mut y = x.empty_like(x.shape(), DType::F32)?;
+    match x.on() {
+        On::Cpu => fill(y.cpu_mut()?, x.cpu()?, f),
+        On::Gpu(gpu) => Launch::new(kernel)
+            .elements(x.len().div_ceil(4))
+            .arg(x)
+            .arg(&y)
+            .arg(&(x.len() as i64))
+            .run(gpu)?,
+    }
+    Ok(y)
+}
+
+fn fill(out: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32 + Sync) {
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
         out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x));
     });
@@ -74,7 +105,7 @@ fn map2(
             });
         }
         On::Gpu(gpu) => Launch::new(kernel)
-            .elements(a.len())
+            .elements(a.len().div_ceil(4))
             .arg(a)
             .arg(b)
             .arg(&out)

@@ -1,5 +1,27 @@
 //! Operations: one file each, with its equation, shape checks, CPU path, kernel launches and gradient.
 
+pub mod adam;
+pub mod batch_norm;
+pub(crate) mod conv_shape;
+pub(crate) mod cpu;
 pub mod elementwise;
+pub mod mask;
+pub mod masked_sgd;
+pub mod normalize;
+pub mod pgd_step;
+pub mod pool;
+pub mod softmax_xent;
+pub mod topk;
 
-pub use elementwise::{add, relu};
+pub use adam::{AdamStep, masked_adam};
+pub use batch_norm::{batch_norm_eval, batch_norm_train};
+pub use elementwise::{add, relu, scale};
+pub use mask::{
+    apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,
+};
+pub use masked_sgd::{SgdStep, masked_sgd};
+pub use normalize::normalize;
+pub use pgd_step::{pgd_start, pgd_step};
+pub use pool::{global_avg_pool, max_pool2};
+pub use softmax_xent::{softmax_xent, softmax_xent_each};
+pub use topk::{prune_smallest, regrow_largest};
