@@ -2,4 +2,7 @@
 
 mod data;
 mod host;
+mod fixture;
 mod layers;
+mod models;
+mod pytorch;
