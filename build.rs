@@ -1,1 +1,256 @@
-fn main() {}
+//! Lists the kernels of `kernels/*.cu` and, with the feature `cuda-host`, compiles them for the host.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// A kernel file and its entry points, each with the text in `__launch_bounds__(..)`.
+#[cfg_attr(not(feature = "cuda-host"), expect(dead_code, reason = "only the names are listed"))]
+struct KernelFile {
+    path: PathBuf,
+    text: String,
+    entry_points: Vec<(String, String)>,
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=kernels");
+    let kernels = kernel_files(Path::new("kernels"));
+    write_entry_points(&kernels);
+    #[cfg(feature = "cuda-host")]
+    host::build(&kernels);
+}
+
+fn out_dir() -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
+}
+
+/// The `.cu` files of a folder in the order of their names.
+fn kernel_files(folder: &Path) -> Vec<KernelFile> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "cu"));
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let entry_points = entry_points(&text);
+        assert!(!entry_points.is_empty(), "{}: no entry point", path.display());
+        KernelFile { path, text, entry_points }
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Names and launch bounds behind each `extern "C" __global__ void`, comments left out.
+fn entry_points(text: &str) -> Vec<(String, String)> {
+    let code: String =
+        text.lines().map(|l| l.split("//").next().unwrap_or("").to_owned() + "\n").collect();
+    let mut found = Vec::new();
+    for rest in code.split("extern \"C\" __global__ void").skip(1) {
+        let mut rest = rest.trim_start();
+        let mut bounds = String::new();
+        if let Some(inner) = rest.strip_prefix("__launch_bounds__(") {
+            let mut depth = 1;
+            let end = inner.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            let end = end.expect("__launch_bounds__ has no end");
+            bounds = inner[..end].to_owned();
+            rest = inner[end + 1..].trim_start();
+        }
+        let name = rest.split('(').next().unwrap_or("").trim();
+        found.push((name.to_owned(), bounds));
+    }
+    found
+}
+
+/// `entry_points.rs`: the names, sorted.
+fn write_entry_points(kernels: &[KernelFile]) {
+    let mut names: Vec<_> = kernels.iter().flat_map(|k| &k.entry_points).map(|(n, _)| n).collect();
+    names.sort();
+    fs::write(out_dir().join("entry_points.rs"), format!("&{names:?}"))
+        .expect("OUT_DIR is writable");
+}
+
+/// The device `cuda-host`: `kernels/*.cu`, the test kernels where they are, and the runtime, as one archive.
+#[cfg(feature = "cuda-host")]
+mod host {
+    use super::*;
+    use std::collections::hash_map::DefaultHasher;
+    use std::fmt::Write;
+    use std::hash::{Hash, Hasher};
+    use std::process::Command;
+    use std::sync::Mutex;
+
+    /// A file to compile: its name, its text, whether the checks go in, and what its object depends on.
+    struct Unit {
+        name: String,
+        text: String,
+        kernel: bool,
+        object: PathBuf,
+    }
+
+    pub fn build(kernels: &[KernelFile]) {
+        println!("cargo::rerun-if-changed=tests/kernels");
+        let folder = out_dir().join("host");
+        fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+        let runtime = texts(Path::new("kernels/host"));
+        let headers: String =
+            texts(Path::new("kernels/common")).iter().map(|(_, t)| t.as_str()).collect();
+        let shim = &runtime.iter().find(|(n, _)| n == "shim.h").expect("kernels/host/shim.h").1;
+
+        let tests = kernel_files(Path::new("tests/kernels"));
+        let on_host = |k: &&KernelFile| !k.text.lines().any(|l| l.trim() == "// host: none");
+        let files: Vec<_> = kernels.iter().chain(&tests).filter(on_host).collect();
+        let mut units: Vec<_> =
+            files.iter().map(|k| kernel_unit(&folder, k, &[&headers, shim])).collect();
+        units.push(tables_unit(&folder, &files));
+        let all: String = runtime.iter().map(|(_, t)| t.as_str()).collect();
+        for (name, text) in runtime.iter().filter(|(n, _)| n.ends_with(".cpp")) {
+            let include = format!("#include \"host/{name}\"\n");
+            units.push(unit(&folder, name.trim_end_matches(".cpp"), include, false, &[text, &all]));
+        }
+        compile(&folder, &units);
+        let mut archive = cc::Build::new();
+        archive.objects(units.iter().map(|u| &u.object)).cpp(true).cpp_link_stdlib(None);
+        archive.compile("rewire_host");
+    }
+
+    /// Name and text of each file in a folder.
+    fn texts(folder: &Path) -> Vec<(String, String)> {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+            .map(|e| {
+                let path = e.expect("a readable folder").path();
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text)
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// The object's name carries a hash of all that goes into it: what is there need not be compiled again.
+    fn unit(folder: &Path, name: &str, text: String, kernel: bool, depends: &[&str]) -> Unit {
+        let mut hasher = DefaultHasher::new();
+        (&text, kernel, depends, compiler_command(kernel)).hash(&mut hasher);
+        let object = folder.join(format!("{name}.{:016x}.o", hasher.finish()));
+        Unit { name: name.to_owned(), text, kernel, object }
+    }
+
+    fn kernel_unit(folder: &Path, file: &KernelFile, depends: &[&str]) -> Unit {
+        let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut text = format!("#include \"{}\"\n", file.path.display());
+        for (name, bounds) in &file.entry_points {
+            let _ = writeln!(
+                text,
+                "static constexpr host::Kernel entry_{name}{{\"{name}\", host::Trampoline<{name}>::signature, \
+                 host::max_threads({bounds}), host::Trampoline<{name}>::run}};"
+            );
+        }
+        let list: String = file.entry_points.iter().map(|(n, _)| format!("&entry_{n}, ")).collect();
+        let _ = writeln!(
+            text,
+            "namespace host {{ extern const Kernel* const {stem}_table[] = {{{list}nullptr}}; }}"
+        );
+        let depends: Vec<&str> = depends.iter().copied().chain([file.text.as_str()]).collect();
+        unit(folder, &stem, text, true, &depends)
+    }
+
+    fn tables_unit(folder: &Path, files: &[&KernelFile]) -> Unit {
+        let stems = files.iter().map(|k| k.path.file_stem().unwrap_or_default().to_string_lossy());
+        let (mut declared, mut listed) = (String::new(), String::new());
+        for stem in stems {
+            let _ = writeln!(declared, "extern const Kernel* const {stem}_table[];");
+            let _ = write!(listed, "{stem}_table, ");
+        }
+        let text = format!(
+            "namespace host {{\n{declared}extern const Kernel* const* const tables[] = {{{listed}nullptr}};\n}}\n"
+        );
+        unit(folder, "tables", text, false, &[])
+    }
+
+    /// The compiler and its flags, for kernels with the hooks of the checks.
+    fn compiler_command(kernel: bool) -> Vec<String> {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            .opt_level(2)
+            .debug(true)
+            .warnings(false)
+            .include(".")
+            .include("kernels");
+        for flag in ["-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off"] {
+            build.flag(flag);
+        }
+        for flag in [
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-fno-threadsafe-statics",
+            "-include",
+            "kernels/host/shim.h",
+        ] {
+            build.flag(flag);
+        }
+        if kernel {
+            build.flag("-fsanitize=thread");
+            build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
+            build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
+            // A loop turned into a call of memset or memcpy would escape the hooks.
+            build.flag("-fno-tree-loop-distribute-patterns");
+        }
+        let command = build.get_compiler().to_command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|w| w.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Compiles what has no object yet, on all cores, and removes objects of older sources.
+    fn compile(folder: &Path, units: &[Unit]) {
+        for entry in fs::read_dir(folder).expect("OUT_DIR is readable").flatten() {
+            if !units.iter().any(|u| u.object == entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let missing: Vec<_> = units.iter().filter(|u| !u.object.exists()).collect();
+        let queue = Mutex::new(missing.into_iter());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let work = || {
+            loop {
+                let Some(unit) = queue.lock().expect("no panic in the queue").next() else { break };
+                compile_unit(folder, unit);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for worker in workers {
+                if worker.join().is_err() {
+                    std::process::exit(1);
+                }
+            }
+        });
+    }
+
+    fn compile_unit(folder: &Path, unit: &Unit) {
+        let source = folder.join(format!("{}.cpp", unit.name));
+        fs::write(&source, &unit.text).expect("OUT_DIR is writable");
+        let partial = unit.object.with_extension("partial");
+        let words = compiler_command(unit.kernel);
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(&partial)
+            .output()
+            .unwrap_or_else(|e| {
+                panic!("{}: {e}; the feature cuda-host needs a C++17 compiler", words[0])
+            });
+        let log = String::from_utf8_lossy(&output.stderr);
+        for line in log.lines() {
+            println!("cargo::warning={line}");
+        }
+        assert!(output.status.success(), "{} does not compile for the host:\n{log}", unit.name);
+        fs::rename(&partial, &unit.object).expect("OUT_DIR is writable");
+    }
+}

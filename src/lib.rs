@@ -1,9 +1,12 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
+pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod file;
 pub mod infer;
+pub mod npy;
 pub mod ops;
 pub mod report;
 pub mod rng;

@@ -1,9 +1,11 @@
 //! Where tensors live and kernels run: [`Device::Cpu`], or a [`Gpu`] behind the driver (`cuda:N`) or
 //! behind the host runtime (`cuda-host`). Operations never know which of the last two they talk to.
 
+#[cfg(feature = "cuda-host")]
+pub mod host;
 mod launch;
 
-pub use launch::{Arg, KernelArg, Launch};
+pub use launch::{Arg, KernelArg, Launch, launched};
 
 use crate::{Error, Result};
 use std::fmt;
@@ -50,9 +52,16 @@ impl Device {
     pub fn new(name: &str) -> Result<Self> {
         match name {
             "cpu" => Ok(Self::Cpu),
+            #[cfg(feature = "cuda-host")]
+            "cuda-host" => Ok(Self::Gpu(host::Host::shared()?)),
             _ => Err(Error::param("--device", name, "auto, cpu, cuda, cuda:N or cuda-host")),
         }
     }
+}
+
+/// The entry points of all kernels of the product, sorted.
+pub fn entry_points() -> &'static [&'static str] {
+    include!(concat!(env!("OUT_DIR"), "/entry_points.rs"))
 }
 
 impl PartialEq for Device {

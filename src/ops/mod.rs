@@ -2,6 +2,8 @@
 
 pub mod adam;
 pub mod batch_norm;
+pub(crate) mod conv_shape;
+pub(crate) mod cpu;
 pub mod elementwise;
 pub mod mask;
 pub mod masked_sgd;

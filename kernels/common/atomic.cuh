@@ -1,0 +1,35 @@
+// Integer atomics on global or shared memory, and the fence that publishes a block's stores.
+//
+// There is no float atomic: sums in an order that changes from run to run would break determinism.
+// A block that reads what other blocks stored in the same launch must follow the pattern
+// store; thread_fence(); barrier; one thread: atomic. The block whose atomic says it is the last may read.
+#pragma once
+#include "common/types.cuh"
+
+#ifdef HOST_SHIM
+
+inline u32 atomic_add_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Add); }
+inline i32 atomic_add_i32(i32* p, i32 value) {
+    return i32(host::atomic_u32(reinterpret_cast<u32*>(p), u32(value), host::Atomic::Add));
+}
+inline u64 atomic_add_u64(u64* p, u64 value) { return host::atomic_add_u64(p, value); }
+inline u32 atomic_inc(u32* p, u32 limit) { return host::atomic_u32(p, limit, host::Atomic::Inc); }
+inline u32 atomic_max_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Max); }
+inline u32 atomic_min_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Min); }
+inline u32 atomic_or_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Or); }
+inline void thread_fence() { host::thread_fence(); }
+
+#else
+
+// Each returns the old value.
+__device__ inline u32 atomic_add_u32(u32* p, u32 value) { return atomicAdd(p, value); }
+__device__ inline i32 atomic_add_i32(i32* p, i32 value) { return atomicAdd(p, value); }
+__device__ inline u64 atomic_add_u64(u64* p, u64 value) { return atomicAdd(p, value); }
+// old >= limit ? 0 : old + 1
+__device__ inline u32 atomic_inc(u32* p, u32 limit) { return atomicInc(p, limit); }
+__device__ inline u32 atomic_max_u32(u32* p, u32 value) { return atomicMax(p, value); }
+__device__ inline u32 atomic_min_u32(u32* p, u32 value) { return atomicMin(p, value); }
+__device__ inline u32 atomic_or_u32(u32* p, u32 value) { return atomicOr(p, value); }
+__device__ inline void thread_fence() { __threadfence(); }
+
+#endif

@@ -1,0 +1,93 @@
+// The twins that touch memory: cp.async, ldmatrix rows, atomics.
+#include "access.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+namespace host {
+
+#define PC __builtin_return_address(0)
+
+void read_matrix_row(void* out, const void* row, u32 lane) {
+    Worker& w = *self;
+    const u32 thread = w.warp * 32 + lane;
+    const u64 address = reinterpret_cast<u64>(row);
+    if (address - w.shared_base >= ARENA_BYTES) fail_at(thread, PC, "ldmatrix of an address outside shared memory");
+    if (address % 16 != 0) fail_at(thread, PC, "ldmatrix of an address that is not 16-byte aligned");
+    if (w.checks) check_access(w, thread, address, 16, false, PC);
+    memcpy(out, row, 16);
+}
+
+void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
+    Worker& w = *self;
+    const u64 to = reinterpret_cast<u64>(shared), from = reinterpret_cast<u64>(global);
+    if (to - w.shared_base >= ARENA_BYTES) fail_at(w.thread, PC, "cp.async to an address outside shared memory");
+    if (to % bytes != 0 || (valid && from % bytes != 0))
+        fail_at(w.thread, PC, "cp.async: address not %u-byte aligned", bytes);
+    if (valid && from - memory.base >= memory.bytes) fail_at(w.thread, PC, "cp.async: source outside every allocation");
+    if (w.checks) {
+        check_access(w, w.thread, to, bytes, true, PC);
+        if (valid) check_access(w, w.thread, from, bytes, false, PC);
+    }
+    memset(shared, 0xFF, bytes);
+    Fiber& f = w.fibers[w.thread];
+    if (f.copy_count == f.copy_capacity) {
+        f.copy_capacity = f.copy_capacity == 0 ? 16 : 2 * f.copy_capacity;
+        f.copies = static_cast<Copy*>(realloc(f.copies, f.copy_capacity * sizeof(Copy)));
+        if (f.copies == nullptr) abort();
+    }
+    f.copies[f.copy_count++] = {static_cast<u8*>(shared), static_cast<const u8*>(global), bytes, valid, f.group, PC};
+}
+
+void copy_commit() {
+    Worker& w = *self;
+    ++w.fibers[w.thread].group;
+}
+
+// Lands all committed groups but the `pending` newest.
+void copy_wait(u32 pending) {
+    Worker& w = *self;
+    Fiber& f = w.fibers[w.thread];
+    u32 kept = 0;
+    for (u32 i = 0; i < f.copy_count; ++i) {
+        const Copy& c = f.copies[i];
+        if (c.group + pending >= f.group) {
+            f.copies[kept++] = c;
+        } else if (c.valid) {
+            memcpy(c.shared, c.global, c.bytes);
+        } else {
+            memset(c.shared, 0, c.bytes);
+        }
+    }
+    f.copy_count = kept;
+}
+
+static u32 apply(u32 old, u32 value, Atomic op) {
+    switch (op) {
+        case Atomic::Add: return old + value;
+        case Atomic::Inc: return old >= value ? 0 : old + 1;
+        case Atomic::Max: return old > value ? old : value;
+        case Atomic::Min: return old < value ? old : value;
+        case Atomic::Or: return old | value;
+    }
+    __builtin_unreachable();
+}
+
+u32 atomic_u32(u32* p, u32 value, Atomic op) {
+    Worker& w = *self;
+    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), 4, true, PC);
+    u32 old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(p, &old, apply(old, value, op), true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+
+u64 atomic_add_u64(u64* p, u64 value) {
+    Worker& w = *self;
+    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), 8, true, PC);
+    return __atomic_fetch_add(p, value, __ATOMIC_ACQ_REL);
+}
+
+void thread_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+}  // namespace host

@@ -1,0 +1,242 @@
+// One block: its fibers, their barriers and their warp-wide meetings.
+#include "memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace host {
+
+static void make_ready(Worker& w, u32 fiber) {
+    w.fibers[fiber].state = State::Ready;
+    const u32 at = w.launch->lifo ? w.ready_count : (w.ready_head + w.ready_count) % MAX_THREADS;
+    w.ready[at] = u16(fiber);
+    ++w.ready_count;
+}
+
+static u32 take_ready(Worker& w) {
+    --w.ready_count;
+    if (w.launch->lifo) return w.ready[w.ready_count];
+    const u32 fiber = w.ready[w.ready_head];
+    w.ready_head = (w.ready_head + 1) % MAX_THREADS;
+    return fiber;
+}
+
+static bool same_place(const Fiber& a, const Fiber& b) {
+    return a.state == b.state && (a.state == State::Done || (a.what == b.what && a.site.line == b.site.line));
+}
+
+static const char* short_name(const char* file) {
+    const char* tail = strstr(file, "kernels/");
+    return tail == nullptr ? file : tail + 8;
+}
+
+// Nobody can go on: who waits where.
+[[noreturn]] static void deadlock(Worker& w) {
+    char text[640];
+    size_t used = 0;
+    u32 blamed = NONE;
+    for (u32 i = 0; i < w.threads && used < sizeof text - 120;) {
+        u32 last = i;
+        while (last + 1 < w.threads && same_place(w.fibers[i], w.fibers[last + 1])) ++last;
+        const Fiber& f = w.fibers[i];
+        const bool one = i == last;
+        const char* form = one ? "%sthread %u " : "%sthreads %u-%u ";
+        used += size_t(snprintf(text + used, sizeof text - used, form, used == 0 ? "" : "; ", i, last));
+        if (f.state == State::Done) {
+            used += size_t(snprintf(text + used, sizeof text - used, one ? "has exited" : "have exited"));
+        } else {
+            blamed = blamed == NONE ? i : blamed;
+            used += size_t(snprintf(text + used, sizeof text - used, "%s at %s (%s:%d)", one ? "waits" : "wait", f.what,
+                                    short_name(f.site.file), f.site.line));
+        }
+        i = last + 1;
+    }
+    fail(blamed, Site{nullptr, 0}, "divergent synchronisation: %s", text);
+}
+
+// Leaves the running fiber, which waits or has ended, for the next one that can run.
+void reschedule(Worker& w) {
+    Fiber& from = w.fibers[w.thread];
+    if (w.ready_count == 0) {
+        if (w.done == w.threads) rewire_host_switch(&from.sp, w.home);
+        deadlock(w);
+    }
+    const u32 next = take_ready(w);
+    w.thread = next;
+    w.warp = next / 32;
+    rewire_host_switch(&from.sp, w.fibers[next].sp);
+}
+
+static void fiber_entry() {
+    Worker& w = *self;
+    w.launch->kernel->run(w.launch->words);
+    w.fibers[w.thread].state = State::Done;
+    ++w.done;
+    reschedule(w);
+    __builtin_unreachable();
+}
+
+static void begin_block(Worker& w, u64 block) {
+    const Launch& l = *w.launch;
+    w.block = block;
+    w.block_index = {u32(block % l.grid.x), u32(block / l.grid.x % l.grid.y), u32(block / l.grid.x / l.grid.y)};
+    w.budget = (long long)l.budget;
+    w.start = w.full = ++w.stamp;
+    w.done = w.ready_head = w.ready_count = w.waiting = 0;
+    w.waiters = NONE;
+    w.fenced = w.acquired = false;
+    memset(reinterpret_cast<void*>(w.shared_base), 0xFF, w.shared_end);
+    memset(w.seen, 0, sizeof w.seen[0] * w.warps);
+    for (u32 i = 0; i < w.warps; ++i) w.warp_state[i].open = 0;
+    for (u32 i = 0; i < w.threads; ++i) {
+        Fiber& f = w.fibers[i];
+        f.sp = fiber_prepare(fiber_stack_top(w.stacks, i), fiber_entry);
+        f.copy_count = f.group = 0;
+        make_ready(w, i);
+    }
+}
+
+void run_block(Worker& w, u64 block) {
+    begin_block(w, block);
+    const u32 first = take_ready(w);
+    w.thread = first;
+    w.warp = first / 32;
+    rewire_host_switch(&w.home, w.fibers[first].sp);
+}
+
+void barrier(Site site) {
+    Worker& w = *self;
+    Fiber& me = w.fibers[w.thread];
+    if (--w.budget < 0) fail(w.thread, site, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
+    if (w.waiting == 0) {
+        w.barrier_site = site;
+    } else if (w.barrier_site.line != site.line || w.barrier_site.file != site.file) {
+        fail(w.thread, site, "arrives at __syncthreads while thread %u waits at another (%s:%d)", w.waiters,
+             short_name(w.barrier_site.file), w.barrier_site.line);
+    }
+    if (++w.waiting < w.threads) {
+        me.state = State::Barrier;
+        me.what = "__syncthreads";
+        me.site = site;
+        me.next = w.waiters;
+        w.waiters = u16(w.thread);
+        reschedule(w);
+        return;
+    }
+    w.full = ++w.stamp;
+    w.waiting = 0;
+    // The list is in reverse order of arrival.
+    u16 order[MAX_THREADS];
+    u32 count = 0;
+    for (u32 i = w.waiters; i != NONE; i = w.fibers[i].next) order[count++] = u16(i);
+    w.waiters = NONE;
+    while (count > 0) make_ready(w, order[--count]);
+}
+
+void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* what, Site site) {
+    Worker& w = *self;
+    const u32 lane = w.thread % 32, bit = 1u << lane;
+    if (--w.budget < 0) fail(w.thread, site, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
+    if ((mask & bit) == 0) fail(w.thread, site, "%s with mask 0x%08x, which lacks the lane itself", what, mask);
+    Warp& warp = w.warp_state[w.warp];
+    Meeting* m = nullptr;
+    for (u32 i = 0; i < warp.open && m == nullptr; ++i) {
+        Meeting& other = warp.meetings[i];
+        if (other.mask == mask) m = &other;
+        else if ((other.mask & mask) != 0 && (other.arrived & mask) != 0)
+            fail(w.thread, site, "%s with mask 0x%08x while lanes of it wait at %s with mask 0x%08x (%s:%d)", what, mask,
+                 other.what, other.mask, short_name(other.site.file), other.site.line);
+    }
+    if (m == nullptr) {
+        const u32 first = w.warp * 32, present = w.threads - first >= 32 ? 32 : w.threads - first;
+        for (u32 i = 0; i < 32; ++i) {
+            if ((mask >> i & 1) == 0) continue;
+            if (i >= present) fail(w.thread, site, "%s with mask 0x%08x names lane %u, but the warp has %u lanes", what, mask, i, present);
+            if (w.fibers[first + i].state == State::Done)
+                fail(w.thread, site, "%s with mask 0x%08x names lane %u, whose thread %u has exited", what, mask, i, first + i);
+        }
+        m = &warp.meetings[warp.open++];
+        m->mask = mask;
+        m->arrived = 0;
+        m->run = run;
+        m->what = what;
+        m->site = site;
+    } else if (m->run != run || m->site.line != site.line || m->site.file != site.file) {
+        fail(w.thread, site, "arrives at %s while lane %d waits at %s (%s:%d)", what, __builtin_ctz(m->arrived), m->what,
+             short_name(m->site.file), m->site.line);
+    }
+    m->arrived |= bit;
+    m->lanes[lane] = payload;
+    if (m->arrived != mask) {
+        Fiber& me = w.fibers[w.thread];
+        me.state = State::Warp;
+        me.what = what;
+        me.site = site;
+        me.mask = mask;
+        reschedule(w);
+        return;
+    }
+    if (run != nullptr) {
+        run(m->lanes, mask);
+    } else {
+        w.seen[w.warp][w.warp] = ++w.stamp;
+    }
+    for (u32 i = 0; i < 32; ++i)
+        if ((mask >> i & 1) != 0 && i != lane) make_ready(w, w.warp * 32 + i);
+    // The last open meeting takes the closed one's place.
+    const u32 at = u32(m - warp.meetings), last = --warp.open;
+    if (at != last) warp.meetings[at] = warp.meetings[last];
+}
+
+void sync_warp(u32 mask, Site site) { meet(nullptr, nullptr, mask, "__syncwarp", site); }
+
+uint3 thread_index() { return self->thread_index[self->thread]; }
+uint3 block_index() { return self->block_index; }
+dim3 block_dim() { return self->launch->block; }
+dim3 grid_dim() { return self->launch->grid; }
+
+// Objects lie 64 bytes apart, so that running over one of them is seen.
+void* shared_object(const void* id, size_t bytes) {
+    Worker& w = *self;
+    for (u32 i = 0; i < w.object_count; ++i)
+        if (w.objects[i].id == id) return reinterpret_cast<void*>(w.shared_base + w.objects[i].offset);
+    if (w.object_count == MAX_OBJECTS) fail(w.thread, Site{nullptr, 0}, "more than %u shared objects in one block", MAX_OBJECTS);
+    u32 used = 0;
+    for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
+    if (used + bytes > SHARED_BYTES) fail(w.thread, Site{nullptr, 0}, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
+    const u32 offset = w.shared_end, end = offset + u32((bytes + 127) / 64 * 64);
+    memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
+    w.objects[w.object_count++] = {id, offset, u32(bytes)};
+    w.shared_end = end;
+    return reinterpret_cast<void*>(w.shared_base + offset);
+}
+
+void* dynamic_shared() {
+    static const char dynamic = 0;
+    Worker& w = *self;
+    if (w.launch->dynamic_bytes == 0) return reinterpret_cast<void*>(w.shared_base + w.shared_end);
+    return shared_object(&dynamic, w.launch->dynamic_bytes);
+}
+
+void shuffle(void* const* lanes, u32 mask) {
+    struct Lane {
+        u64 value, out;
+        u32 source;
+    };
+    Worker& w = *self;
+    for (u32 i = 0; i < 32; ++i) {
+        if ((mask >> i & 1) == 0) continue;
+        Lane& lane = *static_cast<Lane*>(lanes[i]);
+        if ((mask >> lane.source & 1) == 0) {
+            const Meeting* m = nullptr;
+            Warp& warp = w.warp_state[w.warp];
+            for (u32 k = 0; k < warp.open; ++k)
+                if (warp.meetings[k].mask == mask) m = &warp.meetings[k];
+            fail(w.warp * 32 + i, m->site, "%s from lane %u, which is not in the mask 0x%08x", m->what, lane.source, mask);
+        }
+        lane.out = static_cast<Lane*>(lanes[lane.source])->value;
+    }
+}
+
+}  // namespace host

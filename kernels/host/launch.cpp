@@ -1,0 +1,143 @@
+// A launch: found by name, its blocks handed out to whoever calls `rewire_host_work`, its first failure kept.
+#include "memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+namespace host {
+
+__thread Worker* self __attribute__((tls_model("initial-exec")));
+
+// Written by build.rs: the tables of all kernel files, ended by a null.
+extern const Kernel* const* const tables[];
+
+static const char* short_name(const char* file) {
+    const char* tail = strstr(file, "kernels/");
+    return tail == nullptr ? file : tail + 8;
+}
+
+[[noreturn]] static void leave(Worker& w, u32 thread, const char* place, const char* format, va_list args) {
+    Launch& l = *w.launch;
+    if (__atomic_exchange_n(&l.failed, 1, __ATOMIC_RELAXED) == 0) {
+        const uint3 b = w.block_index, t = w.thread_index[thread];
+        int used = snprintf(l.message, sizeof l.message, "block (%u,%u,%u) thread (%u,%u,%u): ", b.x, b.y, b.z, t.x, t.y, t.z);
+        used += vsnprintf(l.message + used, sizeof l.message - size_t(used), format, args);
+        if (used < int(sizeof l.message)) snprintf(l.message + used, sizeof l.message - size_t(used), "%s", place);
+    }
+    void* dropped;
+    rewire_host_switch(&dropped, w.home);
+    __builtin_unreachable();
+}
+
+void fail(u32 thread, Site site, const char* format, ...) {
+    char place[256] = "";
+    if (site.file != nullptr) snprintf(place, sizeof place, " (%s:%d)", short_name(site.file), site.line);
+    va_list args;
+    va_start(args, format);
+    leave(*self, thread, place, format, args);
+}
+
+// The launcher replaces `{pc hex}` by file and line.
+void fail_at(u32 thread, const void* pc, const char* format, ...) {
+    char place[64] = "";
+    if (pc != nullptr) snprintf(place, sizeof place, " ({pc %llx})", reinterpret_cast<u64>(pc) - 1);
+    va_list args;
+    va_start(args, format);
+    leave(*self, thread, place, format, args);
+}
+
+static Worker* make_worker() {
+    const u64 state = reserve(sizeof(Worker)), words = reserve(sizeof(Cell) * (ARENA_BYTES / 4));
+    const u64 bytes = reserve(sizeof(Cell) * ARENA_BYTES), arena = reserve(ARENA_BYTES);
+    void* stacks = mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (state == 0 || words == 0 || bytes == 0 || arena == 0 || stacks == MAP_FAILED) abort();
+    Worker* w = reinterpret_cast<Worker*>(state);
+    w->words = reinterpret_cast<Cell*>(words);
+    w->bytes = reinterpret_cast<Cell*>(bytes);
+    w->shared_base = arena;
+    w->stacks = reinterpret_cast<u64>(stacks);
+    return w;
+}
+
+// Stacks become usable when a launch first needs that many; the page below each stays a guard.
+static void map_stacks(Worker& w, u32 threads) {
+    for (; w.stacks_mapped < threads; ++w.stacks_mapped)
+        mprotect(reinterpret_cast<void*>(w.stacks + w.stacks_mapped * STACK_STRIDE + 4096), STACK_BYTES, PROT_READ | PROT_WRITE);
+}
+
+static void enter(Worker& w, Launch& l) {
+    const dim3 b = l.block;
+    w.launch = &l;
+    w.threads = b.x * b.y * b.z;
+    w.warps = (w.threads + 31) / 32;
+    w.checks = l.checks;
+    w.epoch = l.epoch;
+    w.object_count = 0;
+    w.shared_end = 0;
+    map_stacks(w, w.threads);
+    for (u32 i = 0; i < w.threads; ++i) w.thread_index[i] = {i % b.x, i / b.x % b.y, i / b.x / b.y};
+    // Stamps of all blocks of a launch must fit.
+    if (w.stamp > 1u << 31) {
+        memset(w.words, 0, sizeof(Cell) * (ARENA_BYTES / 4));
+        memset(w.bytes, 0, sizeof(Cell) * ARENA_BYTES);
+        w.stamp = 0;
+    }
+}
+
+}  // namespace host
+
+using namespace host;
+
+extern "C" const Kernel* rewire_host_kernel(const char* name) {
+    for (const Kernel* const* const* table = tables; *table != nullptr; ++table)
+        for (const Kernel* const* kernel = *table; *kernel != nullptr; ++kernel)
+            if (strcmp((*kernel)->name, name) == 0) return *kernel;
+    return nullptr;
+}
+
+extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
+                                     const u64* words, u32 lifo, u32 checks, u64 budget) {
+    static u32 epochs = 0;
+    Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
+    if (l == nullptr) abort();
+    l->kernel = kernel;
+    l->words = words;
+    l->grid = {grid[0], grid[1], grid[2]};
+    l->block = {block[0], block[1], block[2]};
+    l->dynamic_bytes = dynamic_bytes;
+    l->lifo = lifo != 0;
+    l->checks = checks != 0;
+    l->budget = budget;
+    l->blocks = u64(grid[0]) * grid[1] * grid[2];
+    do l->epoch = __atomic_add_fetch(&epochs, 1, __ATOMIC_RELAXED);
+    while (l->epoch == 0);
+    if (l->blocks < MAX_MARKED_BLOCKS) l->released = static_cast<u8*>(calloc(l->blocks, 1));
+    return l;
+}
+
+// Runs blocks until none is left or one has failed. Any number of OS threads may call at once.
+extern "C" void rewire_host_work(Launch* launch) {
+    static __thread Worker* mine = nullptr;
+    if (mine == nullptr) mine = make_worker();
+    Launch& l = *launch;
+    self = mine;
+    enter(*mine, l);
+    while (__atomic_load_n(&l.failed, __ATOMIC_RELAXED) == 0) {
+        const u64 i = __atomic_fetch_add(&l.next, 1, __ATOMIC_RELAXED);
+        if (i >= l.blocks) break;
+        run_block(*mine, l.lifo ? l.blocks - 1 - i : i);
+    }
+    self = nullptr;
+}
+
+// Frees the launch; true and a message where it failed.
+extern "C" u32 rewire_host_end(Launch* l, char* message, u64 length) {
+    const u32 failed = l->failed;
+    if (failed != 0) snprintf(message, length, "%s", l->message);
+    free(l->released);
+    free(l);
+    return failed;
+}

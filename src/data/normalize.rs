@@ -1,0 +1,124 @@
+//! Constants of the normalisation `(x − mean)/std`, a model's first layer: pixels stay in [0, 1] outside of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Every normalisation that `model.normalize` and `--normalize` know by name.
+pub const NORMALIZATIONS: &[NormalizationEntry] = &[
+    NormalizationEntry { name: "none", summary: "pixels as they are", mean: &[], std: &[] },
+    NormalizationEntry {
+        name: "cifar10",
+        summary: "CIFAR-10, training set",
+        mean: &[125.3 / 255.0, 123.0 / 255.0, 113.9 / 255.0],
+        std: &[63.0 / 255.0, 62.1 / 255.0, 66.7 / 255.0],
+    },
+    NormalizationEntry {
+        name: "cifar100",
+        summary: "CIFAR-100, training set",
+        mean: &[129.3 / 255.0, 124.1 / 255.0, 112.4 / 255.0],
+        std: &[68.2 / 255.0, 65.4 / 255.0, 70.4 / 255.0],
+    },
+    NormalizationEntry {
+        name: "fashion-mnist",
+        summary: "Fashion-MNIST, training set, 28×28 (before the padding)",
+        mean: &[0.286041],
+        std: &[0.353024],
+    },
+    NormalizationEntry {
+        name: "mnist",
+        summary: "MNIST, training set, 28×28 (before the padding)",
+        mean: &[0.1307],
+        std: &[0.3081],
+    },
+    NormalizationEntry {
+        name: "imagenet",
+        summary: "ImageNet, as torchvision's weights want it",
+        mean: &[0.485, 0.456, 0.406],
+        std: &[0.229, 0.224, 0.225],
+    },
+];
+
+/// A line of [`NORMALIZATIONS`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormalizationEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// One line for lists.
+    pub summary: &'static str,
+    /// The mean of each channel, pixels in [0, 1].
+    pub mean: &'static [f64],
+    /// The standard deviation of each channel.
+    pub std: &'static [f64],
+}
+
+/// One mean and one standard deviation a channel; none at all is the identity.
+///
+/// Reads a name of [`NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`; displays as the latter, or as `none`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Normalization {
+    /// The mean of each channel, pixels in [0, 1].
+    pub mean: Vec<f32>,
+    /// The standard deviation of each channel.
+    pub std: Vec<f32>,
+}
+
+impl Normalization {
+    /// True if it changes nothing.
+    pub fn is_none(&self) -> bool {
+        self.mean.is_empty()
+    }
+
+    /// Checks that it has `channels` channels, or none.
+    ///
+    /// Errors: `Param`.
+    pub fn check(&self, channels: usize) -> Result<()> {
+        if self.is_none() || self.mean.len() == channels {
+            return Ok(());
+        }
+        let want = format!("for the {channels} input channel(s) of the model");
+        Err(Error::param(KEY, self, want))
+    }
+}
+
+const KEY: &str = "model.normalize (--normalize)";
+
+impl FromStr for Normalization {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let round = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
+        if let Some(entry) = NORMALIZATIONS.iter().find(|entry| entry.name == text) {
+            return Ok(Self { mean: round(entry.mean), std: round(entry.std) });
+        }
+        let error = || {
+            let names: Vec<_> = NORMALIZATIONS.iter().map(|entry| entry.name).collect();
+            let want = format!(
+                "one of {} or mean=a:b:c,std=a:b:c with one finite mean and one std > 0 a channel",
+                names.join(", ")
+            );
+            Error::param(KEY, text, want)
+        };
+        let numbers = |list: &str| -> Option<Vec<f32>> {
+            list.split(':').map(|v| v.trim().parse().ok().filter(|v: &f32| v.is_finite())).collect()
+        };
+        let (mean, std) = text.split_once(',').ok_or_else(error)?;
+        let mean = mean.trim().strip_prefix("mean=").and_then(numbers).ok_or_else(error)?;
+        let std = std.trim().strip_prefix("std=").and_then(numbers).ok_or_else(error)?;
+        if mean.len() != std.len() || std.iter().any(|&v| v <= 0.0) {
+            return Err(error());
+        }
+        Ok(Self { mean, std })
+    }
+}
+
+impl fmt::Display for Normalization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_none() {
+            return f.write_str("none");
+        }
+        let join = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(":");
+        write!(f, "mean={},std={}", join(&self.mean), join(&self.std))
+    }
+}

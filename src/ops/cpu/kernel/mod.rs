@@ -1,0 +1,201 @@
+//! The register tile that every dense product of this module is built from.
+//!
+//! `out[i, j] (+)= Σ_segments Σ_t a[i, t] · b[t, j]` for `i < rows ≤ 14` and two vectors of columns `j`: each
+//! step loads two vectors of `b` and multiplies them with `rows` broadcast elements of `a`; the sums stay in
+//! registers over all segments. `a` comes packed by rows ([`Isa::by_row`]) or by steps ([`Isa::by_step`]).
+
+mod vector;
+
+use std::sync::OnceLock;
+use vector::Vector;
+
+/// Steps that a row of a packed `a` may have.
+pub(crate) const STEPS: usize = 256;
+/// Distance of the rows of a packed `a`: more than [`STEPS`], so that rows fall into different cache sets.
+pub(crate) const ROW_STRIDE: usize = STEPS + 16;
+/// Distance of the steps where `a` is packed by steps.
+pub(crate) const STEP_STRIDE: usize = 16;
+/// Most rows of any instruction set.
+pub(crate) const MAX_ROWS: usize = 14;
+
+/// `len` consecutive steps, found at these offsets of `a` and `b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+    pub(crate) len: usize,
+}
+
+/// Operands of one tile.
+pub(crate) struct Tile<'a> {
+    pub(crate) segments: &'a [Segment],
+    pub(crate) a: *const f32,
+    /// Steps of `columns()` floats, padded.
+    pub(crate) b: *const f32,
+    pub(crate) out: *mut f32,
+    /// Where each row of the result starts in `out`; its length is the number of rows.
+    pub(crate) rows: &'a [usize],
+    /// Columns to write, at most [`Isa::columns`].
+    pub(crate) columns: usize,
+    pub(crate) init: Init,
+}
+
+/// What the sums start from.
+#[derive(Clone, Copy)]
+pub(crate) enum Init {
+    Zero,
+    /// What `out` holds.
+    Out,
+    /// One value for each column.
+    Bias(*const f32),
+}
+
+type Run = unsafe fn(&Tile);
+
+/// The tile for one instruction set.
+pub(crate) struct Isa {
+    name: &'static str,
+    rows: usize,
+    columns: usize,
+    by_row: [Run; MAX_ROWS],
+    by_step: [Run; MAX_ROWS],
+}
+
+impl Isa {
+    /// The best that this machine has; chosen once.
+    pub(crate) fn detect() -> &'static Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        BEST.get_or_init(|| Self::available().remove(0))
+    }
+
+    /// All that this machine can run, the best first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(avx512());
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(avx2());
+            }
+        }
+        found.push(portable());
+        found
+    }
+
+    /// `avx512`, `avx2` or `portable`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Most rows of a tile.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of a tile, the width of the panels of `b`.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// One tile with `a[i, t]` at `i · ROW_STRIDE + t`.
+    ///
+    /// # Safety
+    /// For all segments, rows and columns, the elements named in [`Tile`] lie in the caller's buffers, those of
+    /// `b` rounded up to whole panels, and nobody else writes to them.
+    pub(crate) unsafe fn by_row(&self, tile: &Tile) {
+        assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
+        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        unsafe { self.by_row[tile.rows.len() - 1](tile) }
+    }
+
+    /// One tile with `a[i, t]` at `t · STEP_STRIDE + i`.
+    ///
+    /// # Safety
+    /// As [`Self::by_row`].
+    pub(crate) unsafe fn by_step(&self, tile: &Tile) {
+        assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
+        // SAFETY: as in `by_row`.
+        unsafe { self.by_step[tile.rows.len() - 1](tile) }
+    }
+}
+
+/// `isa!(function, vector, features, rows, name)`: a constructor with the tile instantiated for 1 to 14 rows;
+/// rows that the set does not use fall back to its largest tile, which [`Isa::rows`] keeps from being called.
+macro_rules! isa {
+    ($name:ident, $vector:ty, [$($row:literal),*], $rows:expr $(, #[$feature:meta])?) => {
+        fn $name() -> Isa {
+            $(#[$feature])?
+            unsafe fn run<const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { body::<$vector, ROWS, ROW, STEP>(tile) }
+            }
+            Isa {
+                name: stringify!($name),
+                rows: $rows,
+                columns: 2 * <$vector>::LANES,
+                by_row: [$(run::<{ min($row, $rows) }, ROW_STRIDE, 1>),*],
+                by_step: [$(run::<{ min($row, $rows) }, 1, STEP_STRIDE>),*],
+            }
+        }
+    };
+    ($name:ident, $vector:ty, $rows:expr $(, #[$feature:meta])?) => {
+        isa!($name, $vector, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], $rows $(, #[$feature])?);
+    };
+}
+
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+// Accumulators, two vectors of `b` and one broadcast: 31 of 32 registers, and 15 of 16.
+#[cfg(target_arch = "x86_64")]
+isa!(avx512, std::arch::x86_64::__m512, 14, #[target_feature(enable = "avx512f")]);
+#[cfg(target_arch = "x86_64")]
+isa!(avx2, std::arch::x86_64::__m256, 6, #[target_feature(enable = "avx2,fma")]);
+isa!(portable, [f32; 8], 4);
+
+/// # Safety
+/// As [`Isa::by_row`], and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn body<V: Vector, const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
+    let tail = tile.columns.saturating_sub(V::LANES);
+    let head = tile.columns.min(V::LANES);
+    // SAFETY: all addresses are elements of the tile, by the caller's word.
+    unsafe {
+        let mut sums = [[V::zero(); 2]; ROWS];
+        match tile.init {
+            Init::Zero => {}
+            Init::Bias(bias) => {
+                let row = [V::load_first(bias, head), V::load_first(bias.add(head), tail)];
+                sums = [row; ROWS];
+            }
+            Init::Out => {
+                for i in 0..ROWS {
+                    let row = tile.out.add(*tile.rows.get_unchecked(i));
+                    sums[i] = [V::load_first(row, head), V::load_first(row.add(head), tail)];
+                }
+            }
+        }
+        for segment in tile.segments {
+            let mut a = tile.a.add(segment.a);
+            let mut b = tile.b.add(segment.b);
+            for _ in 0..segment.len {
+                let columns = [V::load(b), V::load(b.add(V::LANES))];
+                for i in 0..ROWS {
+                    let factor = V::splat(*a.add(i * ROW));
+                    sums[i][0] = V::multiply_add(factor, columns[0], sums[i][0]);
+                    sums[i][1] = V::multiply_add(factor, columns[1], sums[i][1]);
+                }
+                a = a.add(STEP);
+                b = b.add(2 * V::LANES);
+            }
+        }
+        for i in 0..ROWS {
+            let row = tile.out.add(*tile.rows.get_unchecked(i));
+            V::store_first(sums[i][0], row, head);
+            V::store_first(sums[i][1], row.add(head), tail);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The vector operations of the register tile.
+
+/// Some floats in a register. A trait, so that one loop body serves every instruction set.
+pub(super) trait Vector: Copy {
+    const LANES: usize;
+    /// # Safety
+    /// The machine has the instructions; so for every function below.
+    unsafe fn zero() -> Self;
+    /// # Safety
+    /// `p` is readable for all lanes.
+    unsafe fn load(p: *const f32) -> Self;
+    /// # Safety
+    /// `p` is readable for the first `count ≤ LANES`; the other lanes are 0.
+    unsafe fn load_first(p: *const f32, count: usize) -> Self;
+    /// # Safety
+    /// `p` is writable for the first `count ≤ LANES`.
+    unsafe fn store_first(self, p: *mut f32, count: usize);
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn splat(x: f32) -> Self;
+    /// `a · b + sum`.
+    ///
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self;
+}
+
+impl Vector for [f32; 8] {
+    const LANES: usize = 8;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        [0.0; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: readable by the caller's word.
+        unsafe { p.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, count: usize) -> Self {
+        // SAFETY: only the first `count` are read.
+        std::array::from_fn(|i| if i < count { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, count: usize) {
+        for (i, x) in self.into_iter().enumerate().take(count) {
+            // SAFETY: only the first `count` are written.
+            unsafe { *p.add(i) = x };
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
+        std::array::from_fn(|i| a[i] * b[i] + sum[i])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    impl Vector for __m512 {
+        const LANES: usize = 16;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: readable by the caller's word.
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            // SAFETY: masked lanes are not read.
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, p) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // SAFETY: masked lanes are not written.
+            unsafe { _mm512_mask_storeu_ps(p, ((1u32 << count) - 1) as u16, self) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_fmadd_ps(a, b, sum) }
+        }
+    }
+
+    /// All ones in the first `count` lanes.
+    #[inline(always)]
+    unsafe fn mask(count: usize) -> __m256i {
+        const ONES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: `count ≤ 8`, so the eight lanes lie in the array.
+        unsafe { _mm256_loadu_si256(ONES.as_ptr().add(8 - count).cast()) }
+    }
+
+    impl Vector for __m256 {
+        const LANES: usize = 8;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: readable by the caller's word.
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            // SAFETY: masked lanes are not read.
+            unsafe { _mm256_maskload_ps(p, mask(count)) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // SAFETY: masked lanes are not written.
+            unsafe { _mm256_maskstore_ps(p, mask(count), self) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_fmadd_ps(a, b, sum) }
+        }
+    }
+}

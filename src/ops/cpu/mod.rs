@@ -1,0 +1,18 @@
+//! Arithmetic of the heavy operations on host slices.
+//!
+//! Activations are `[N, H, W, C]`, filters `[K, R, S, C]`. Work is cut into tasks by the shapes alone and
+//! every sum has one order, so results have the same bits for any number of threads. Lengths are the
+//! caller's to check; a wrong one panics, it never reads out of bounds.
+
+pub(crate) mod batch_norm;
+pub(crate) mod conv2d;
+pub(crate) mod conv2d_weight;
+pub(crate) mod kernel;
+pub(crate) mod linear;
+pub(crate) mod pool2d;
+pub(crate) mod round;
+pub(crate) mod scratch;
+pub(crate) mod taps;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Aligned work memory that stays with its thread, and shared output of tasks.
+
+use std::cell::RefCell;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    // Fresh memory of this size comes from the system page by page, which costs more than packing into it.
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `f` with `len` floats, aligned to 64 bytes, that hold whatever was left in them.
+pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let wanted = len.div_ceil(16);
+    if lines.len() < wanted {
+        lines.clear();
+        lines.resize(wanted, Line([0.0; 16]));
+    }
+    // SAFETY: `Line` is 16 floats without padding, and `lines` holds `wanted · 16 ≥ len` of them.
+    let floats = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
+    let result = f(floats);
+    FREE.with_borrow_mut(|free| free.push(lines));
+    result
+}
+
+/// A slice that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared {
+    ptr: *mut f32,
+    len: usize,
+}
+
+// SAFETY: access goes through the unsafe `part`, whose contract excludes overlaps.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn new(slice: &mut [f32]) -> Self {
+        Self { ptr: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// Start of the slice. What is read and written through it must not be another task's.
+    pub(crate) fn ptr(&self) -> *mut f32 {
+        self.ptr
+    }
+
+    /// The elements `start..start + len`.
+    ///
+    /// # Safety
+    /// No other task touches them while the result lives, and the slice itself outlives it.
+    pub(crate) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the slice (checked), exclusive by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
+    }
+}

@@ -1,0 +1,97 @@
+//! Data sets: every format from small generated files, and every way in which such a file can be wrong.
+
+use std::fs;
+use std::path::Path;
+
+use rewire::data::{DATASETS, Dataset, Need, Pixels, Split};
+use rewire::rng::Seed;
+use tempfile::TempDir;
+
+mod files;
+mod idx;
+mod loader;
+mod npy;
+
+/// Writes `files` to a new folder.
+fn folder(files: &[(&str, Vec<u8>)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        put(dir.path(), name, bytes);
+    }
+    dir
+}
+
+fn put(dir: &Path, name: &str, bytes: &[u8]) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn load(name: &str, dir: &TempDir, need: Need) -> rewire::Result<Dataset> {
+    Dataset::load_for(&format!("{name}:{}", dir.path().display()), need)
+}
+
+/// Reads, expects an error of one line, and expects each of `parts` in it.
+#[track_caller]
+fn refused(result: rewire::Result<Dataset>, parts: &[&str]) {
+    let message = match result {
+        Ok(_) => panic!("read without an error; expected {parts:?}"),
+        Err(e) => e.to_string(),
+    };
+    assert!(!message.contains('\n'), "more than one line: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+}
+
+/// `len` bytes that look like noise; the same for the same seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let stream = Seed(seed).stream("test.noise", 0, 0);
+    (0..len).map(|i| stream.bits(i) as u8).collect()
+}
+
+fn bytes(split: &Split) -> &[u8] {
+    match &split.pixels {
+        Pixels::U8(pixels) => pixels,
+        Pixels::F32(_) => panic!("f32 pixels"),
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+#[test]
+fn an_unknown_data_set_is_refused_with_the_names_of_all() {
+    for spec in ["cifar11:x", "", ":", "Fashion-mnist", "fashion-mnist-mini "] {
+        let forms: Vec<_> = DATASETS.iter().map(|entry| entry.form).collect();
+        refused(Dataset::load(spec), &forms);
+    }
+}
+
+#[test]
+fn a_set_of_files_needs_its_folder() {
+    for entry in DATASETS.iter().filter(|entry| entry.form.ends_with(":DIR")) {
+        refused(Dataset::load(entry.name), &[entry.form]);
+        refused(Dataset::load(&format!("{}:", entry.name)), &[entry.form]);
+        refused(Dataset::load(&format!("{}:/no/such/place", entry.name)), &["/no/such/place"]);
+        let empty = tempfile::tempdir().unwrap();
+        let path = empty.path().to_str().unwrap();
+        for need in [Need::TRAIN, Need::EVAL, Need::PREDICT, Need::ANY] {
+            refused(load(entry.name, &empty, need), &[path]);
+        }
+    }
+}
+
+#[test]
+fn names_are_those_of_the_registry() {
+    for entry in DATASETS {
+        assert!(entry.form.starts_with(entry.name), "{}", entry.name);
+        assert!(!entry.summary.is_empty() && !entry.summary.contains('\n'));
+        assert_eq!(DATASETS.iter().filter(|e| e.name == entry.name).count(), 1);
+    }
+    assert_eq!(Dataset::load("synthetic:train=4,test=2").unwrap().name, "synthetic");
+}
