@@ -1,5 +1,6 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
+pub mod attack;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -145,13 +145,20 @@ fn exact_weights(
     shares: &[f64],
     drops: &[usize],
 ) -> Vec<Move> {
-    let kept: usize = layers.iter().zip(drops).map(|(l, k)| l.active - k).sum();
-    let total = budget.saturating_sub(kept);
-    let room: Vec<usize> = layers.iter().zip(drops).map(|(l, k)| l.free() + k).collect();
+    let mut keep: Vec<usize> = layers.iter().zip(drops).map(|(l, k)| l.active - k).collect();
+    // Masks drawn weight by weight may hold more than B: the fullest layers give the excess.
+    let mut excess = keep.iter().sum::<usize>().saturating_sub(budget);
+    for l in falling(keep.iter().map(|&keep| keep as f64)) {
+        let gives = excess.min(keep[l].saturating_sub(1));
+        keep[l] -= gives;
+        excess -= gives;
+    }
+    let total = budget.saturating_sub(keep.iter().sum());
+    let room: Vec<usize> = layers.iter().zip(&keep).map(|(l, keep)| l.weights - keep).collect();
     let (wanted, caps) = fill(shares, total, &room);
     let mut grow: Vec<usize> = wanted.iter().map(|r| r.floor() as usize).collect();
     let mut missing = total.min(caps.iter().sum()).saturating_sub(grow.iter().sum());
-    let order = by_remainder(wanted.iter().map(|r| r - r.floor()));
+    let order = falling(wanted.iter().map(|r| r - r.floor()));
     while missing > 0 {
         for &l in &order {
             if missing > 0 && grow[l] < caps[l] {
@@ -160,7 +167,7 @@ fn exact_weights(
             }
         }
     }
-    zip_moves(layers.iter().zip(drops).map(|(l, k)| l.active - k), grow)
+    zip_moves(keep.into_iter(), grow)
 }
 
 fn exact_channels(
@@ -178,15 +185,14 @@ fn exact_channels(
         let left = round_half_up((layer.active - drop) as f64 / layer.unit as f64);
         keep.push(if alone { layer.active_units } else { left.clamp(1, layer.active_units) });
     }
-    let cost =
-        |counts: &[usize]| counts.iter().zip(layers).map(|(n, l)| n * l.unit).sum::<usize>();
+    let cost = |counts: &[usize]| counts.iter().zip(layers).map(|(n, l)| n * l.unit).sum::<usize>();
     // Rounding up everywhere may leave more than the budget allows: the layer that was rounded up
     // most gives a channel.
     while 2 * cost(&keep) > 2 * budget + largest {
         let surplus = |l: usize| {
             keep[l] as f64 - (layers[l].active - drops[l]) as f64 / layers[l].unit as f64
         };
-        let order = by_remainder((0..layers.len()).map(surplus));
+        let order = falling((0..layers.len()).map(surplus));
         let Some(&l) = order.iter().find(|&&l| keep[l] > 1) else { break };
         keep[l] -= 1;
     }
@@ -200,7 +206,7 @@ fn exact_channels(
         .map(|(weights, layer)| weights / layer.unit as f64)
         .collect();
     let mut grow: Vec<usize> = wanted.iter().map(|r| r.floor() as usize).collect();
-    let order = by_remainder(wanted.iter().map(|r| r - r.floor()));
+    let order = falling(wanted.iter().map(|r| r - r.floor()));
     let mut reached = cost(&keep) + cost(&grow);
     let mut progress = true;
     while reached < budget && progress {
@@ -309,11 +315,11 @@ fn fill(shares: &[f64], total: usize, room: &[usize]) -> (Vec<f64>, Vec<usize>) 
     (parts, caps)
 }
 
-/// Layers by falling remainder; equal ones by index.
-fn by_remainder(remainders: impl Iterator<Item = f64>) -> Vec<usize> {
-    let remainders: Vec<f64> = remainders.collect();
-    let mut order: Vec<usize> = (0..remainders.len()).collect();
-    order.sort_by(|&a, &b| remainders[b].total_cmp(&remainders[a]));
+/// Layers from the largest to the smallest value; equal ones by index.
+fn falling(values: impl Iterator<Item = f64>) -> Vec<usize> {
+    let values: Vec<f64> = values.collect();
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
     order
 }
 
@@ -461,7 +467,8 @@ mod tests {
 
     #[test]
     fn a_last_weight_is_never_dropped_and_negative_growth_is_none() {
-        let layers = [LayerCount { weights: 9, unit: 1, active: 1, active_units: 1, salience: 1.0 }];
+        let layers =
+            [LayerCount { weights: 9, unit: 1, active: 1, active_units: 1, salience: 1.0 }];
         let correction = Correction { offset: -50.0, history: vec![] };
         let moves = moves(&layers, 1, 0.5, false, Rounding::Reference, &correction);
         assert_eq!(moves, [Move { keep: 1, grow: 0 }]);

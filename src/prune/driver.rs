@@ -71,8 +71,11 @@ impl Pruner {
         };
         let layers =
             names.into_iter().zip(shapes).zip(masks).map(layer).collect::<Result<Vec<_>>>()?;
+        let companions = match granularity {
+            Granularity::Filter if !method.keep_bn() => companion_masks(model, &layers)?,
+            _ => BTreeMap::new(),
+        };
         let correction = Correction::default();
-        let companions = BTreeMap::new();
         Ok(Self { method, granularity, budget, layers, companions, correction })
     }
 
@@ -133,24 +136,6 @@ impl Pruner {
         self.layers.iter().map(|l| (l.name.as_str(), &l.mask))
     }
 
-    /// Makes dropped filters exactly zero: their biases and batch-norm scales and shifts are masked too.
-    pub fn mask_companions(&mut self, model: &Model) -> Result<()> {
-        if self.granularity != Granularity::Filter {
-            return Ok(());
-        }
-        for layer in &self.layers {
-            let mask = layer.mask.to_vec::<u8>()?;
-            let kept = Granularity::Filter.active_units(&layer.shape, &mask);
-            let kept: Vec<u8> = kept.into_iter().map(u8::from).collect();
-            for name in companions(model, &layer.name) {
-                let len = kept.len();
-                let mask = Tensor::from_vec(kept.clone(), &[len], model.device())?;
-                self.companions.insert(name, mask);
-            }
-        }
-        Ok(())
-    }
-
     /// `w ← w⊙m` for every masked parameter.
     pub fn apply(&self, model: &mut Model) -> Result<()> {
         let masks = self.layers.iter().map(|l| (&l.name, &l.mask));
@@ -203,8 +188,7 @@ impl Pruner {
         let counts = self.counts(model, &rewiring, momentum)?;
         let channels = self.granularity == Granularity::Channel;
         let Rewiring { rate, rounding, .. } = rewiring;
-        let moves =
-            budget::moves(&counts, self.budget, rate, channels, rounding, &self.correction);
+        let moves = budget::moves(&counts, self.budget, rate, channels, rounding, &self.correction);
         let (mut dropped, mut grown) = (0, 0);
         for ((layer, count), step) in self.layers.iter_mut().zip(&counts).zip(moves) {
             let weight = model.param_mut(&layer.name)?;
@@ -260,8 +244,11 @@ impl Pruner {
     /// The exact mode's promise: Σn = B, with channels |Σn − B| of at most half the largest channel.
     fn check_budget(&self, rounding: Rounding, counts: &[LayerCount]) -> Result<()> {
         let off = self.active().abs_diff(self.budget);
-        let largest = counts.iter().map(|c| c.unit).max().unwrap_or(0);
-        if rounding == Rounding::Reference || 2 * off <= largest.saturating_sub(1).max(off % 2) {
+        let slack = match self.granularity {
+            Granularity::Channel => counts.iter().map(|c| c.unit).max().unwrap_or(0),
+            _ => 0,
+        };
+        if rounding == Rounding::Reference || 2 * off <= slack {
             return Ok(());
         }
         let want = format!("{} active weights, not {}", self.budget, self.active());
@@ -349,6 +336,20 @@ fn companions(model: &Model, weight: &str) -> Vec<String> {
     names
 }
 
+/// Masks that make dropped filters exactly zero: of their biases and batch-norm scales and shifts.
+fn companion_masks(model: &Model, layers: &[Layer]) -> Result<BTreeMap<String, Tensor>> {
+    let mut masks = BTreeMap::new();
+    for layer in layers {
+        let mask = layer.mask.to_vec::<u8>()?;
+        let kept = Granularity::Filter.active_units(&layer.shape, &mask);
+        let kept: Vec<u8> = kept.into_iter().map(u8::from).collect();
+        for name in companions(model, &layer.name) {
+            masks.insert(name, Tensor::from_vec(kept.clone(), &[kept.len()], model.device())?);
+        }
+    }
+    Ok(masks)
+}
+
 /// B = Σ round(d·|l|), refused where it is below one channel a layer.
 fn check_density(shapes: &[Vec<usize>], granularity: Granularity, density: f64) -> Result<usize> {
     let sizes: Vec<usize> = shapes.iter().map(|shape| shape.iter().product()).collect();
@@ -356,7 +357,11 @@ fn check_density(shapes: &[Vec<usize>], granularity: Granularity, density: f64) 
     let least: usize = sizes.iter().zip(shapes).map(|(size, s)| size / granularity.units(s)).sum();
     if granularity != Granularity::Irregular && budget < least {
         let total: usize = sizes.iter().sum();
-        let want = format!("at least {:.4}, one {} a layer", least as f64 / total as f64, granularity.name());
+        let want = format!(
+            "at least {:.4}, one {} a layer",
+            least as f64 / total as f64,
+            granularity.name()
+        );
         return Err(Error::param("prune.density", density, want));
     }
     Ok(budget)

@@ -37,11 +37,13 @@ struct Magnitude {
     scope: Scope,
     /// Whether the first convolution is pruned.
     first_conv: bool,
+    /// Whether dropped filters keep their bias and batch-norm scale and shift.
+    keep_bn: bool,
 }
 
 impl Default for Magnitude {
     fn default() -> Self {
-        Self { scope: Scope::Layer, first_conv: true }
+        Self { scope: Scope::Layer, first_conv: true, keep_bn: false }
     }
 }
 
@@ -64,6 +66,10 @@ impl Method for Magnitude {
 
     fn first_conv(&self) -> bool {
         self.first_conv
+    }
+
+    fn keep_bn(&self) -> bool {
+        self.keep_bn
     }
 }
 

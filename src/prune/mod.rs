@@ -51,6 +51,11 @@ pub trait Method: Debug + Send + Sync {
         true
     }
 
+    /// Whether dropped filters keep their bias and batch-norm scale and shift.
+    fn keep_bn(&self) -> bool {
+        false
+    }
+
     /// Whether linear layers are pruned too.
     fn linear(&self) -> bool {
         false
