@@ -12,12 +12,14 @@ pub mod models;
 pub mod nn;
 pub mod npy;
 pub mod ops;
+pub mod optim;
 pub mod prune;
 pub mod report;
 pub mod rng;
 pub mod run;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use dtype::{DType, Mode};
