@@ -1,6 +1,7 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
 pub mod attack;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -1,8 +1,10 @@
 //! One binary for all integration tests.
 
+mod checkpoint;
+mod cli;
 mod data;
-mod host;
 mod fixture;
+mod host;
 mod layers;
 mod models;
 mod pytorch;

@@ -29,12 +29,7 @@ fn logits_equal_pytorchs() {
 }
 
 /// Mean cross-entropy and the gradients of all parameters and of the images.
-fn backward(
-    model: &mut Model,
-    x: &Tensor,
-    labels: Vec<i32>,
-    train: bool,
-) -> (f32, Gradients) {
+fn backward(model: &mut Model, x: &Tensor, labels: Vec<i32>, train: bool) -> (f32, Gradients) {
     let mut tape = Tape::new(Mode::F32);
     model.watch(&mut tape);
     tape.watch(x);

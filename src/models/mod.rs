@@ -1,11 +1,15 @@
 //! Architectures: one file each and a line in [`MODELS`].
 
+mod evaluate;
 mod resnet;
 mod resnet18;
 mod resnet50;
 mod vgg16;
 
-use crate::nn::{Arch, Blueprint, Model};
+pub use evaluate::{Scores, check_images, evaluate, predict};
+
+use crate::data;
+use crate::nn::{Arch, Blueprint, Model, Normalization};
 use crate::{Device, Error, Result, Seed};
 
 /// An architecture of the registry.
@@ -61,4 +65,13 @@ pub fn blueprint(arch: &Arch) -> Result<Blueprint> {
 pub fn initialised(arch: Arch, seed: Seed, device: &Device) -> Result<Model> {
     let blueprint = blueprint(&arch)?;
     Model::initialised(arch, blueprint, seed, device)
+}
+
+/// Reads `none`, a name of [`data::NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`.
+///
+/// Errors: [`crate::ErrorKind::Param`].
+pub fn normalization(text: &str) -> Result<Option<Normalization>> {
+    let parsed: data::Normalization = text.parse()?;
+    let data::Normalization { mean, std } = parsed;
+    Ok((!mean.is_empty()).then_some(Normalization { mean, std }))
 }

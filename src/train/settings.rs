@@ -22,8 +22,6 @@ pub struct TrainSettings {
     pub loss: Loss,
     /// β of the hybrid loss; 1: clean, and the attack is never run.
     pub beta: f64,
-    /// How the convolutions of masked layers run.
-    pub execution: TrainExecution,
     /// The update rule.
     pub optimizer: OptimizerSettings,
     /// The learning rate over time.
@@ -44,18 +42,6 @@ pub enum Loss {
     Adversarial,
 }
 
-/// How the convolutions of masked layers run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrainExecution {
-    /// Every weight is multiplied.
-    #[default]
-    Dense,
-    /// The attack multiplies kept weights only; so do the training passes where the masks never change, as
-    /// regrowth would need the gradients of pruned weights.
-    Sparse,
-}
-
 impl Default for TrainSettings {
     fn default() -> Self {
         Self {
@@ -65,7 +51,6 @@ impl Default for TrainSettings {
             warmup_epochs: 0,
             loss: Loss::Hybrid,
             beta: 0.5,
-            execution: TrainExecution::Dense,
             optimizer: OptimizerSettings::default(),
             schedule: ScheduleSettings::Constant,
             adversary: None,

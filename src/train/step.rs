@@ -1,6 +1,5 @@
 //! One training step.
 
-use super::TrainExecution;
 use super::trainer::Trainer;
 use crate::attack::{self, Network};
 use crate::data::Batch;
@@ -39,7 +38,7 @@ impl Trainer {
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let how = self.attack_execution()?;
+                let how = Execution::default();
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
                 let stream = |restart| self.seed.stream("attack.start", self.step, restart);
                 let x = attack::adversary(&network, &x, &labels, settings, stream)?;
@@ -82,7 +81,7 @@ impl Trainer {
     ) -> Result<Tensor> {
         let mut tape = Tape::new(self.mode);
         self.model.watch(&mut tape);
-        let how = self.training_execution()?;
+        let how = Execution::default();
         let logits = self.model.forward_train(&mut tape, x, &how)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;
@@ -96,33 +95,5 @@ impl Trainer {
             gradients.insert(name.clone(), sum);
         }
         Ok(loss)
-    }
-
-    /// How the attack's passes run.
-    fn attack_execution(&self) -> Result<Execution> {
-        match self.settings.execution {
-            TrainExecution::Dense => Ok(Execution::default()),
-            TrainExecution::Sparse => self.sparse_execution(),
-        }
-    }
-
-    /// How the training passes run: over kept weights only where no mask will ever change.
-    fn training_execution(&self) -> Result<Execution> {
-        let fixed = self.pruner.as_ref().is_some_and(|pruner| pruner.is_static());
-        match self.settings.execution {
-            TrainExecution::Sparse if fixed => self.sparse_execution(),
-            _ => Ok(Execution::default()),
-        }
-    }
-
-    fn sparse_execution(&self) -> Result<Execution> {
-        let mut how = Execution::default();
-        for (name, mask) in self.pruner.iter().flat_map(|pruner| pruner.masks()) {
-            if mask.shape().len() == 4 {
-                let filter = ops::SparseFilter::build(self.model.param(name)?, mask)?;
-                how.sparse.insert(name.to_owned(), filter);
-            }
-        }
-        Ok(how)
     }
 }

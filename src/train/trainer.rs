@@ -1,9 +1,9 @@
 //! The training loop: a state machine that can stop and go on after every event.
 
-use super::{EpochEvent, Event, StepEvent, TrainSettings, clean};
-use crate::attack::Network;
+use super::{EpochEvent, Event, StepEvent, TrainSettings};
 use crate::data::{Dataset, Loader};
-use crate::nn::{Execution, Model};
+use crate::models;
+use crate::nn::Model;
 use crate::optim::{Optimizer, Schedule};
 use crate::prune::Pruner;
 use crate::{Error, Mode, Result, Seed};
@@ -184,12 +184,12 @@ impl Trainer {
             rewired = pruner.rewire(&mut self.model, self.optimizer.momentum(), epoch, epochs)?;
             pruner.anchor(&self.model)?;
         }
-        let how = Execution::default();
-        let network = Network { model: &self.model, how: &how, mode: self.mode };
-        let test = clean(&network, data.test()?, self.settings.batch_size)?;
+        let test = data.test()?;
+        let batch_size = self.settings.batch_size;
+        let test = models::evaluate(&self.model, test, batch_size, self.mode, |_| {})?;
         let train_loss = self.loss_sum / self.images.max(1) as f64;
         self.schedule.epoch_ended(train_loss);
-        let best = self.is_best(test.accuracy);
+        let best = self.is_best(test.accuracy());
         let (prunable, active, nonzero) = self.density()?;
         self.epoch += 1;
         (self.step_in_epoch, self.loss_sum, self.images, self.finished) = (0, 0.0, 0, last);
@@ -198,7 +198,7 @@ impl Trainer {
         if let Some(rewired) = rewired {
             observe(self, Event::Rewired(epoch, rewired))?;
         }
-        let (test_loss, test_accuracy) = (test.loss, test.accuracy);
+        let (test_loss, test_accuracy) = (test.loss, test.accuracy());
         observe(
             self,
             Event::Epoch(EpochEvent {
