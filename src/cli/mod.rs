@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
 mod completions;
+mod doctor;
 mod eval;
 mod inputs;
 mod inspect;
@@ -53,6 +54,7 @@ enum Command {
     Inspect(inspect::Args),
     Report(report::Args),
     List(list::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
 }
 
@@ -63,6 +65,7 @@ impl Command {
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Report(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
