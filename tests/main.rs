@@ -3,3 +3,4 @@
 mod data;
 mod host;
 mod layers;
+mod ops;
