@@ -1,6 +1,12 @@
 //! One binary for all integration tests.
 
+mod checkpoint;
+mod cli;
 mod data;
+mod driver;
+mod fixture;
 mod host;
 mod layers;
+mod models;
 mod ops;
+mod pytorch;
