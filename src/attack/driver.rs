@@ -178,7 +178,7 @@ fn attempt(
 }
 
 fn randomised(settings: &AttackSettings) -> Result<bool> {
-    Ok(settings.random_start && find(&settings.attack)?.attack.random_start())
+    Ok(settings.random_start && find(&settings.attack)?.attack.iterative())
 }
 
 /// x, or a random point of the ball around it.

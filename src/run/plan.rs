@@ -39,8 +39,10 @@ impl Plan {
                 Some(pruner)
             }
         };
-        recipe.train.adversary = recipe.train.adversary.as_ref().map(AttackSettings::resolved);
-        recipe.eval = recipe.eval.iter().map(AttackSettings::resolved).collect();
+        let adversary = recipe.train.adversary.as_ref();
+        recipe.train.adversary = adversary.map(AttackSettings::resolved).transpose()?;
+        recipe.eval =
+            recipe.eval.iter().map(AttackSettings::resolved).collect::<Result<Vec<_>>>()?;
         let mode = recipe.mode()?;
         let trainer = Trainer::new(recipe.train.clone(), model, pruner, seed, mode)?;
         Ok(Self { recipe, data, trainer })

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The most time that a kill can cost, and a little less than promised.
+/// The most time that a kill costs; five minutes are promised.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(120);
 
 /// What a run tells its caller while it goes on.
