@@ -3,8 +3,10 @@
 mod checkpoint;
 mod cli;
 mod data;
+mod driver;
 mod fixture;
 mod host;
 mod layers;
 mod models;
+mod ops;
 mod pytorch;
