@@ -13,17 +13,26 @@
 // Host     src/ops/adam.rs     Cases  tests/cases/adam.toml
 #include "common/elements.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) masked_adam_f32(float* w, float* first, float* second, const float* g, const u8* m, const float* z, float step_size, float root, float beta1, float beta2, float eps, float weight_decay, float rho, i64 len) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
-        Pack<float, V> weight = load<V>(w + i);
-        Pack<float, V> mean = load<V>(first + i);
-        Pack<float, V> square = load<V>(second + i);
+struct AdamStep {
+    float* w;
+    float* first;
+    float* second;
+    const float* g;
+    const u8* m;
+    const float* z;
+    float step_size, root, beta1, beta2, eps, weight_decay, rho;
+
+    template <int V>
+    __device__ void at(i64 i) const {
+        Pack<float, V> weight = load<V>(w + i), mean = load<V>(first + i), square = load<V>(second + i), target = {};
         const Pack<float, V> gradient = load<V>(g + i);
+        if (z != nullptr) target = load<V>(z + i);
+        Pack<u8, V> mask = {};
+        if (m != nullptr) mask = load<V>(m + i);
         for (int j = 0; j < V; ++j) {
-            const bool active = m == nullptr || m[i + j] != 0;
+            const bool active = m == nullptr || mask.at[j] != 0;
             float total = gradient.at[j] + weight_decay * weight.at[j];
-            if (z != nullptr && active) total += rho * (weight.at[j] - z[i + j]);
+            if (z != nullptr && active) total += rho * (weight.at[j] - target.at[j]);
             mean.at[j] += (1.0f - beta1) * (total - mean.at[j]);
             square.at[j] = beta2 * square.at[j] + (1.0f - beta2) * total * total;
             const float direction = mean.at[j] / (sqrtf(square.at[j]) / root + eps);
@@ -32,5 +41,9 @@ extern "C" __global__ void __launch_bounds__(256) masked_adam_f32(float* w, floa
         store(first + i, mean);
         store(second + i, square);
         store(w + i, weight);
-    });
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) masked_adam_f32(float* w, float* first, float* second, const float* g, const u8* m, const float* z, float step_size, float root, float beta1, float beta2, float eps, float weight_decay, float rho, i64 len) {
+    each_pack(len, AdamStep{w, first, second, g, m, z, step_size, root, beta1, beta2, eps, weight_decay, rho});
 }

@@ -29,10 +29,11 @@ extern "C" __global__ void __launch_bounds__(256) topk_histogram_f32(const float
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) bins[bin] = 0;
     __syncthreads();
     const u64 prefix = first ? 0 : state[0];
-    each(len, [=, &bins](i64 i) {
+    u32* const counters = bins;
+    each(len, [=](i64 i) {
         if (m[i] != from) return;
         const u64 rank = rank_of(x[i], i, largest, index_bits);
-        if (rank >> (shift + width) == prefix) atomic_add_u32(&bins[rank >> shift & ((1u << width) - 1)], 1);
+        if (rank >> (shift + width) == prefix) atomic_add_u32(&counters[rank >> shift & ((1u << width) - 1)], 1);
     });
     __syncthreads();
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x)

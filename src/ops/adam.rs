@@ -71,7 +71,7 @@ pub fn masked_adam(
             [&mut *w, first, second].into_iter().try_for_each(Tensor::make_unique)?;
             let [step_size, root] = step.corrections();
             Launch::new("masked_adam_f32")
-                .elements(w.len())
+                .elements(w.len().div_ceil(4))
                 .arg(w)
                 .arg(first)
                 .arg(second)
