@@ -1,11 +1,15 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod file;
 pub mod infer;
+pub mod io;
+pub mod models;
+pub mod nn;
 pub mod npy;
 pub mod ops;
 pub mod report;

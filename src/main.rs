@@ -1,1 +1,5 @@
-fn main() {}
+//! The command-line program `rewire`.
+
+fn main() -> std::process::ExitCode {
+    rewire::cli::main()
+}

@@ -1,5 +1,10 @@
 //! One binary for all integration tests.
 
+mod checkpoint;
+mod cli;
 mod data;
+mod fixture;
 mod host;
 mod layers;
+mod models;
+mod pytorch;

@@ -2,9 +2,12 @@
 
 pub mod adam;
 pub mod batch_norm;
+pub mod conv2d;
 pub(crate) mod conv_shape;
 pub(crate) mod cpu;
 pub mod elementwise;
+mod implicit_gemm;
+pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
 pub mod noise;
@@ -16,7 +19,9 @@ pub mod topk;
 
 pub use adam::{AdamStep, masked_adam};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
+pub use conv2d::conv2d;
 pub use elementwise::{add, relu, scale};
+pub use linear::linear;
 pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,
 };

@@ -1,0 +1,47 @@
+//! `rewire eval`: accuracy and loss on the test images.
+
+use super::inputs::{DataArgs, ModelArgs};
+use super::{Context, Outcome, progress};
+use crate::data::Need;
+use crate::models;
+use serde::Serialize;
+
+/// Clean accuracy, top-1 and top-5, and loss on the test images
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    batch_size: usize,
+}
+
+/// Accuracies in percent.
+#[derive(Serialize)]
+struct Printed {
+    images: usize,
+    accuracy: f64,
+    top5: f64,
+    loss: f64,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let (model, data) = self.model.load_with(&self.data, Need::EVAL, context)?;
+        let split = data.test()?;
+        let bar = progress::bar(split.len(), "eval");
+        let done = |images| bar.inc(images as u64);
+        let scores = models::evaluate(&model, split, self.batch_size, context.mode, done)?;
+        bar.finish_and_clear();
+        let (accuracy, top5) = (scores.accuracy(), scores.top5());
+        let text = format!(
+            "{} images of {}: accuracy {accuracy:.2} %, top-5 {top5:.2} %, loss {:.6}",
+            scores.images, data.name, scores.loss
+        );
+        let json = Printed { images: scores.images, accuracy, top5, loss: scores.loss };
+        context.print(&text, &json)?;
+        Ok(Outcome::Done)
+    }
+}

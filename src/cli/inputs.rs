@@ -1,0 +1,75 @@
+//! Arguments that many commands share: a network and a data set.
+
+use super::Context;
+use crate::data::{Dataset, Need};
+use crate::io::{self, Hints};
+use crate::nn::{ArchSpec, Model};
+use crate::{Result, models};
+use std::path::PathBuf;
+
+/// A network's file.
+#[derive(clap::Args)]
+pub(super) struct ModelArgs {
+    /// The network: a safetensors file
+    pub(super) model: PathBuf,
+    #[command(flatten)]
+    described: DescribedArgs,
+}
+
+/// What a file without metadata does not say of its network.
+#[derive(clap::Args)]
+struct DescribedArgs {
+    /// Architecture of a file without metadata: NAME[:key=value,…]
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+    /// Normalisation of a file without metadata: none, a name, or mean=a:b:c,std=a:b:c
+    #[arg(long, value_name = "NORM")]
+    normalize: Option<String>,
+}
+
+/// A data set.
+#[derive(clap::Args)]
+pub(super) struct DataArgs {
+    /// Data set [default: fashion-mnist-mini]
+    #[arg(long, value_name = "SPEC")]
+    data: Option<String>,
+}
+
+impl DataArgs {
+    /// Reads what `need` says; the embedded subset where no other set is named.
+    pub(super) fn load(&self, need: Need) -> Result<Dataset> {
+        Dataset::load_for(self.data.as_deref().unwrap_or("fashion-mnist-mini"), need)
+    }
+
+    /// Whether a data set was named.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.data.is_some()
+    }
+}
+
+impl ModelArgs {
+    /// Reads the network; `data` is the data set if the caller named one.
+    pub(super) fn load(&self, data: Option<&Dataset>, context: &Context) -> Result<Model> {
+        let DescribedArgs { arch, normalize } = &self.described;
+        let hints = Hints {
+            arch: arch.as_deref().map(ArchSpec::parse).transpose()?,
+            normalize: normalize.as_deref().map(models::normalization).transpose()?,
+            in_channels: data.map(|data| data.channels),
+            classes: data.and_then(|data| data.classes),
+            size: data.map(|data| data.height),
+        };
+        io::load_model(&self.model, &hints, &context.device()?)
+    }
+
+    /// Reads the network and the images it is to be tried on.
+    pub(super) fn load_with(
+        &self,
+        data: &DataArgs,
+        need: Need,
+        context: &Context,
+    ) -> Result<(Model, Dataset)> {
+        let set = data.load(need)?;
+        let model = self.load(data.is_explicit().then_some(&set), context)?;
+        Ok((model, set))
+    }
+}

@@ -1,0 +1,60 @@
+//! `rewire list`: what the registries hold.
+
+use super::{Context, Outcome};
+use crate::models::MODELS;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Names of methods, attacks, models, recipes
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// One kind; all of them without it
+    #[arg(value_enum)]
+    kind: Option<Kind>,
+}
+
+/// A registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Models,
+}
+
+/// A line of a registry.
+#[derive(Serialize)]
+struct Entry {
+    name: &'static str,
+    summary: &'static str,
+}
+
+impl Kind {
+    const ALL: [Self; 1] = [Self::Models];
+
+    fn entries(self) -> Vec<Entry> {
+        match self {
+            Self::Models => {
+                MODELS.iter().map(|m| Entry { name: m.name, summary: m.summary }).collect()
+            }
+        }
+    }
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let kinds = self.kind.map_or(Kind::ALL.to_vec(), |kind| vec![kind]);
+        let all: BTreeMap<Kind, Vec<Entry>> =
+            kinds.into_iter().map(|kind| (kind, kind.entries())).collect();
+        let mut text = String::new();
+        for (kind, entries) in &all {
+            let title = format!("{kind:?}").to_lowercase();
+            writeln!(text, "{title}")?;
+            let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+            for Entry { name, summary } in entries {
+                writeln!(text, "  {name:width$}  {summary}")?;
+            }
+        }
+        context.print(&text, &all)?;
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line: one file a subcommand, each of them parse, library call, print.
+
+mod completions;
+mod eval;
+mod inputs;
+mod inspect;
+mod list;
+mod predict;
+mod progress;
+
+use crate::{Device, Mode, Seed};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Trains, prunes, attacks and serves convolutional networks.
+#[derive(Parser)]
+#[command(name = "rewire", version, about, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(clap::Args)]
+struct Global {
+    /// Seed of every random stream [default: 1]
+    #[arg(long, global = true, value_name = "N")]
+    seed: Option<u64>,
+    /// Where to compute: auto, cpu, cuda, cuda:N or cuda-host
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
+    device: String,
+    /// Arithmetic of matrix products: f32, tf32 or bf16
+    #[arg(long, global = true, value_name = "NAME", default_value = "f32")]
+    mode: String,
+    /// Threads of the CPU [default: one a core]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Print one JSON document to standard output
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+enum Command {
+    Eval(eval::Args),
+    Predict(predict::Args),
+    Inspect(inspect::Args),
+    List(list::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Eval(args) => args.run(context),
+            Self::Predict(args) => args.run(context),
+            Self::Inspect(args) => args.run(context),
+            Self::List(args) => args.run(context),
+            Self::Completions(args) => args.run(context),
+        }
+    }
+}
+
+/// How work that ran has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// As asked.
+    Done,
+    /// An expectation or a check failed: exit status 1.
+    Failed,
+}
+
+/// What the global flags say, checked.
+struct Context {
+    /// `--seed`, where it was given.
+    seed: Option<Seed>,
+    device: String,
+    mode: Mode,
+    json: bool,
+}
+
+impl Context {
+    fn new(global: Global) -> crate::Result<Self> {
+        if let Some(threads) = global.threads {
+            if !(1..=1024).contains(&threads) {
+                return Err(crate::Error::param("--threads", threads, "from 1 to 1024"));
+            }
+            // Fails only where a pool is there already, and then it is this one.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        }
+        let mode = global.mode.parse()?;
+        let Global { seed, device, json, .. } = global;
+        Ok(Self { seed: seed.map(Seed), device, mode, json })
+    }
+
+    /// The device of `--device`.
+    fn device(&self) -> crate::Result<Device> {
+        Device::new(&self.device)
+    }
+
+    /// A command's result: `text` for people, `json` under `--json`. A reader that has gone away is no error.
+    fn print(&self, text: &str, json: &impl Serialize) -> anyhow::Result<()> {
+        let text = match self.json {
+            true => serde_json::to_string_pretty(json)?,
+            false => text.trim_end().to_owned(),
+        };
+        let mut out = std::io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs the program on the process's arguments.
+///
+/// Exit status: 0 done, 1 a check failed, 2 bad usage or input with one line `error: …` on standard error.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help or version; a reader that has gone away is no error.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&usage(&error)),
+    };
+    let outcome = Context::new(cli.global)
+        .map_err(anyhow::Error::from)
+        .and_then(|context| cli.command.run(&context));
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Err(error) => refuse(&error.to_string()),
+    }
+}
+
+/// One line on standard error, status 2.
+fn refuse(message: &str) -> ExitCode {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let _ = writeln!(std::io::stderr(), "error: {}", words.join(" "));
+    ExitCode::from(2)
+}
+
+/// What the parser of the command line objects to, without its hints on usage.
+fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let end =
+        ["\nUsage:", "\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
+    text[..end.unwrap_or(text.len())].trim_start_matches("error: ").to_owned()
+}

@@ -1,0 +1,212 @@
+//! Networks as safetensors files with torchvision's names; PyTorch loads them with `load_state_dict`.
+//!
+//! The metadata key `rewire` holds what the tensors alone do not say. A file without it, saved from
+//! PyTorch, is read with an architecture given by the caller.
+
+use super::tensors::{bytes, load_tensors};
+use crate::nn::{Arch, ArchSpec, Blueprint, Graph, Model, Normalization, Op};
+use crate::{DType, Device, Error, Result, Tensor, file, models};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The JSON document of a network's file; its fields stand in alphabetical order.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    arch: String,
+    classes: usize,
+    /// Where it is not the architecture's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    graph: Option<Graph>,
+    in_channels: usize,
+    normalize: Option<Normalization>,
+    size: usize,
+    width: f64,
+    /// By layer: filters and the channels each reads.
+    widths: BTreeMap<String, [usize; 2]>,
+}
+
+/// What a caller knows of a network that its file may not say.
+#[derive(Debug, Clone, Default)]
+pub struct Hints {
+    /// `--arch`.
+    pub arch: Option<ArchSpec>,
+    /// `--normalize`; the inner `None` is `none`.
+    pub normalize: Option<Option<Normalization>>,
+    /// Channels of the data set that the caller named.
+    pub in_channels: Option<usize>,
+    /// Its classes.
+    pub classes: Option<usize>,
+    /// Its image size.
+    pub size: Option<usize>,
+}
+
+/// Writes a network to `path`, atomically. The bytes depend on the network alone.
+///
+/// Errors: [`crate::ErrorKind::Io`] where the file cannot be written.
+pub fn save_model(path: &Path, model: &Model) -> Result<()> {
+    file::write_bytes(path, &model_bytes(path, model)?)
+}
+
+/// The content of the file that [`save_model`] writes; `path` is for messages.
+pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
+    let Arch { name, in_channels, classes, width, size, normalize } = model.arch().clone();
+    let tensors = model.state_dict();
+    let derived = models::blueprint(model.arch())?;
+    let same = derived.graph == *model.graph()
+        && derived.parameters.iter().all(|p| tensors[&p.name].shape() == p.shape);
+    let metadata = Metadata {
+        arch: name,
+        classes,
+        graph: (!same).then(|| model.graph().clone()),
+        in_channels,
+        normalize,
+        size,
+        width,
+        widths: widths(&tensors),
+    };
+    let json = serde_json::to_string(&metadata);
+    let json = json.map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
+    bytes(path, &tensors, &json)
+}
+
+/// Reads a network. Metadata say everything where there are any; `hints` must not contradict them, and
+/// fill in for them where there are none.
+///
+/// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for a file that cannot be read, is corrupt, holds a
+/// value that is not finite, or does not fit the architecture: then all missing, unexpected and misshaped
+/// tensors are named. [`crate::ErrorKind::Param`] for hints that contradict the file.
+pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> {
+    // On the host first: values are checked and turned before they travel.
+    let (tensors, json) = load_tensors(path, &Device::Cpu)?;
+    let (arch, graph) = match json {
+        Some(json) => described(path, &json, hints)?,
+        None => (guessed(path, &tensors, hints)?, None),
+    };
+    match &graph {
+        None => {
+            let blueprint = models::blueprint(&arch)?;
+            check_names(path, &arch, &blueprint.graph, &tensors, Some(&blueprint))?;
+            check_values(path, &tensors)?;
+            Model::new(arch, blueprint.graph, tensors, device)
+        }
+        Some(graph) => {
+            check_names(path, &arch, graph, &tensors, None)?;
+            check_values(path, &tensors)?;
+            Model::new(arch, graph.clone(), tensors, device)
+                .map_err(|error| Error::file(path, format!("its graph does not fit: {error}")))
+        }
+    }
+}
+
+/// The architecture, and the graph where it is not the architecture's own, from the metadata.
+fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Graph>)> {
+    let metadata: Metadata = serde_json::from_str(json)
+        .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
+    let Metadata { arch, classes, graph, in_channels, normalize, size, width, .. } = metadata;
+    let arch = Arch { name: arch, in_channels, classes, width, size, normalize };
+    // An unknown name or a width out of range is this file's fault here, not a flag's.
+    models::blueprint(&arch)
+        .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
+    if let Some(spec) = hints.arch.as_ref().filter(|spec| !spec.fits(&arch)) {
+        let want = format!("left out or what {} says: {arch}", path.display());
+        return Err(Error::param("--arch", &spec.name, want));
+    }
+    if hints.normalize.as_ref().is_some_and(|given| *given != arch.normalize) {
+        let want = format!("left out or what {} says: {:?}", path.display(), arch.normalize);
+        return Err(Error::param("--normalize", format!("{:?}", hints.normalize), want));
+    }
+    Ok((arch, graph))
+}
+
+/// The architecture of a file without metadata.
+fn guessed(path: &Path, tensors: &BTreeMap<String, Tensor>, hints: &Hints) -> Result<Arch> {
+    let Some(spec) = hints.arch.clone() else {
+        let want = "holds no metadata `rewire`; its architecture must be given by --arch NAME[:key=value,…]";
+        return Err(Error::file(path, want));
+    };
+    // The names of the first convolution and of the last layer do not depend on what is looked for.
+    let graph = models::blueprint(&spec.clone().or(None, None, hints.size).resolve())?.graph;
+    let shape = |name: &String| tensors.get(&format!("{name}.weight")).map(Tensor::shape);
+    let first = graph.nodes.iter().find_map(|node| match &node.op {
+        Op::Conv { name, .. } => shape(name).filter(|shape| shape.len() == 4).map(|s| s[3]),
+        _ => None,
+    });
+    let last = graph.nodes.iter().rev().find_map(|node| match &node.op {
+        Op::Linear { name, .. } => shape(name).and_then(|shape| shape.first().copied()),
+        _ => None,
+    });
+    let spec = spec.or(first, last, None).or(hints.in_channels, hints.classes, hints.size);
+    let mut arch = spec.resolve();
+    arch.normalize = hints.normalize.clone().flatten();
+    arch.check()?;
+    Ok(arch)
+}
+
+/// Names all tensors that are missing, unexpected or of another shape.
+fn check_names(
+    path: &Path,
+    arch: &Arch,
+    graph: &Graph,
+    tensors: &BTreeMap<String, Tensor>,
+    blueprint: Option<&Blueprint>,
+) -> Result<()> {
+    let names = graph.tensors();
+    let missing = names.iter().filter(|name| !tensors.contains_key(*name)).cloned();
+    let unexpected = tensors.keys().filter(|name| !names.contains(name)).cloned();
+    let misshaped = blueprint.into_iter().flat_map(|b| &b.parameters).filter_map(|p| {
+        let got = tensors.get(&p.name)?.shape();
+        (got != p.shape)
+            .then(|| format!("{} {:?} (must be {:?})", p.name, oihw(got), oihw(&p.shape)))
+    });
+    let (missing, unexpected, misshaped): (Vec<_>, Vec<_>, Vec<_>) =
+        (missing.collect(), unexpected.collect(), misshaped.collect());
+    let mut faults = Vec::new();
+    for (what, names) in
+        [("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)]
+    {
+        if !names.is_empty() {
+            faults.push(format!("{what}: {}", names.join(", ")));
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::file(path, format!("does not fit {arch}; {}", faults.join("; "))))
+}
+
+/// A stored filter's shape in PyTorch's order.
+fn oihw(shape: &[usize]) -> Vec<usize> {
+    match *shape {
+        [k, r, s, c] => vec![k, c, r, s],
+        _ => shape.to_vec(),
+    }
+}
+
+/// Refuses values with which every logit would be NaN.
+fn check_values(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    for (name, tensor) in tensors {
+        if tensor.dtype() != DType::F32 {
+            return Err(Error::file(path, format!("{name} must be of floating point type")));
+        }
+        let values = tensor.cpu::<f32>()?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::file(path, format!("{name} holds {value}; must be finite")));
+        }
+        if name.ends_with(".running_var") && values.iter().any(|&value| value < 0.0) {
+            return Err(Error::file(path, format!("{name} must not be negative")));
+        }
+    }
+    Ok(())
+}
+
+/// Filters of every layer and the channels each reads.
+fn widths(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, [usize; 2]> {
+    let layer = |(name, tensor): (&String, &Tensor)| {
+        let prefix = name.strip_suffix(".weight")?;
+        let shape = tensor.shape();
+        (shape.len() > 1).then(|| (prefix.to_owned(), [shape[0], shape[shape.len() - 1]]))
+    };
+    tensors.iter().filter_map(layer).collect()
+}

@@ -1,0 +1,141 @@
+//! Named tensors and one JSON document in a safetensors file.
+//!
+//! In a file filters stand in PyTorch's order OIHW, so every tensor of four dimensions (weights, masks,
+//! momentum alike) is turned on the way in and out. The bytes depend on the content alone.
+
+use crate::tensor::{nchw_to_nhwc, nhwc_to_nchw};
+use crate::{DType, Device, Error, Result, Tensor, file};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// The only key in the header's metadata.
+const KEY: &str = "rewire";
+
+/// Writes `tensors` and the JSON document `json` to `path`, atomically.
+///
+/// Errors: [`crate::ErrorKind::Io`] where the file cannot be written.
+pub fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, json: &str) -> Result<()> {
+    file::write_bytes(path, &bytes(path, tensors, json)?)
+}
+
+/// Reads what [`save_tensors`] wrote; the document is `None` in a file of another origin.
+///
+/// Errors: [`crate::ErrorKind::Io`] where it cannot be read, [`crate::ErrorKind::File`] where it is cut short,
+/// corrupt or holds a tensor of a type that this crate has none of.
+pub fn load_tensors(
+    path: &Path,
+    device: &Device,
+) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
+    let content = file::read(path)?;
+    refuse_pickle(path, &content)?;
+    let invalid = |error| Error::file(path, format!("is not a whole safetensors file: {error}"));
+    let (_, header) = SafeTensors::read_metadata(&content).map_err(invalid)?;
+    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned();
+    let stored = SafeTensors::deserialize(&content).map_err(invalid)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in stored.iter().filter(|(name, _)| !name.ends_with(".num_batches_tracked")) {
+        let tensor = tensor(&view, device)?.ok_or_else(|| {
+            let want = "must be F64, F32, F16, BF16, I32 or U8";
+            Error::file(path, format!("{name} is of type {:?}; {want}", view.dtype()))
+        })?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok((tensors, json))
+}
+
+/// The content of a safetensors file.
+pub fn bytes(path: &Path, tensors: &BTreeMap<String, Tensor>, json: &str) -> Result<Vec<u8>> {
+    let mut stored: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, tensor) in tensors {
+        let (dtype, shape, bytes) = match tensor.dtype() {
+            DType::F32 => stored_order::<f32>(tensor, Dtype::F32)?,
+            DType::Bf16 => stored_order::<bf16>(tensor, Dtype::BF16)?,
+            DType::U8 => stored_order::<u8>(tensor, Dtype::U8)?,
+            DType::I32 => stored_order::<i32>(tensor, Dtype::I32)?,
+        };
+        stored.push((name, dtype, shape, bytes));
+    }
+    let invalid = |error| Error::file(path, format!("cannot be written: {error}"));
+    let views = stored.iter().map(|(name, dtype, shape, bytes)| {
+        Ok((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(invalid)?))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([(KEY.to_owned(), json.to_owned())]);
+    safetensors::serialize(views, Some(metadata)).map_err(invalid)
+}
+
+fn stored_order<T: crate::dtype::Element>(
+    tensor: &Tensor,
+    dtype: Dtype,
+) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+    let mut values = tensor.to_vec::<T>()?;
+    let mut shape = tensor.shape().to_vec();
+    if let [k, r, s, c] = *tensor.shape() {
+        shape = vec![k, c, r, s];
+        values = nhwc_to_nchw(&values, [k, c, r, s]);
+    }
+    Ok((dtype, shape, bytemuck::cast_slice(&values).to_vec()))
+}
+
+/// One stored tensor; `None` for a type that has no counterpart.
+fn tensor(view: &TensorView, device: &Device) -> Result<Option<Tensor>> {
+    let data = view.data();
+    let words = |size: usize| data.chunks_exact(size);
+    let shape = view.shape();
+    Ok(Some(match view.dtype() {
+        Dtype::F32 => {
+            place(words(4).map(bytemuck::pod_read_unaligned).collect::<Vec<f32>>(), shape, device)?
+        }
+        Dtype::F64 => {
+            let values = words(8).map(|w| bytemuck::pod_read_unaligned::<f64>(w) as f32);
+            place(values.collect(), shape, device)?
+        }
+        Dtype::F16 => {
+            let values = words(2).map(|w| bytemuck::pod_read_unaligned::<f16>(w).to_f32());
+            place(values.collect(), shape, device)?
+        }
+        Dtype::BF16 => {
+            let values = words(2).map(|w| bytemuck::pod_read_unaligned::<bf16>(w).to_f32());
+            place(values.collect(), shape, device)?
+        }
+        Dtype::I32 => {
+            place(words(4).map(bytemuck::pod_read_unaligned).collect::<Vec<i32>>(), shape, device)?
+        }
+        Dtype::U8 => place(data.to_vec(), shape, device)?,
+        _ => return Ok(None),
+    }))
+}
+
+fn place<T: crate::dtype::Element>(
+    values: Vec<T>,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
+    match *shape {
+        [k, c, r, s] => {
+            Tensor::from_vec(nchw_to_nhwc(&values, [k, c, r, s]), &[k, r, s, c], device)
+        }
+        _ => Tensor::from_vec(values, shape, device),
+    }
+}
+
+/// A file of `torch.save` is code to be executed, which this crate does not do.
+fn refuse_pickle(path: &Path, content: &[u8]) -> Result<()> {
+    let pickled = content.starts_with(b"PK\x03\x04") || content.starts_with(&[0x80, 0x02]);
+    let named = path.extension().is_some_and(|e| e == "pt" || e == "pth");
+    if !pickled && !named {
+        return Ok(());
+    }
+    let (from, to) = (path.display(), path.with_extension("safetensors"));
+    let convert = format!(
+        "import torch, safetensors.torch as s; d = torch.load('{from}', map_location='cpu', weights_only=True); \
+         s.save_file({{k: v.contiguous() for k, v in d.items()}}, '{}')",
+        to.display()
+    );
+    Err(Error::file(
+        path,
+        format!("is a pickle of torch.save; convert it: python -c \"{convert}\""),
+    ))
+}

@@ -1,0 +1,128 @@
+//! Logits and accuracy of a network on images of a data set.
+
+use crate::data::{Loader, Split};
+use crate::nn::{Execution, Model};
+use crate::{Error, Mode, Result, Tape, Tensor, ops};
+use serde::Serialize;
+
+/// What a network makes of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Scores {
+    /// Images.
+    pub images: usize,
+    /// Those whose largest logit is their label's; of equal logits the first counts.
+    pub correct: usize,
+    /// Those whose label is among the five largest logits.
+    pub correct_top5: usize,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+impl Scores {
+    /// Percent of the images whose largest logit is their label's.
+    pub fn accuracy(&self) -> f64 {
+        100.0 * self.correct as f64 / self.images as f64
+    }
+
+    /// Percent of the images whose label is among the five largest logits.
+    pub fn top5(&self) -> f64 {
+        100.0 * self.correct_top5 as f64 / self.images as f64
+    }
+}
+
+/// Checks that `model` reads images like those of `split`.
+///
+/// Errors: [`crate::ErrorKind::File`] that names the split's source.
+pub fn check_images(model: &Model, split: &Split) -> Result<()> {
+    let [_, channels, height, width] = split.shape;
+    let arch = model.arch();
+    if [channels, height, width] == [arch.in_channels, arch.size, arch.size] {
+        return Ok(());
+    }
+    let want = format!("{}×{}×{}, as the model reads them", arch.in_channels, arch.size, arch.size);
+    let message = format!("its images are {channels}×{height}×{width}; must be {want}");
+    Err(Error::file(&split.source, message))
+}
+
+/// Logits `[N, classes]` of all images of `split` in evaluation mode, row by row; `done` hears of every batch's size.
+///
+/// Errors: as [`check_images`].
+pub fn predict(
+    model: &Model,
+    split: &Split,
+    batch_size: usize,
+    mode: Mode,
+    mut done: impl FnMut(usize),
+) -> Result<Vec<f32>> {
+    check_images(model, split)?;
+    let loader = Loader::new(split, batch_size)?;
+    let mut logits = Vec::with_capacity(split.len() * model.arch().classes);
+    for batch in loader.epoch(0).batches() {
+        logits.extend(forward(model, batch.images, batch.index.len(), mode)?.to_vec::<f32>()?);
+        done(batch.index.len());
+    }
+    Ok(logits)
+}
+
+/// Accuracy and loss of `model` on `split` in evaluation mode; `done` hears of every batch's size.
+///
+/// Errors: as [`check_images`]; [`crate::ErrorKind::File`] for labels that are absent or outside the classes.
+pub fn evaluate(
+    model: &Model,
+    split: &Split,
+    batch_size: usize,
+    mode: Mode,
+    mut done: impl FnMut(usize),
+) -> Result<Scores> {
+    check_images(model, split)?;
+    split.labels()?;
+    let classes = model.arch().classes;
+    split.check_labels(classes)?;
+    let loader = Loader::new(split, batch_size)?;
+    let mut scores = Scores { images: split.len(), correct: 0, correct_top5: 0, loss: 0.0 };
+    for batch in loader.epoch(0).batches() {
+        let count = batch.index.len();
+        let logits = forward(model, batch.images, count, mode)?;
+        let labels = Tensor::from_vec(batch.labels.clone(), &[count], model.device())?;
+        let losses = ops::softmax_xent_each(&logits, &labels)?.to_vec::<f32>()?;
+        scores.loss += losses.into_iter().map(f64::from).sum::<f64>() / split.len() as f64;
+        let logits = logits.to_vec::<f32>()?;
+        for (row, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
+            let rank = rank(row, label as usize);
+            scores.correct += usize::from(rank == Some(0));
+            scores.correct_top5 += usize::from(rank.is_some_and(|rank| rank < 5));
+        }
+        done(count);
+    }
+    Ok(scores)
+}
+
+fn forward(model: &Model, images: Vec<f32>, count: usize, mode: Mode) -> Result<Tensor> {
+    let arch = model.arch();
+    let shape = [count, arch.size, arch.size, arch.in_channels];
+    let x = Tensor::from_vec(images, &shape, model.device())?;
+    model.forward_eval(&mut Tape::new(mode), &x, &Execution::default())
+}
+
+/// How many logits stand before the label's: larger ones, and equal ones of a lower class. `None` where one is NaN.
+fn rank(logits: &[f32], label: usize) -> Option<usize> {
+    if logits.iter().any(|logit| logit.is_nan()) {
+        return None;
+    }
+    let own = logits[label];
+    let before = |(class, logit): (usize, f32)| logit > own || (logit == own && class < label);
+    Some(logits.iter().copied().enumerate().filter(|&pair| before(pair)).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_counts_ties_by_class_and_refuses_nan() {
+        assert_eq!(rank(&[0.0, 2.0, 2.0, 1.0], 2), Some(1));
+        assert_eq!(rank(&[0.0, 2.0, 2.0, 1.0], 1), Some(0));
+        assert_eq!(rank(&[0.0, 2.0, 2.0, 1.0], 0), Some(3));
+        assert_eq!(rank(&[f32::NAN, 2.0], 1), None);
+    }
+}

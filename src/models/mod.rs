@@ -1,0 +1,77 @@
+//! Architectures: one file each and a line in [`MODELS`].
+
+mod evaluate;
+mod resnet;
+mod resnet18;
+mod resnet50;
+mod vgg16;
+
+pub use evaluate::{Scores, check_images, evaluate, predict};
+
+use crate::data;
+use crate::nn::{Arch, Blueprint, Model, Normalization};
+use crate::{Device, Error, Result, Seed};
+
+/// An architecture of the registry.
+pub struct Architecture {
+    /// The name in `--arch`.
+    pub name: &'static str,
+    /// One line for lists.
+    pub summary: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// Smallest height and width that its pooling leaves something of.
+    pub min_size: usize,
+    /// Writes its network.
+    pub build: fn(&Arch) -> Blueprint,
+}
+
+/// Every architecture.
+pub const MODELS: &[Architecture] = &[vgg16::VGG16, resnet18::RESNET18, resnet50::RESNET50];
+
+/// Weights that a network may have: their byte count must fit what kernels index.
+const MOST_WEIGHTS: usize = 1 << 29;
+
+/// The network that `arch` describes, without values.
+///
+/// Errors: [`crate::ErrorKind::Param`] for an unknown name or a value that this architecture cannot have.
+pub fn blueprint(arch: &Arch) -> Result<Blueprint> {
+    arch.check()?;
+    let Some(architecture) = MODELS.iter().find(|model| model.name == arch.name) else {
+        let known: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
+        return Err(Error::param("arch", &arch.name, format!("one of {}", known.join(", "))));
+    };
+    if arch.size < architecture.min_size {
+        let want = format!("at least {} for {}", architecture.min_size, arch.name);
+        return Err(Error::param("arch.size", arch.size, want));
+    }
+    let blueprint = (architecture.build)(arch);
+    if blueprint.parameter_count() > MOST_WEIGHTS {
+        let want = format!("so that there are at most {MOST_WEIGHTS} parameters");
+        return Err(Error::param("arch.width", arch.width, want));
+    }
+    Ok(blueprint)
+}
+
+/// A network with initial values from streams of `seed`.
+///
+/// ```
+/// use rewire::{Device, Seed, models, nn::ArchSpec};
+/// let arch = ArchSpec::parse("resnet18:width=0.0625")?.resolve();
+/// let model = models::initialised(arch, Seed(1), &Device::Cpu)?;
+/// assert_eq!(model.prunable().len(), 20);
+/// # Ok::<(), rewire::Error>(())
+/// ```
+pub fn initialised(arch: Arch, seed: Seed, device: &Device) -> Result<Model> {
+    let blueprint = blueprint(&arch)?;
+    Model::initialised(arch, blueprint, seed, device)
+}
+
+/// Reads `none`, a name of [`data::NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`.
+///
+/// Errors: [`crate::ErrorKind::Param`].
+pub fn normalization(text: &str) -> Result<Option<Normalization>> {
+    let parsed: data::Normalization = text.parse()?;
+    let data::Normalization { mean, std } = parsed;
+    Ok((!mean.is_empty()).then_some(Normalization { mean, std }))
+}

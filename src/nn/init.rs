@@ -1,0 +1,48 @@
+//! Initial values of parameters, from one random stream a parameter.
+
+use crate::Seed;
+use crate::rng::Philox;
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// U(−b, b) with `b = gain · √(6 / ((fan_in + fan_out)))`, fans counting the filter's window.
+    /// Source: Glorot & Bengio 2010.
+    XavierUniform {
+        /// Multiplies the bound.
+        gain: f64,
+    },
+    /// N(0, std²).
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// One value throughout.
+    Constant(f32),
+}
+
+impl Init {
+    /// The values of the parameter `name`; element i takes number i of the stream `init.{name}`.
+    ///
+    /// Shapes: filters `[K, R, S, C]`, matrices `[O, F]`, vectors `[C]`.
+    pub fn values(self, name: &str, shape: &[usize], seed: Seed) -> Vec<f32> {
+        let len = shape.iter().product();
+        let rng = seed.stream(&format!("init.{name}"), 0, 0);
+        match self {
+            Self::Constant(value) => vec![value; len],
+            Self::Normal { std } => (0..len).map(|i| (std * normal(&rng, i)) as f32).collect(),
+            Self::XavierUniform { gain } => {
+                let window = len / (shape[0] * shape[shape.len() - 1]).max(1);
+                let fans = (shape[0] + shape[shape.len() - 1]) * window;
+                let bound = gain * (6.0 / fans as f64).sqrt();
+                (0..len).map(|i| (bound * (2.0 * f64::from(rng.uniform(i)) - 1.0)) as f32).collect()
+            }
+        }
+    }
+}
+
+/// A standard normal from the uniform numbers 2i and 2i + 1, by Box and Muller's transform.
+fn normal(rng: &Philox, i: usize) -> f64 {
+    let (u, v) = (1.0 - f64::from(rng.uniform(2 * i)), f64::from(rng.uniform(2 * i + 1)));
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}

@@ -1,0 +1,18 @@
+//! Networks as data: a [`Graph`] of operations, the tensors its nodes name, and one interpreter that
+//! runs it forward on a tape. Architectures are functions that write such a graph.
+
+mod arch;
+mod builder;
+mod execution;
+mod graph;
+mod init;
+mod layers;
+mod model;
+
+pub use arch::{Arch, ArchSpec, Normalization};
+pub use builder::{Blueprint, Builder, Parameter};
+pub use execution::Execution;
+pub use graph::{Graph, Node, Op};
+pub use init::Init;
+pub use layers::{Kept, Layer};
+pub use model::{Model, RunningStats};

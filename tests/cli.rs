@@ -1,0 +1,118 @@
+//! The program as a person calls it: results, exit statuses, one line an error.
+
+use crate::fixture;
+use rewire::io::save_model;
+use rewire::{Device, npy};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn rewire(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    command.current_dir(folder).args(args).arg("--device").arg("cpu").output().unwrap()
+}
+
+fn done(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a command that is refused: status 2, nothing on standard output, one line `error: …`.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
+    error
+}
+
+const DATA: &str = "synthetic:classes=10,size=32,channels=3,train=1,test=9";
+
+fn model(folder: &Path) {
+    let model = fixture::network_of("resnet18:width=0.0625", &Device::Cpu);
+    save_model(&folder.join("m.safetensors"), &model).unwrap();
+}
+
+#[test]
+fn predict_writes_the_logits_that_eval_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    done(folder, &["predict", "m.safetensors", "--data", DATA, "-o", "logits.npy"]);
+    let logits = npy::read(&folder.join("logits.npy")).unwrap();
+    assert_eq!(logits.shape, [9, 10]);
+    let first = logits.to_f32().unwrap();
+    // Batches and threads change nothing.
+    let args = ["predict", "m.safetensors", "--data", DATA, "-o", "b.npy", "--batch-size", "2"];
+    done(folder, &[&args[..], &["--threads", "1"]].concat());
+    assert_eq!(npy::read(&folder.join("b.npy")).unwrap().to_f32().unwrap(), first);
+    let json = done(folder, &["eval", "m.safetensors", "--data", DATA, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["images"], 9);
+    let accuracy = json["accuracy"].as_f64().unwrap();
+    assert!(json["top5"].as_f64().unwrap() >= accuracy && json["loss"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn inspect_and_list_print_tables_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    let text = done(folder.path(), &["inspect", "m.safetensors"]);
+    assert!(text.contains("layer4.1.conv2") && text.contains("total"));
+    let json = done(folder.path(), &["inspect", "m.safetensors", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["layers"].as_array().unwrap().len(), 21);
+    assert_eq!(json["total"]["weights"], json["total"]["weights_kept"]);
+    assert!(done(folder.path(), &["list", "models"]).contains("resnet50"));
+    assert!(done(folder.path(), &["completions", "bash"]).contains("rewire"));
+}
+
+#[test]
+fn bad_usage_is_one_line_and_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    std::fs::write(folder.join("broken.safetensors"), b"no").unwrap();
+    for (args, word) in [
+        (&["evaluate"][..], "evaluate"),
+        (&["eval"], "MODEL"),
+        (&["eval", "m.safetensors", "--colour"], "--colour"),
+        (&["eval", "absent.safetensors"], "absent.safetensors"),
+        (&["eval", "broken.safetensors"], "broken.safetensors"),
+        (&["eval", "m.safetensors", "--mode", "f16"], "--mode"),
+        (&["eval", "m.safetensors", "--threads", "0"], "--threads"),
+        (&["eval", "m.safetensors", "--threads", "x"], "--threads"),
+        (&["eval", "m.safetensors", "--data", "cifar11"], "cifar11"),
+        (&["eval", "m.safetensors", "--data", DATA, "--batch-size", "0"], "batch_size"),
+        (&["eval", "m.safetensors", "--arch", "vgg16"], "--arch"),
+        (&["eval", "m.safetensors"], "3×32×32"),
+        (&["predict", "m.safetensors", "--data", DATA], "--output"),
+        (&["predict", "m.safetensors", "--data", DATA, "-o", "no/such/folder.npy"], "no/such"),
+        (&["list", "colours"], "colours"),
+    ] {
+        let message = refused(folder, args);
+        assert!(message.contains(word), "{args:?}: {message}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    let output = command.current_dir(folder).args(["eval", "m.safetensors", "--device", "tpu"]);
+    assert_eq!(output.output().unwrap().status.code(), Some(2));
+    assert!(!folder.join("no").exists());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    for args in [&["list"][..], &["inspect", "m.safetensors"], &["completions", "zsh"], &["--help"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.current_dir(folder.path()).args(args).args(["--device", "cpu"]);
+        let output = command.stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stderr.is_empty(), "{args:?}");
+    }
+}

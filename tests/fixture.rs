@@ -1,0 +1,95 @@
+//! The counter formula of `fixtures/make_models.py`: weights, images and labels that both sides compute.
+
+use rewire::nn::{Arch, ArchSpec, Model};
+use rewire::tensor::nchw_to_nhwc;
+use rewire::{Device, Seed, Tensor, models};
+use serde_json::Value;
+
+/// `fixtures/models.json`.
+pub fn stored() -> Value {
+    serde_json::from_str(include_str!("fixtures/models.json")).unwrap()
+}
+
+/// An array of numbers.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+/// Number `index` of the stream `name`: [-1, 1) in steps of 2⁻²³.
+fn uniform(name: &str) -> impl Fn(usize) -> f64 {
+    let key = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |key, byte| {
+        (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    move |index| {
+        let mut z = key.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        (z >> 40) as f64 * 2f64.powi(-23) - 1.0
+    }
+}
+
+/// The values of a parameter whose shape, as the crate stores it, is `shape`; in that order.
+fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
+    let (u, len) = (uniform(name), shape.iter().product());
+    let vector = |f: fn(f64) -> f64| (0..len).map(|i| f(u(i)) as f32).collect();
+    if name.ends_with("running_var") {
+        return vector(|u| 1.0 + 0.5 * u);
+    }
+    if name.ends_with("running_mean") || name.ends_with("bias") {
+        return vector(|u| 0.1 * u);
+    }
+    match *shape {
+        [_, f] => (0..len).map(|i| (u(i) * (3.0 / f as f64).sqrt()) as f32).collect(),
+        [k, r, s, c] => {
+            let scale = (6.0 / (r * s * c) as f64).sqrt();
+            let oihw: Vec<f32> = (0..len).map(|i| (u(i) * scale) as f32).collect();
+            nchw_to_nhwc(&oihw, [k, c, r, s])
+        }
+        _ => vector(|u| 1.0 + 0.25 * u),
+    }
+}
+
+/// The network of the formula.
+pub fn network(arch: Arch, device: &Device) -> Model {
+    let blueprint = models::blueprint(&arch).unwrap();
+    let tensors = blueprint.parameters.iter().map(|p| {
+        let values = parameter(&p.name, &p.shape);
+        (p.name.clone(), Tensor::from_vec(values, &p.shape, device).unwrap())
+    });
+    Model::new(arch, blueprint.graph.clone(), tensors.collect(), device).unwrap()
+}
+
+/// [`network`] of an architecture by name.
+pub fn network_of(text: &str, device: &Device) -> Model {
+    network(ArchSpec::parse(text).unwrap().resolve(), device)
+}
+
+/// The first images of the formula, `[count, size, size, channels]`.
+pub fn images(count: usize, channels: usize, size: usize, device: &Device) -> Tensor {
+    let u = uniform("images");
+    let nchw: Vec<f32> =
+        (0..count * channels * size * size).map(|i| (0.5 + 0.5 * u(i)) as f32).collect();
+    let nhwc = nchw_to_nhwc(&nchw, [count, channels, size, size]);
+    Tensor::from_vec(nhwc, &[count, size, size, channels], device).unwrap()
+}
+
+/// The first labels of the formula.
+pub fn labels(count: usize, classes: usize) -> Vec<i32> {
+    let u = uniform("labels");
+    (0..count).map(|i| ((u(i) + 1.0) * 0.5 * classes as f64) as i32).collect()
+}
+
+/// ‖got − want‖ / ‖want‖.
+pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let error: f64 = got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    (error / norm).sqrt()
+}
+
+/// Numbers that differ from run to run; print the seed where an assertion stands on them.
+pub fn fresh_seed() -> Seed {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Seed(now.as_nanos() as u64)
+}
