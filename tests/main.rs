@@ -7,4 +7,5 @@ mod fixture;
 mod host;
 mod layers;
 mod models;
+mod ops;
 mod pytorch;
