@@ -1,207 +1,69 @@
-//! Operations on every device: tables of cases against plain float64 loops, gradients against finite differences.
+//! Operations against plain float64 loops, on every device and in every mode: shapes are data (`tests/cases/*.toml`),
+//! numbers are fresh in each run.
 
-mod layers;
-mod masks;
-mod updates;
+mod conv;
+mod small;
 
-use rewire::{Device, Mode, Result, Seed, Tape, Tensor};
-use serde::de::DeserializeOwned;
+use rewire::{Device, Mode};
+use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The devices of `REWIRE_TEST_DEVICES` (comma-separated); without it the CPU, the host runtime, and CUDA where it answers.
+/// The devices named in REWIRE_TEST_DEVICES; without it `cpu`, `cuda-host`, and `cuda` where there is one.
 pub fn devices() -> Vec<Device> {
     match std::env::var("REWIRE_TEST_DEVICES") {
         Ok(names) => names.split(',').map(|name| Device::new(name).unwrap()).collect(),
         Err(_) => {
-            let always = ["cpu", "cuda-host"].map(|name| Device::new(name).unwrap());
-            always.into_iter().chain(Device::new("cuda").ok()).collect()
+            let must = ["cpu", "cuda-host"].map(|name| Device::new(name).unwrap());
+            must.into_iter().chain(Device::new("cuda")).collect()
         }
     }
 }
 
-/// The `[[case]]` tables of a file.
-pub fn cases<C: DeserializeOwned>(text: &str) -> Vec<C> {
-    let mut table: toml::Table = text.parse().unwrap();
-    table.remove("case").expect("[[case]]").try_into().unwrap()
+/// Every device with every mode.
+pub fn devices_and_modes() -> Vec<(Device, Mode)> {
+    devices().into_iter().flat_map(|device| Mode::ALL.map(|mode| (device.clone(), mode))).collect()
 }
 
-/// How a case fills an operand.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fill {
-    /// Standard normal numbers, none nearer to 0 than 1e-3.
-    #[default]
-    Normal,
-    /// Distinct multiples of 1/64 in random order.
-    Distinct,
-    /// In [0, 1], both ends among them.
-    Pixels,
-    /// One of five values.
-    Ties,
-    /// The same number everywhere.
-    Equal,
-    /// +0 and −0.
-    Zeros,
-    /// Below the smallest normal number.
-    Denormal,
-    /// Normal numbers around 30.
-    Offset,
-}
+/// Fresh numbers for each run; the seed is printed when the test fails.
+pub struct Random(u64);
 
-/// Inputs that are new in each run; the seed is printed, so a failure shows it. `REWIRE_TEST_SEED` repeats one.
-pub struct Fresh {
-    seed: Seed,
-    drawn: u64,
-}
-
-impl Fresh {
+impl Random {
+    /// Seeded by the clock.
     pub fn new() -> Self {
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed =
-            std::env::var("REWIRE_TEST_SEED").map_or_else(|_| clock(), |s| s.parse().unwrap());
-        eprintln!("REWIRE_TEST_SEED={seed}");
-        Self { seed: Seed(seed), drawn: 0 }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        println!("seed {}", now.as_nanos() as u64);
+        Self(now.as_nanos() as u64)
     }
 
-    pub fn normals(&mut self, len: usize) -> Vec<f32> {
-        let rng = self.stream();
-        (0..len).map(|i| rng.normal(i)).map(|x| x.abs().max(1e-3).copysign(x)).collect()
+    /// 64 uniform bits (SplitMix64).
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 
-    pub fn stream(&mut self) -> rewire::rng::Philox {
-        self.drawn += 1;
-        self.seed.stream("test", self.drawn, 0)
-    }
-
-    /// Ones with that probability.
-    pub fn mask(&mut self, len: usize, density: f32) -> Vec<u8> {
-        let rng = self.stream();
-        (0..len).map(|i| u8::from(rng.uniform(i) < density)).collect()
-    }
-
-    pub fn fill(&mut self, fill: Fill, len: usize) -> Vec<f32> {
-        let rng = self.stream();
-        let pick = |i: usize, from: &[f32]| from[rng.bits(i) as usize % from.len()];
-        match fill {
-            Fill::Normal => self.normals(len),
-            Fill::Distinct => {
-                let mut order = (0..len).collect::<Vec<_>>();
-                order.sort_by_key(|&i| (rng.bits(i), i));
-                order.into_iter().map(|i| (i as f32 - len as f32 / 2.0) / 64.0).collect()
-            }
-            Fill::Pixels => {
-                (0..len).map(|i| (rng.uniform(i) * 1.2 - 0.1).clamp(0.0, 1.0)).collect()
-            }
-            Fill::Ties => (0..len).map(|i| pick(i, &[-1.0, -0.5, 0.0, 0.5, 2.0])).collect(),
-            Fill::Equal => vec![0.5; len],
-            Fill::Zeros => (0..len).map(|i| pick(i, &[0.0, -0.0])).collect(),
-            Fill::Denormal => (0..len).map(|i| f32::from_bits(rng.bits(i) & 0x807f_ffff)).collect(),
-            Fill::Offset => (0..len).map(|i| 30.0 + rng.normal(i)).collect(),
-        }
+    /// Uniform in [-1, 1).
+    pub fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
     }
 }
 
-/// ‖got − want‖ / ‖want‖; where want is all zeros, ‖got‖.
+/// ‖got − want‖ / ‖want‖; ‖got‖ where `want` is 0.
 pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let norm = |squares: f64| squares.sqrt();
-    let error = got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
-    let size = norm(want.iter().map(|w| w * w).sum());
-    norm(error) / if size == 0.0 { 1.0 } else { size }
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut got.iter().zip(want).map(|(&got, &want)| f64::from(got) - want));
+    match norm(&mut want.iter().copied()) {
+        0.0 => difference,
+        scale => difference / scale,
+    }
 }
 
-pub fn assert_close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+/// Fails with `what` where the relative error exceeds the tolerance; NaN exceeds it.
+pub fn assert_close(what: impl Debug, got: &[f32], want: &[f64], tolerance: f64) {
     let error = relative_error(got, want);
-    assert!(error <= tolerance, "{what}: relative error {error:e} over {tolerance:e}");
-}
-
-/// Equal bits, so that −0 is not +0 and a NaN equals itself.
-pub fn assert_same_bits(what: &str, a: &[f32], b: &[f32]) {
-    assert_eq!(a.len(), b.len(), "{what}");
-    for (i, (a, b)) in a.iter().zip(b).enumerate() {
-        assert_eq!(a.to_bits(), b.to_bits(), "{what}: element {i}: {a:e} and {b:e}");
-    }
-}
-
-/// d(Σ seed·f)/dx for every element x of operand `which`, by central differences in float64.
-fn finite_differences(
-    f: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
-    operands: &[Vec<f64>],
-    which: usize,
-    seed: &[f32],
-) -> Vec<f64> {
-    const STEP: f64 = 1e-6;
-    let len = operands[which].len();
-    let mut operands = operands.to_vec();
-    let slope = |i: usize| {
-        let x = operands[which][i];
-        let mut at = |x: f64| {
-            operands[which][i] = x;
-            f(&operands).iter().zip(seed).map(|(y, &s)| y * f64::from(s)).sum::<f64>()
-        };
-        let slope = (at(x + STEP) - at(x - STEP)) / (2.0 * STEP);
-        at(x);
-        slope
-    };
-    (0..len).map(slope).collect()
-}
-
-/// Values and shape of an operand.
-pub type Operand = (Vec<f32>, Vec<usize>);
-
-/// Holds `op` against the same in float64 loops: result and gradients within 1e-5 on each device, the same bits
-/// when repeated and without a tape.
-pub fn check(
-    fresh: &mut Fresh,
-    what: &str,
-    operands: &[Operand],
-    op: impl Fn(&mut Tape, &[Tensor]) -> Result<Tensor>,
-    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
-) {
-    let wide = operands.iter().map(|(x, _)| wide(x)).collect::<Vec<_>>();
-    let want = reference(&wide);
-    let seed = fresh.normals(want.len());
-    let slopes = (0..wide.len())
-        .map(|i| finite_differences(&reference, &wide, i, &seed))
-        .collect::<Vec<_>>();
-    for device in devices() {
-        let what = format!("{what} on {device}");
-        let (y, gradients) = run(&device, operands, &op, Some(&seed));
-        assert_close(&what, &y, &want, 1e-5);
-        for (i, (got, want)) in gradients.iter().zip(&slopes).enumerate() {
-            assert_close(&format!("{what}, gradient of operand {i}"), got, want, 1e-5);
-        }
-        let (y_again, gradients_again) = run(&device, operands, &op, Some(&seed));
-        assert_same_bits(&what, &y, &y_again);
-        gradients.iter().zip(&gradients_again).for_each(|(a, b)| assert_same_bits(&what, a, b));
-        assert_same_bits(&what, &y, &run(&device, operands, &op, None).0);
-    }
-}
-
-pub fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// The result of `op`, and with a seed the gradient of every operand.
-pub fn run(
-    device: &Device,
-    operands: &[Operand],
-    op: impl Fn(&mut Tape, &[Tensor]) -> Result<Tensor>,
-    seed: Option<&[f32]>,
-) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let tensors = operands
-        .iter()
-        .map(|(x, shape)| Tensor::from_vec(x.clone(), shape, device).unwrap())
-        .collect::<Vec<_>>();
-    let mut tape = Tape::new(Mode::F32);
-    if seed.is_some() {
-        tensors.iter().for_each(|tensor| tape.watch(tensor));
-    }
-    let y = op(&mut tape, &tensors).unwrap();
-    let values = y.to_vec().unwrap();
-    let Some(seed) = seed else { return (values, Vec::new()) };
-    let seed = Tensor::from_vec(seed.to_vec(), y.shape(), device).unwrap();
-    let gradients = tape.backward(&y, seed).unwrap();
-    let gradient = |x: &Tensor| gradients.get(x).expect("a gradient").to_vec().unwrap();
-    (values, tensors.iter().map(gradient).collect())
+    println!("{what:?}: error {error:.1e}");
+    assert!(error <= tolerance, "{what:?}: error {error:.2e} > {tolerance:.0e}");
 }

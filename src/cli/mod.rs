@@ -1,12 +1,14 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
 mod completions;
+mod doctor;
 mod eval;
 mod inputs;
 mod inspect;
 mod list;
 mod predict;
 mod progress;
+mod report;
 
 use crate::{Device, Mode, Seed};
 use clap::{Parser, Subcommand};
@@ -50,7 +52,9 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Report(report::Args),
     List(list::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
 }
 
@@ -60,6 +64,8 @@ impl Command {
             Self::Eval(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
+            Self::Report(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }

@@ -1,7 +1,7 @@
 //! What moves weights and pixels: SGD, Adam, PGD, noise.
 
 use super::{
-    Fill, Fresh, Operand, assert_close, assert_same_bits, cases, check, devices, run, wide,
+    Fill, Operand, Random, assert_close, assert_same_bits, cases, check, devices, run, wide,
 };
 use rewire::ops::{self, AdamStep, SgdStep};
 use rewire::{Device, Mode, Tape, Tensor};
@@ -31,13 +31,13 @@ struct Update {
 }
 
 impl UpdateCase {
-    fn draw(&self, fresh: &mut Fresh) -> Update {
+    fn draw(&self, random: &mut Random) -> Update {
         let len = self.shape.iter().product();
         Update {
-            w: fresh.fill(self.fill, len),
-            gradients: (0..3).map(|_| fresh.fill(self.fill, len)).collect(),
-            mask: self.density.map(|density| fresh.mask(len, density)),
-            z: self.rho.map(|_| fresh.normals(len)),
+            w: random.fill(self.fill, len),
+            gradients: (0..3).map(|_| random.fill(self.fill, len)).collect(),
+            mask: self.density.map(|density| random.mask(len, density)),
+            z: self.rho.map(|_| random.normals(len)),
         }
     }
 }
@@ -77,9 +77,9 @@ impl Update {
 
 #[test]
 fn masked_sgd() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<UpdateCase>(include_str!("../cases/masked_sgd.toml")) {
-        let update = case.draw(fresh);
+    let random = &mut Random::new();
+    for case in cases::<UpdateCase>(include_str!("../../cases/masked_sgd.toml")) {
+        let update = case.draw(random);
         let (mut w, mut v) = (wide(&update.w), vec![0.0; update.w.len()]);
         let (lr, momentum) = (f64::from(0.05f32), f64::from(case.momentum));
         for t in 0..3 {
@@ -118,9 +118,9 @@ fn masked_sgd() {
 
 #[test]
 fn masked_adam() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<UpdateCase>(include_str!("../cases/adam.toml")) {
-        let update = case.draw(fresh);
+    let random = &mut Random::new();
+    for case in cases::<UpdateCase>(include_str!("../../cases/adam.toml")) {
+        let update = case.draw(random);
         let mut w = wide(&update.w);
         let (mut first, mut second) = (vec![0.0; w.len()], vec![0.0; w.len()]);
         let (lr, [beta1, beta2], eps) = (f64::from(0.01f32), [0.9, 0.999], f64::from(1e-8f32));
@@ -194,12 +194,12 @@ struct PgdCase {
 
 #[test]
 fn pgd_step() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<PgdCase>(include_str!("../cases/pgd_step.toml")) {
+    let random = &mut Random::new();
+    for case in cases::<PgdCase>(include_str!("../../cases/pgd_step.toml")) {
         let len = case.shape.iter().product::<usize>();
-        let x0 = fresh.fill(Fill::Pixels, len);
-        let gradients = (0..4).map(|_| fresh.fill(case.gradient, len)).collect::<Vec<_>>();
-        let (rng, eps) = (fresh.stream(), case.eps);
+        let x0 = random.fill(Fill::Pixels, len);
+        let gradients = (0..4).map(|_| random.fill(case.gradient, len)).collect::<Vec<_>>();
+        let (rng, eps) = (random.stream(), case.eps);
         let mut bits = None;
         for device in devices() {
             let what = format!("pgd, {} on {device}", case.name);
@@ -245,8 +245,8 @@ fn pgd_step() {
 
 #[test]
 fn a_random_start_does_not_depend_on_batches() {
-    let fresh = &mut Fresh::new();
-    let (x0, rng) = (fresh.fill(Fill::Pixels, 91), fresh.stream());
+    let random = &mut Random::new();
+    let (x0, rng) = (random.fill(Fill::Pixels, 91), random.stream());
     for device in devices() {
         let start = |range: std::ops::Range<usize>| {
             let x = x0[range.clone()].to_vec();
@@ -273,14 +273,14 @@ struct NoiseCase {
 
 #[test]
 fn noisy_weight() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<NoiseCase>(include_str!("../cases/noise.toml")) {
+    let random = &mut Random::new();
+    for case in cases::<NoiseCase>(include_str!("../../cases/noise.toml")) {
         let len = case.shape.iter().product::<usize>();
-        let w = (fresh.fill(case.fill, len), case.shape.clone());
+        let w = (random.fill(case.fill, len), case.shape.clone());
         let groups = if case.by_channel { case.shape[0] } else { 1 };
-        let alpha = (fresh.normals(groups), vec![groups]);
-        let mask = case.density.map(|density| fresh.mask(len, density));
-        let rng = fresh.stream();
+        let alpha = (random.normals(groups), vec![groups]);
+        let mask = case.density.map(|density| random.mask(len, density));
+        let rng = random.stream();
         let n = (0..len).map(|i| f64::from(rng.normal(i))).collect::<Vec<_>>();
         // σ is a constant of the gradient, so the reference takes it from the clean weights.
         let sigma = deviation(&wide(&w.0));
@@ -297,7 +297,7 @@ fn noisy_weight() {
             (0..len).map(one).collect()
         };
         let operands: [Operand; 2] = [w, alpha];
-        check(fresh, &format!("noisy_weight, {}", case.name), &operands, op, reference);
+        check(random, &format!("noisy_weight, {}", case.name), &operands, op, reference);
         let zero = [operands[0].clone(), (vec![0.0; groups], vec![groups])];
         for device in devices() {
             let (clean, _) = run(&device, &zero, op, None);
@@ -316,10 +316,10 @@ fn deviation(w: &[f64]) -> f64 {
 
 #[test]
 fn noise_has_the_bits_of_the_cpu_and_another_stream_other_noise() {
-    let fresh = &mut Fresh::new();
+    let random = &mut Random::new();
     // ±1: σ is the same f32 however it is summed.
     let w = (0..1000).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect::<Vec<f32>>();
-    let (rng, other) = (fresh.stream(), fresh.stream());
+    let (rng, other) = (random.stream(), random.stream());
     let mut bits = None;
     for device in devices() {
         let tensor =

@@ -1,6 +1,6 @@
 //! Masks: counts, norms, pruning and regrowing by rank.
 
-use super::{Fill, Fresh, assert_same_bits, cases, devices, wide};
+use super::{Fill, Random, assert_same_bits, cases, devices, wide};
 use rewire::{Device, Tensor, ops};
 
 #[derive(serde::Deserialize)]
@@ -17,9 +17,9 @@ struct Case {
 }
 
 impl Case {
-    fn draw(&self, fresh: &mut Fresh) -> (Vec<f32>, Vec<u8>) {
+    fn draw(&self, random: &mut Random) -> (Vec<f32>, Vec<u8>) {
         let len = self.shape.iter().product();
-        (fresh.fill(self.fill, len), fresh.mask(len, self.density))
+        (random.fill(self.fill, len), random.mask(len, self.density))
     }
 
     fn tensor<T: rewire::dtype::Element>(&self, x: &[T], device: &Device) -> Tensor {
@@ -38,9 +38,9 @@ fn sorted(x: &[f32], mask: &[u8], from: u8, count: usize, rank: impl Fn(f32) -> 
 
 #[test]
 fn prune_and_regrow() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/topk.toml")) {
-        let (x, mask) = case.draw(fresh);
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/topk.toml")) {
+        let (x, mask) = case.draw(random);
         for (from, name) in [(1, "prune"), (0, "regrow")] {
             let candidates = mask.iter().filter(|&&m| m == from).count();
             let count = (case.share * candidates as f64).round() as usize;
@@ -79,10 +79,10 @@ fn more_than_there_are_means_all() {
 
 #[test]
 fn counts_sums_and_norms() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/mask.toml")) {
-        let (x, mask) = case.draw(fresh);
-        let z = fresh.normals(x.len());
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/mask.toml")) {
+        let (x, mask) = case.draw(random);
+        let z = random.normals(x.len());
         let masked =
             x.iter().zip(&mask).map(|(x, &m)| if m == 0 { 0.0 } else { *x }).collect::<Vec<_>>();
         let ones = mask.iter().filter(|&&m| m == 1).count();

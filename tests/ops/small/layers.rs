@@ -1,7 +1,7 @@
 //! Layers: elementwise, normalisation, batch norm, pooling, softmax cross-entropy.
 
 use super::{
-    Fill, Fresh, Operand, assert_close, assert_same_bits, cases, check, devices, run, wide,
+    Fill, Operand, Random, assert_close, assert_same_bits, cases, check, devices, run, wide,
 };
 use rewire::{Device, ErrorKind, Mode, Tape, Tensor, ops};
 
@@ -15,19 +15,19 @@ struct Case {
 }
 
 impl Case {
-    fn operand(&self, fresh: &mut Fresh) -> Operand {
-        (fresh.fill(self.fill, self.shape.iter().product()), self.shape.clone())
+    fn operand(&self, random: &mut Random) -> Operand {
+        (random.fill(self.fill, self.shape.iter().product()), self.shape.clone())
     }
 
     /// Normal numbers, one a channel.
-    fn by_channel(&self, fresh: &mut Fresh) -> Operand {
+    fn by_channel(&self, random: &mut Random) -> Operand {
         let c = *self.shape.last().unwrap();
-        (fresh.normals(c), vec![c])
+        (random.normals(c), vec![c])
     }
 
     /// Positive numbers, one a channel.
-    fn scales(&self, fresh: &mut Fresh) -> Operand {
-        let (x, shape) = self.by_channel(fresh);
+    fn scales(&self, random: &mut Random) -> Operand {
+        let (x, shape) = self.by_channel(random);
         (x.iter().map(|x| 0.2 + x.abs()).collect(), shape)
     }
 }
@@ -38,20 +38,20 @@ fn map(x: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
 
 #[test]
 fn elementwise() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/elementwise.toml")) {
-        let (a, b) = (case.operand(fresh), case.operand(fresh));
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/elementwise.toml")) {
+        let (a, b) = (case.operand(random), case.operand(random));
         let name = &case.name;
         // Finite differences do not see the kink at 0: `relu_at_zero` does.
         if !matches!(case.fill, Fill::Zeros | Fill::Denormal | Fill::Ties) {
             let relu = |x: &[Vec<f64>]| map(&x[0], |x| x.max(0.0));
-            check(fresh, &format!("relu, {name}"), &[a.clone()], |t, x| ops::relu(t, &x[0]), relu);
+            check(random, &format!("relu, {name}"), &[a.clone()], |t, x| ops::relu(t, &x[0]), relu);
         }
         let scale = |x: &[Vec<f64>]| map(&x[0], |x| -1.5 * x);
         let what = format!("scale, {name}");
-        check(fresh, &what, &[a.clone()], |tape, x| ops::scale(tape, &x[0], -1.5), scale);
+        check(random, &what, &[a.clone()], |tape, x| ops::scale(tape, &x[0], -1.5), scale);
         let add = |x: &[Vec<f64>]| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect();
-        check(fresh, &format!("add, {name}"), &[a, b], |t, x| ops::add(t, &x[0], &x[1]), add);
+        check(random, &format!("add, {name}"), &[a, b], |t, x| ops::add(t, &x[0], &x[1]), add);
     }
 }
 
@@ -83,9 +83,9 @@ fn a_tensor_used_twice_gets_the_sum_of_both_gradients() {
 
 #[test]
 fn normalize() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/normalize.toml")) {
-        let (mean, std) = (case.by_channel(fresh), case.scales(fresh));
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/normalize.toml")) {
+        let (mean, std) = (case.by_channel(random), case.scales(random));
         let c = mean.0.len();
         let constants = (wide(&mean.0), wide(&std.0));
         let op = |tape: &mut Tape, x: &[Tensor]| {
@@ -96,8 +96,8 @@ fn normalize() {
             let one = |(i, x): (usize, &f64)| (x - constants.0[i % c]) / constants.1[i % c];
             x[0].iter().enumerate().map(one).collect()
         };
-        let x = case.operand(fresh);
-        check(fresh, &format!("normalize, {}", case.name), &[x], op, reference);
+        let x = case.operand(random);
+        check(random, &format!("normalize, {}", case.name), &[x], op, reference);
     }
 }
 
@@ -127,12 +127,13 @@ fn normalized(operands: &[Vec<f64>], statistics: &[(f64, f64)]) -> Vec<f64> {
 
 #[test]
 fn batch_norm_train() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/batch_norm.toml")) {
-        let operands = [case.operand(fresh), case.by_channel(fresh), case.by_channel(fresh)];
-        let running = [case.by_channel(fresh).0, case.scales(fresh).0];
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/batch_norm.toml")) {
+        let operands = [case.operand(random), case.by_channel(random), case.by_channel(random)];
+        let running = [case.by_channel(random).0, case.scales(random).0];
         let c = running[0].len();
-        let start = |device: &Device, which: usize| Tensor::from_vec(running[which].clone(), &[c], device);
+        let start =
+            |device: &Device, which: usize| Tensor::from_vec(running[which].clone(), &[c], device);
         let op = |tape: &mut Tape, x: &[Tensor]| {
             let device = &x[0].device();
             let (mut mean, mut var) = (start(device, 0)?, start(device, 1)?);
@@ -140,7 +141,7 @@ fn batch_norm_train() {
             ops::batch_norm_train(tape, &x[0], &x[1], &x[2], &mut mean, &mut var, 0.1, eps)
         };
         let reference = |x: &[Vec<f64>]| normalized(x, &statistics(&x[0], c));
-        check(fresh, &format!("batch_norm_train, {}", case.name), &operands, op, reference);
+        check(random, &format!("batch_norm_train, {}", case.name), &operands, op, reference);
 
         let x = wide(&operands[0].0);
         let unbias = (x.len() / c) as f64 / (x.len() / c - 1) as f64;
@@ -166,10 +167,10 @@ fn batch_norm_train() {
 
 #[test]
 fn batch_norm_eval() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/batch_norm.toml")) {
-        let operands = [case.operand(fresh), case.by_channel(fresh), case.by_channel(fresh)];
-        let (mean, var) = (case.by_channel(fresh), case.scales(fresh));
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/batch_norm.toml")) {
+        let operands = [case.operand(random), case.by_channel(random), case.by_channel(random)];
+        let (mean, var) = (case.by_channel(random), case.scales(random));
         let running = wide(&mean.0).into_iter().zip(wide(&var.0)).collect::<Vec<_>>();
         let op = |tape: &mut Tape, x: &[Tensor]| {
             let tensor = |(v, s): &Operand| Tensor::from_vec(v.clone(), s, &x[0].device());
@@ -184,7 +185,7 @@ fn batch_norm_eval() {
             )
         };
         let reference = |x: &[Vec<f64>]| normalized(x, &running);
-        check(fresh, &format!("batch_norm_eval, {}", case.name), &operands, op, reference);
+        check(random, &format!("batch_norm_eval, {}", case.name), &operands, op, reference);
     }
 }
 
@@ -203,17 +204,17 @@ fn batch_norm_refuses_one_value_a_channel() {
 
 #[test]
 fn pool() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/pool.toml")) {
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/pool.toml")) {
         let [n, h, w, c] = case.shape[..] else { panic!("{}", case.name) };
-        let x = [case.operand(fresh)];
+        let x = [case.operand(random)];
         let mean = |x: &[Vec<f64>]| {
             let pixels = |n: usize, c0: usize| (0..h * w).map(move |p| (n * h * w + p) * c + c0);
             let sum = |n, c0| pixels(n, c0).map(|i| x[0][i]).sum::<f64>();
             (0..n * c).map(|i| sum(i / c, i % c) / (h * w) as f64).collect()
         };
         let what = format!("global_avg_pool, {}", case.name);
-        check(fresh, &what, &x, |tape, x| ops::global_avg_pool(tape, &x[0]), mean);
+        check(random, &what, &x, |tape, x| ops::global_avg_pool(tape, &x[0]), mean);
         if h < 2 || w < 2 {
             for device in devices() {
                 let x = Tensor::from_vec(x[0].0.clone(), &case.shape, &device).unwrap();
@@ -235,7 +236,7 @@ fn pool() {
             (0..n * p * q * c).map(window).collect()
         };
         let what = format!("max_pool2, {}", case.name);
-        check(fresh, &what, &x, |tape, x| ops::max_pool2(tape, &x[0]), max);
+        check(random, &what, &x, |tape, x| ops::max_pool2(tape, &x[0]), max);
     }
 }
 
@@ -256,10 +257,10 @@ fn max_pool_takes_the_first_of_equals_and_a_nan() {
 
 #[test]
 fn softmax_xent() {
-    let fresh = &mut Fresh::new();
-    for case in cases::<Case>(include_str!("../cases/softmax_xent.toml")) {
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/softmax_xent.toml")) {
         let [n, k] = case.shape[..] else { panic!("{}", case.name) };
-        let rng = fresh.stream();
+        let rng = random.stream();
         let labels = (0..n).map(|i| (rng.bits(i) as usize % k) as i32).collect::<Vec<_>>();
         let each = |z: &[f64]| {
             let row = |(z, &label): (&[f64], &i32)| {
@@ -268,13 +269,14 @@ fn softmax_xent() {
             };
             z.chunks(k).zip(&labels).map(row).collect::<Vec<_>>()
         };
-        let label_tensor = |device: &Device| Tensor::from_vec(labels.clone(), &[n], device).unwrap();
+        let label_tensor =
+            |device: &Device| Tensor::from_vec(labels.clone(), &[n], device).unwrap();
         let op = |tape: &mut Tape, z: &[Tensor]| {
             ops::softmax_xent(tape, &z[0], &label_tensor(&z[0].device()))
         };
-        let logits = case.operand(fresh);
+        let logits = case.operand(random);
         let mean = |z: &[Vec<f64>]| vec![each(&z[0]).iter().sum::<f64>() / n as f64];
-        check(fresh, &format!("softmax_xent, {}", case.name), &[logits.clone()], op, mean);
+        check(random, &format!("softmax_xent, {}", case.name), &[logits.clone()], op, mean);
         for device in devices() {
             let z = Tensor::from_vec(logits.0.clone(), &case.shape, &device).unwrap();
             let losses = ops::softmax_xent_each(&z, &label_tensor(&device)).unwrap();
@@ -286,9 +288,9 @@ fn softmax_xent() {
 
 #[test]
 fn a_seed_of_n_gives_the_gradient_of_the_sum_to_the_last_bit() {
-    let fresh = &mut Fresh::new();
+    let random = &mut Random::new();
     let (n, k) = (37, 10);
-    let logits = (fresh.normals(n * k), vec![n, k]);
+    let logits = (random.normals(n * k), vec![n, k]);
     for device in devices() {
         let op = |tape: &mut Tape, z: &[Tensor]| {
             let labels = Tensor::from_vec(vec![3i32; n], &[n], &z[0].device())?;
