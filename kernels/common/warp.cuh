@@ -16,14 +16,6 @@ __device__ inline u32 block_threads() { return blockDim.x * blockDim.y * blockDi
 
 namespace host {
 
-struct ShuffleLane {
-    u64 value;
-    u64 out;
-    u32 source;  // a lane, perhaps one outside the mask
-};
-
-void shuffle(void* const* lanes, u32 mask);
-
 struct VoteLane {
     bool vote;
     u32 out;

@@ -1,7 +1,10 @@
 //! `rewire list`: what the registries hold.
 
 use super::{Context, Outcome};
+use crate::attack::ATTACKS;
 use crate::models::MODELS;
+use crate::prune::METHODS;
+use crate::run::recipes::{RECIPES, summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,23 +21,30 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
+    Methods,
+    Attacks,
     Models,
+    Recipes,
 }
 
 /// A line of a registry.
 #[derive(Serialize)]
 struct Entry {
     name: &'static str,
-    summary: &'static str,
+    summary: String,
 }
 
 impl Kind {
-    const ALL: [Self; 1] = [Self::Models];
+    const ALL: [Self; 4] = [Self::Methods, Self::Attacks, Self::Models, Self::Recipes];
 
     fn entries(self) -> Vec<Entry> {
+        let entry = |name, summary: &str| Entry { name, summary: summary.to_owned() };
         match self {
-            Self::Models => {
-                MODELS.iter().map(|m| Entry { name: m.name, summary: m.summary }).collect()
+            Self::Methods => METHODS.iter().map(|m| entry(m.name, m.summary)).collect(),
+            Self::Attacks => ATTACKS.iter().map(|a| entry(a.name, a.summary)).collect(),
+            Self::Models => MODELS.iter().map(|m| entry(m.name, m.summary)).collect(),
+            Self::Recipes => {
+                RECIPES.iter().map(|(name, text)| entry(name, &summary(text))).collect()
             }
         }
     }
