@@ -11,6 +11,7 @@ mod implicit_gemm;
 pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
+pub mod noise;
 pub mod normalize;
 pub mod pgd_step;
 pub mod pool;
@@ -28,6 +29,7 @@ pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,
 };
 pub use masked_sgd::{SgdStep, masked_sgd};
+pub use noise::noisy_weight;
 pub use normalize::normalize;
 pub use pgd_step::{pgd_start, pgd_step};
 pub use pool::{global_avg_pool, max_pool2};
