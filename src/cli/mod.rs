@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
 mod attack;
+mod bench;
 mod completions;
+mod demo;
 mod doctor;
 mod eval;
 mod inputs;
@@ -59,6 +61,8 @@ enum Command {
     Attack(attack::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Demo(demo::Args),
+    Bench(bench::Args),
     Report(report::Args),
     List(list::Args),
     Doctor(doctor::Args),
@@ -74,6 +78,8 @@ impl Command {
             Self::Attack(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
+            Self::Demo(args) => args.run(context),
+            Self::Bench(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::List(args) => args.run(context),
