@@ -8,3 +8,4 @@ mod host;
 mod layers;
 mod models;
 mod pytorch;
+mod shrink;

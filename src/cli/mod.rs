@@ -7,6 +7,7 @@ mod inspect;
 mod list;
 mod predict;
 mod progress;
+mod shrink;
 
 use crate::{Device, Mode, Seed};
 use clap::{Parser, Subcommand};
@@ -50,6 +51,7 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Shrink(shrink::Args),
     List(list::Args),
     Completions(completions::Args),
 }
@@ -60,6 +62,7 @@ impl Command {
             Self::Eval(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
+            Self::Shrink(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
