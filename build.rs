@@ -1,10 +1,19 @@
-//! Lists the kernels of `kernels/*.cu` and, with the feature `cuda-host`, compiles them for the host.
+//! Lists the kernels of `kernels/*.cu`, compiles them to PTX where there is an NVRTC, and with the feature
+//! `cuda-host` for the host.
 
+#[path = "src/device/nvrtc.rs"]
+mod nvrtc;
+#[path = "src/device/source.rs"]
+mod source;
+
+use nvrtc::{Failure, Nvrtc};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// A kernel file and its entry points, each with the text in `__launch_bounds__(..)`.
-#[cfg_attr(not(feature = "cuda-host"), expect(dead_code, reason = "only the names are listed"))]
 struct KernelFile {
     path: PathBuf,
     text: String,
@@ -16,6 +25,7 @@ fn main() {
     println!("cargo::rerun-if-changed=kernels");
     let kernels = kernel_files(Path::new("kernels"));
     write_entry_points(&kernels);
+    embed_kernels(&kernels);
     #[cfg(feature = "cuda-host")]
     host::build(&kernels);
 }
@@ -24,19 +34,23 @@ fn out_dir() -> PathBuf {
     PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
 }
 
-/// The `.cu` files of a folder in the order of their names.
-fn kernel_files(folder: &Path) -> Vec<KernelFile> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.retain(|p| p.extension().is_some_and(|e| e == "cu"));
+/// The files of a folder with that extension in the order of their names; none where it is missing.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|e| e.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == extension));
     paths.sort();
-    let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    paths
+}
+
+fn kernel_files(folder: &Path) -> Vec<KernelFile> {
+    let open = |path: PathBuf| {
+        let text = read(&path);
         let entry_points = entry_points(&text);
         assert!(!entry_points.is_empty(), "{}: no entry point", path.display());
         KernelFile { path, text, entry_points }
     };
-    paths.into_iter().map(read).collect()
+    files(folder, "cu").into_iter().map(open).collect()
 }
 
 /// Names and launch bounds behind each `extern "C" __global__ void`, comments left out.
@@ -69,6 +83,108 @@ fn write_entry_points(kernels: &[KernelFile]) {
     names.sort();
     fs::write(out_dir().join("entry_points.rs"), format!("&{names:?}"))
         .expect("OUT_DIR is writable");
+}
+
+/// Writes `kernels.rs`, which `src/device/kernels.rs` includes: name, source and entry points of each file,
+/// and PTX for each of its architectures if there is an NVRTC.
+fn embed_kernels(kernels: &[KernelFile]) {
+    for variable in ["CUDA_PATH", "CUDA_HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let headers: Vec<_> = files(Path::new("kernels/common"), "cuh")
+        .iter()
+        .map(|path| (format!("common/{}", utf8(path.file_name())), read(path)))
+        .collect();
+    let nvrtc = Nvrtc::find()
+        .inspect_err(|why| {
+            println!(
+                "cargo::warning={why}: the CUDA kernels are embedded as sources and compiled on first use"
+            );
+        })
+        .ok();
+    let version = nvrtc.as_ref().map(|c| format!("{}.{}", c.version.0, c.version.1));
+    let mut table = format!("pub const BUILT_BY: Option<&str> = {version:?};\n");
+    table += "pub static HEADERS: &[(&str, &str)] = &[\n";
+    for (header, _) in &headers {
+        let _ = writeln!(table, "    ({header:?}, {}),", include_source(header));
+    }
+    table += "];\npub static KERNELS: &[KernelFile] = &[\n";
+    for kernel in kernels {
+        let name = utf8(kernel.path.file_stem());
+        let names: Vec<_> = kernel.entry_points.iter().map(|(name, _)| name).collect();
+        let _ = writeln!(
+            table,
+            "    KernelFile {{ name: {name:?}, source: {}, entry_points: &{names:?}, ptx: &[{}] }},",
+            include_source(&format!("{name}.cu")),
+            nvrtc.as_ref().map_or(String::new(), |c| compile_to_ptx(c, kernel, name, &headers)),
+        );
+    }
+    write_if_changed("kernels.rs", &format!("{table}];\n"));
+}
+
+/// Leaves `NAME.ARCH.ptx` for each architecture; returns the table's entries. A kernel that does not compile,
+/// or that the scan of the source does not see, ends the build.
+fn compile_to_ptx(
+    nvrtc: &Nvrtc,
+    kernel: &KernelFile,
+    name: &str,
+    headers: &[(String, String)],
+) -> String {
+    let headers: Vec<_> = headers.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+    let (mut entries, mut compiled) = (String::new(), BTreeSet::new());
+    for arch in source::architectures(&kernel.text) {
+        let options = source::options(&kernel.text, arch);
+        let ptx = match nvrtc.compile(&format!("{name}.cu"), &kernel.text, &headers, &options) {
+            Ok(ptx) => ptx,
+            Err(Failure::Source(log)) => fail(&format!("kernels/{name}.cu for {arch}:\n{log}")),
+            Err(Failure::Nvrtc(why)) => {
+                let nvrtc = nvrtc.path.display();
+                println!("cargo::warning={nvrtc}: {why}; kernels/{name}.cu is embedded as source");
+                return String::new();
+            }
+        };
+        let lines = ptx.lines().filter_map(|line| line.split_once(".entry "));
+        compiled.extend(lines.map(|(_, name)| name.trim_end_matches(['(', ' ']).to_owned()));
+        let file = format!("{name}.{arch}.ptx");
+        write_if_changed(&file, &ptx);
+        let include = format!("include_str!(concat!(env!(\"OUT_DIR\"), \"/{file}\"))");
+        let _ = write!(entries, "({arch:?}, {include}), ");
+    }
+    let scanned: BTreeSet<_> = kernel.entry_points.iter().map(|(name, _)| name.clone()).collect();
+    if compiled != scanned {
+        fail(&format!(
+            "kernels/{name}.cu: write out every entry point as extern \"C\" __global__ void NAME(..), not by a \
+             macro: the compiler sees {compiled:?}, the scan {scanned:?}"
+        ));
+    }
+    entries
+}
+
+/// Ends the build with a message and no backtrace.
+fn fail(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(1)
+}
+
+fn include_source(file: &str) -> String {
+    format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/kernels/{file}\"))")
+}
+
+fn utf8(name: Option<&OsStr>) -> &str {
+    name.and_then(OsStr::to_str).unwrap_or_else(|| fail(&format!("{name:?} is not UTF-8")))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())))
+}
+
+/// An equal file stays as it is, so that nothing is compiled again for its time stamp.
+fn write_if_changed(file: &str, text: &str) {
+    let path = out_dir().join(file);
+    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return;
+    }
+    fs::write(&path, text).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
 }
 
 /// The device `cuda-host`: `kernels/*.cu`, the test kernels where they are, and the runtime, as one archive.
@@ -181,7 +297,13 @@ mod host {
             .warnings(false)
             .include(".")
             .include("kernels");
-        for flag in ["-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off"] {
+        for flag in [
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-fno-strict-aliasing",
+            "-ffp-contract=off",
+            "-fvisibility=hidden",
+        ] {
             build.flag(flag);
         }
         for flag in [
@@ -197,6 +319,8 @@ mod host {
             build.flag("-fsanitize=thread");
             build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
             build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
+            // A wrapper's last call returns to the wrapper, so that its place in the source is known.
+            build.flag("-fno-optimize-sibling-calls");
             // A loop turned into a call of memset or memcpy would escape the hooks.
             build.flag("-fno-tree-loop-distribute-patterns");
         }

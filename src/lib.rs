@@ -1,5 +1,6 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
+pub mod attack;
 pub mod cli;
 pub mod data;
 pub mod device;
@@ -12,11 +13,14 @@ pub mod models;
 pub mod nn;
 pub mod npy;
 pub mod ops;
+pub mod optim;
+pub mod prune;
 pub mod report;
 pub mod rng;
 pub mod run;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use dtype::{DType, Mode};

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cli;
 mod data;
+mod driver;
 mod fixture;
 mod host;
 mod layers;

@@ -185,11 +185,9 @@ fn a_graph_that_lies_is_refused() {
         (r#"\"padding\":1"#, r#"\"padding\":18446744073709551615"#),
         (r#"\"name\":\"bn1\""#, r#"\"name\":\"fc\""#),
         (r#"\"eps\":"#, r#"\"eps\":-"#),
-        (r#""relu""#, r#""tanh""#),
+        (r#"\"relu\""#, r#"\"tanh\""#),
     ] {
-        let edited = text
-            .replacen(from, to, 1)
-            .replace(r#"\"relu\""#, if to == r#""tanh""# { r#"\"tanh\""# } else { r#"\"relu\""# });
+        let edited = text.replacen(from, to, 1);
         assert_ne!(edited, text, "{from}");
         let mut changed = (edited.len() as u64).to_le_bytes().to_vec();
         changed.extend(edited.as_bytes());

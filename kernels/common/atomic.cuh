@@ -8,16 +8,16 @@
 
 #ifdef HOST_SHIM
 
-inline u32 atomic_add_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Add); }
-inline i32 atomic_add_i32(i32* p, i32 value) {
+HOST_INLINE u32 atomic_add_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Add); }
+HOST_INLINE i32 atomic_add_i32(i32* p, i32 value) {
     return i32(host::atomic_u32(reinterpret_cast<u32*>(p), u32(value), host::Atomic::Add));
 }
-inline u64 atomic_add_u64(u64* p, u64 value) { return host::atomic_add_u64(p, value); }
-inline u32 atomic_inc(u32* p, u32 limit) { return host::atomic_u32(p, limit, host::Atomic::Inc); }
-inline u32 atomic_max_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Max); }
-inline u32 atomic_min_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Min); }
-inline u32 atomic_or_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Or); }
-inline void thread_fence() { host::thread_fence(); }
+HOST_INLINE u64 atomic_add_u64(u64* p, u64 value) { return host::atomic_add_u64(p, value); }
+HOST_INLINE u32 atomic_inc(u32* p, u32 limit) { return host::atomic_u32(p, limit, host::Atomic::Inc); }
+HOST_INLINE u32 atomic_max_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Max); }
+HOST_INLINE u32 atomic_min_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Min); }
+HOST_INLINE u32 atomic_or_u32(u32* p, u32 value) { return host::atomic_u32(p, value, host::Atomic::Or); }
+HOST_INLINE void thread_fence() { host::thread_fence(); }
 
 #else
 

@@ -76,6 +76,7 @@ HOST_TWIN inline void mma_tf32(void* const* lanes, u32) {
 
 struct LdmatrixLane {
     const void* row;
+    const void* pc;
     u32 out[4];
 };
 
@@ -84,8 +85,10 @@ struct LdmatrixLane {
 template <int MATRICES, bool TRANS>
 HOST_TWIN inline void ldmatrix(void* const* lanes, u32) {
     u16 m[MATRICES][8][8];
-    for (u32 lane = 0; lane < 8 * MATRICES; ++lane)
-        read_matrix_row(m[lane / 8][lane % 8], static_cast<LdmatrixLane*>(lanes[lane])->row, lane);
+    for (u32 lane = 0; lane < 8 * MATRICES; ++lane) {
+        const LdmatrixLane& l = *static_cast<LdmatrixLane*>(lanes[lane]);
+        read_matrix_row(m[lane / 8][lane % 8], l.row, lane, l.pc);
+    }
     for (u32 lane = 0; lane < 32; ++lane) {
         const u32 g = lane / 4, t = 2 * (lane % 4);
         for (int i = 0; i < MATRICES; ++i)
@@ -109,25 +112,25 @@ HOST_TWIN inline float4 mma_m16n8k8_tf32(uint4 a, uint2 b, float4 c, host::Site 
 }
 
 HOST_TWIN inline uint4 ldmatrix_x4(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, {}};
+    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
     host::meet(host::ldmatrix<4, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x4", site);
     return make_uint4(lane.out[0], lane.out[1], lane.out[2], lane.out[3]);
 }
 
 HOST_TWIN inline uint4 ldmatrix_x4_trans(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, {}};
+    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
     host::meet(host::ldmatrix<4, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x4.trans", site);
     return make_uint4(lane.out[0], lane.out[1], lane.out[2], lane.out[3]);
 }
 
 HOST_TWIN inline uint2 ldmatrix_x2(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, {}};
+    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
     host::meet(host::ldmatrix<2, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x2", site);
     return make_uint2(lane.out[0], lane.out[1]);
 }
 
 HOST_TWIN inline uint2 ldmatrix_x2_trans(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, {}};
+    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
     host::meet(host::ldmatrix<2, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x2.trans", site);
     return make_uint2(lane.out[0], lane.out[1]);
 }

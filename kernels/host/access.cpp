@@ -8,13 +8,13 @@ namespace host {
 
 #define PC __builtin_return_address(0)
 
-void read_matrix_row(void* out, const void* row, u32 lane) {
+void read_matrix_row(void* out, const void* row, u32 lane, const void* pc) {
     Worker& w = *self;
     const u32 thread = w.warp * 32 + lane;
     const u64 address = reinterpret_cast<u64>(row);
-    if (address - w.shared_base >= ARENA_BYTES) fail_at(thread, PC, "ldmatrix of an address outside shared memory");
-    if (address % 16 != 0) fail_at(thread, PC, "ldmatrix of an address that is not 16-byte aligned");
-    if (w.checks) check_access(w, thread, address, 16, false, PC);
+    if (address - w.shared_base >= ARENA_BYTES) fail_at(thread, pc, "ldmatrix of an address outside shared memory");
+    if (address % 16 != 0) fail_at(thread, pc, "ldmatrix of an address that is not 16-byte aligned");
+    if (w.checks) check_access<Access::Load>(w, thread, address, 16, pc);
     memcpy(out, row, 16);
 }
 
@@ -26,8 +26,9 @@ void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
         fail_at(w.thread, PC, "cp.async: address not %u-byte aligned", bytes);
     if (valid && from - memory.base >= memory.bytes) fail_at(w.thread, PC, "cp.async: source outside every allocation");
     if (w.checks) {
-        check_access(w, w.thread, to, bytes, true, PC);
-        if (valid) check_access(w, w.thread, from, bytes, false, PC);
+        check_access<Access::Store>(w, w.thread, to, bytes, PC);
+        mark_copying(w, u32(to - w.shared_base), bytes);
+        if (valid) check_access<Access::Load>(w, w.thread, from, bytes, PC);
     }
     memset(shared, 0xFF, bytes);
     Fiber& f = w.fibers[w.thread];
@@ -53,11 +54,11 @@ void copy_wait(u32 pending) {
         const Copy& c = f.copies[i];
         if (c.group + pending >= f.group) {
             f.copies[kept++] = c;
-        } else if (c.valid) {
-            memcpy(c.shared, c.global, c.bytes);
-        } else {
-            memset(c.shared, 0, c.bytes);
+            continue;
         }
+        if (w.checks) check_access<Access::Store>(w, w.thread, reinterpret_cast<u64>(c.shared), c.bytes, c.pc);
+        if (c.valid) memcpy(c.shared, c.global, c.bytes);
+        else memset(c.shared, 0, c.bytes);
     }
     f.copy_count = kept;
 }
@@ -73,9 +74,19 @@ static u32 apply(u32 old, u32 value, Atomic op) {
     __builtin_unreachable();
 }
 
+// After a fence, an atomic publishes what this block has stored; every atomic lets it see what others published.
+static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
+    const u64 address = reinterpret_cast<u64>(p);
+    if (--w.budget < 0) exhausted(w, Site{nullptr, 0}, pc);
+    if (address % bytes != 0) fail_at(w.thread, pc, "atomic: address not %u-byte aligned", bytes);
+    if (w.checks) check_access<Access::Atomic>(w, w.thread, address, bytes, pc);
+    if (w.fenced && w.launch->released != nullptr) __atomic_store_n(w.launch->released + w.block, 1, __ATOMIC_RELEASE);
+    w.acquired = true;
+}
+
 u32 atomic_u32(u32* p, u32 value, Atomic op) {
     Worker& w = *self;
-    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), 4, true, PC);
+    begin_atomic(w, p, 4, PC);
     u32 old = __atomic_load_n(p, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(p, &old, apply(old, value, op), true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
     }
@@ -84,10 +95,13 @@ u32 atomic_u32(u32* p, u32 value, Atomic op) {
 
 u64 atomic_add_u64(u64* p, u64 value) {
     Worker& w = *self;
-    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), 8, true, PC);
+    begin_atomic(w, p, 8, PC);
     return __atomic_fetch_add(p, value, __ATOMIC_ACQ_REL);
 }
 
-void thread_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+void thread_fence() {
+    self->fenced = true;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
 
 }  // namespace host

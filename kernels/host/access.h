@@ -1,29 +1,22 @@
-// Checks of one access, shared by the hooks and by the twins that touch memory.
+// The check of one access, for the hooks and for the twins that touch memory.
 #pragma once
-#include "memory.h"
+#include "marks.h"
 
 namespace host {
 
 // A local variable, a kernel argument or a constant of the program: nothing of the device.
-inline bool is_private(const Worker& w, u64 address, bool store) {
+inline bool is_private(const Worker& w, u64 address, Access access) {
     return address - w.stacks < MAX_THREADS * STACK_STRIDE ||
-           (!store && address - memory.image_begin < memory.image_end - memory.image_begin);
+           (access == Access::Load && address - memory.image_begin < memory.image_end - memory.image_begin);
 }
 
-[[noreturn]] void outside(Worker& w, u32 thread, u64 address, u32 bytes, bool store, const void* pc);
-
-// `thread` may be another than the running one: ldmatrix reads for each lane.
-inline __attribute__((always_inline)) void check_access(Worker& w, u32 thread, u64 address, u32 bytes, bool store,
-                                                        const void* pc) {
-    const u64 offset = address - w.shared_base, global = address - memory.base;
-    if (offset < ARENA_BYTES) {
-        if (offset + bytes > w.shared_end) outside(w, thread, address, bytes, store, pc);
-    } else if (global < memory.bytes) {
-        if (global % GRANULE + bytes > memory.granules[global / GRANULE].valid)
-            outside(w, thread, address, bytes, store, pc);
-    } else if (!is_private(w, address, store)) {
-        outside(w, thread, address, bytes, store, pc);
-    }
+// `thread` may be another than the running one: ldmatrix loads for each lane.
+template <Access ACCESS>
+inline __attribute__((always_inline)) void check_access(Worker& w, u32 thread, u64 address, u32 bytes, const void* pc) {
+    const u64 offset = address - w.shared_base, at = address - memory.base;
+    if (offset < ARENA_BYTES) shared_access<ACCESS>(w, thread, u32(offset), bytes, pc);
+    else if (at < memory.bytes) global_access<ACCESS>(w, thread, at, bytes, pc);
+    else if (!is_private(w, address, ACCESS)) outside(w, thread, address, bytes, ACCESS, pc);
 }
 
 }  // namespace host

@@ -80,6 +80,8 @@ static void fiber_entry() {
 static void begin_block(Worker& w, u64 block) {
     const Launch& l = *w.launch;
     w.block = block;
+    w.mark_of_reader = (block + 1) << 20;
+    w.mark_of_writer = (block + 1) | 15ull << 54;
     w.block_index = {u32(block % l.grid.x), u32(block / l.grid.x % l.grid.y), u32(block / l.grid.x / l.grid.y)};
     w.budget = (long long)l.budget;
     w.start = w.full = ++w.stamp;
@@ -108,7 +110,7 @@ void run_block(Worker& w, u64 block) {
 void barrier(Site site) {
     Worker& w = *self;
     Fiber& me = w.fibers[w.thread];
-    if (--w.budget < 0) fail(w.thread, site, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
+    if (--w.budget < 0) exhausted(w, site, nullptr);
     if (w.waiting == 0) {
         w.barrier_site = site;
     } else if (w.barrier_site.line != site.line || w.barrier_site.file != site.file) {
@@ -137,7 +139,7 @@ void barrier(Site site) {
 void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* what, Site site) {
     Worker& w = *self;
     const u32 lane = w.thread % 32, bit = 1u << lane;
-    if (--w.budget < 0) fail(w.thread, site, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
+    if (--w.budget < 0) exhausted(w, site, nullptr);
     if ((mask & bit) == 0) fail(w.thread, site, "%s with mask 0x%08x, which lacks the lane itself", what, mask);
     Warp& warp = w.warp_state[w.warp];
     Meeting* m = nullptr;
@@ -191,12 +193,20 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
 
 void sync_warp(u32 mask, Site site) { meet(nullptr, nullptr, mask, "__syncwarp", site); }
 
-uint3 thread_index() { return self->thread_index[self->thread]; }
-uint3 block_index() { return self->block_index; }
-dim3 block_dim() { return self->launch->block; }
-dim3 grid_dim() { return self->launch->grid; }
+u32 thread_x() { return self->thread_index[self->thread].x; }
+u32 thread_y() { return self->thread_index[self->thread].y; }
+u32 thread_z() { return self->thread_index[self->thread].z; }
+u32 block_x() { return self->block_index.x; }
+u32 block_y() { return self->block_index.y; }
+u32 block_z() { return self->block_index.z; }
+u32 block_dim_x() { return self->launch->block.x; }
+u32 block_dim_y() { return self->launch->block.y; }
+u32 block_dim_z() { return self->launch->block.z; }
+u32 grid_dim_x() { return self->launch->grid.x; }
+u32 grid_dim_y() { return self->launch->grid.y; }
+u32 grid_dim_z() { return self->launch->grid.z; }
 
-// Objects lie 64 bytes apart, so that running over one of them is seen.
+// A chunk or more lies between two objects, so that running over one of them is seen.
 void* shared_object(const void* id, size_t bytes) {
     Worker& w = *self;
     for (u32 i = 0; i < w.object_count; ++i)
@@ -205,8 +215,12 @@ void* shared_object(const void* id, size_t bytes) {
     u32 used = 0;
     for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
     if (used + bytes > SHARED_BYTES) fail(w.thread, Site{nullptr, 0}, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
-    const u32 offset = w.shared_end, end = offset + u32((bytes + 127) / 64 * 64);
+    const u32 offset = w.shared_end, end = offset + u32((bytes + 2 * CHUNK - 1) / CHUNK * CHUNK);
     memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
+    for (u32 i = offset; i < end; i += CHUNK) {
+        const u32 left = i < offset + bytes ? u32(offset + bytes) - i : 0;
+        w.chunks[i / CHUNK] = u8(left < CHUNK ? left : CHUNK);
+    }
     w.objects[w.object_count++] = {id, offset, u32(bytes)};
     w.shared_end = end;
     return reinterpret_cast<void*>(w.shared_base + offset);

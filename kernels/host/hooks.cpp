@@ -1,19 +1,86 @@
 // What instrumented kernels call: a hook at each load and store, a handler at each mistake that the compiler can see.
+//
+// A hook decides the usual cases with a few compares and passes the rest on; nothing else here is hot.
 #include "access.h"
 
 namespace host {
 
-void outside(Worker& w, u32 thread, u64 address, u32 bytes, bool store, const void* pc) {
-    (void)w;
-    fail_at(thread, pc, "%s of %u bytes at 0x%llx, outside every allocation", store ? "store" : "load", bytes, address);
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+template <u32 BYTES, Access ACCESS>
+__attribute__((noinline)) static void check(Worker& w, u64 address, const void* pc) {
+    check_access<ACCESS>(w, w.thread, address, BYTES, pc);
 }
 
-template <u32 BYTES, bool STORE>
-static inline __attribute__((always_inline)) void touch(const void* p, const void* pc) {
+// A word that this block has written whole before its last barrier. Whoever wrote it was within its object.
+static ALWAYS_INLINE bool quick_shared_load(Worker& w, Cell& c, const void* pc) {
+    const u32 stamp = w.stamp, thread = w.thread;
+    if (c.flags != 0 || c.wrote_at < w.start || c.wrote_at >= w.full) return false;
+    if (c.read_at != stamp) {
+        c.read_at = stamp;
+        c.readers = 1u << thread / 32;
+        c.crowded = 0;
+    } else if (c.reader == thread) {
+        return true;
+    } else {
+        const u32 bit = 1u << thread / 32;
+        if ((c.reader ^ thread) < 32) c.crowded |= bit;
+        c.readers |= bit;
+    }
+    c.reader = u16(thread);
+    c.read_pc = pc_offset(pc);
+    return true;
+}
+
+// A word that this block has written before, and that only this thread has used since the last barrier.
+static ALWAYS_INLINE bool quick_shared_store(Worker& w, Cell& c, const void* pc) {
+    const u32 thread = w.thread, full = w.full;
+    if (c.flags != 0 || c.wrote_at < w.start || (c.wrote_at >= full && c.writer != thread)) return false;
+    if (c.read_at >= full && (c.reader != thread || c.crowded != 0 || (c.readers & (c.readers - 1)) != 0)) return false;
+    c.wrote_at = w.stamp;
+    c.writer = u16(thread);
+    c.write_pc = pc_offset(pc);
+    return true;
+}
+
+template <u32 BYTES, Access ACCESS>
+static ALWAYS_INLINE bool quick_shared(Worker& w, u32 offset, const void* pc) {
+    if (BYTES < 4 || offset % 4 != 0) return false;
+    for (u32 i = 0; i < BYTES / 4; ++i) {
+        Cell& c = w.words[offset / 4 + i];
+        if (!(ACCESS == Access::Load ? quick_shared_load(w, c, pc) : quick_shared_store(w, c, pc))) return false;
+    }
+    return true;
+}
+
+// Words that nobody has written in this launch, and that this block or many have read; or words of this thread.
+template <u32 BYTES, Access ACCESS>
+static ALWAYS_INLINE bool quick_global(Worker& w, u64 at) {
+    const Granule& granule = memory.granules[at / GRANULE];
+    if (at % GRANULE + BYTES > granule.valid || granule.epoch != w.epoch || (BYTES >= 4 && at % 4 != 0)) return false;
+    for (u32 i = 0; i < (BYTES + 3) / 4; ++i) {
+        const u64 mark = __atomic_load_n(memory.marks + at / 4 + i, __ATOMIC_RELAXED);
+        const u64 users = mark & (BLOCK_MASK << 20 | BLOCK_MASK);
+        if (ACCESS == Access::Load && (users == w.mark_of_reader || users == MANY << 20)) continue;
+        if (ACCESS == Access::Load && BYTES < 4 && (users & BLOCK_MASK) == 0) continue;
+        if (ACCESS == Access::Load || BYTES < 4 || mark != w.mark_of_writer + (u64(w.thread) << 40)) return false;
+    }
+    return true;
+}
+
+template <u32 BYTES, Access ACCESS>
+static ALWAYS_INLINE void touch(const void* p, const void* pc) {
     Worker& w = *self;
-    if (__builtin_expect(--w.budget < 0, 0))
-        fail_at(w.thread, pc, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
-    if (w.checks) check_access(w, w.thread, reinterpret_cast<u64>(p), BYTES, STORE, pc);
+    const u64 address = reinterpret_cast<u64>(p), offset = address - w.shared_base;
+    if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, Site{nullptr, 0}, pc);
+    if (!w.checks) return;
+    if (offset < ARENA_BYTES) {
+        if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
+    } else {
+        const u64 at = address - memory.base;
+        if (at < memory.bytes && quick_global<BYTES, ACCESS>(w, at)) return;
+    }
+    check<BYTES, ACCESS>(w, address, pc);
 }
 
 // The first member of each handler's data.
@@ -32,30 +99,27 @@ struct Source {
 using namespace host;
 
 #define PC __builtin_return_address(0)
-#define HOOKS(bytes)                                                            \
-    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, false>(p, PC); } \
-    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, true>(p, PC); }
-#define UNALIGNED_HOOKS(bytes)                                                            \
-    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, false>(p, PC); } \
-    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, true>(p, PC); }
+#define HOOKS(bytes)                                                                               \
+    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }             \
+    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }           \
+    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }   \
+    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
 HOOKS(8)
 HOOKS(16)
-UNALIGNED_HOOKS(2)
-UNALIGNED_HOOKS(4)
-UNALIGNED_HOOKS(8)
-UNALIGNED_HOOKS(16)
 
 extern "C" void __tsan_init() {}
 
 extern "C" void __tsan_read_range(void* p, size_t bytes) {
-    check_access(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), false, PC);
+    Worker& w = *self;
+    if (w.checks) check_access<Access::Load>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
 }
 
 extern "C" void __tsan_write_range(void* p, size_t bytes) {
-    check_access(*self, self->thread, reinterpret_cast<u64>(p), u32(bytes), true, PC);
+    Worker& w = *self;
+    if (w.checks) check_access<Access::Store>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
 }
 
 extern "C" void __ubsan_handle_type_mismatch_v1(const void* data, u64 pointer) {

@@ -1,6 +1,7 @@
 // A launch: found by name, its blocks handed out to whoever calls `rewire_host_work`, its first failure kept.
 #include "memory.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,17 +50,50 @@ void fail_at(u32 thread, const void* pc, const char* format, ...) {
     leave(*self, thread, place, format, args);
 }
 
+void exhausted(Worker& w, Site site, const void* pc) {
+    static const char format[] = "more than %llu loads, stores and meetings in one block: endless loop?";
+    if (pc == nullptr) fail(w.thread, site, format, w.launch->budget);
+    fail_at(w.thread, pc, format, w.launch->budget);
+}
+
 static Worker* make_worker() {
     const u64 state = reserve(sizeof(Worker)), words = reserve(sizeof(Cell) * (ARENA_BYTES / 4));
     const u64 bytes = reserve(sizeof(Cell) * ARENA_BYTES), arena = reserve(ARENA_BYTES);
+    const u64 signal_stack = reserve(SIGNAL_STACK_BYTES);
     void* stacks = mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (state == 0 || words == 0 || bytes == 0 || arena == 0 || stacks == MAP_FAILED) abort();
+    if (state == 0 || words == 0 || bytes == 0 || arena == 0 || signal_stack == 0 || stacks == MAP_FAILED) abort();
     Worker* w = reinterpret_cast<Worker*>(state);
     w->words = reinterpret_cast<Cell*>(words);
     w->bytes = reinterpret_cast<Cell*>(bytes);
     w->shared_base = arena;
     w->stacks = reinterpret_cast<u64>(stacks);
+    w->signal_stack = reinterpret_cast<void*>(signal_stack);
     return w;
+}
+
+// Workers outlive the OS threads that they run on: their memory is large and warm.
+static Worker* idle_workers;
+static bool pool_busy;
+
+static void lock_pool() {
+    while (__atomic_test_and_set(&pool_busy, __ATOMIC_ACQUIRE)) sched_yield();
+}
+
+static void unlock_pool() { __atomic_clear(&pool_busy, __ATOMIC_RELEASE); }
+
+static Worker* take_worker() {
+    lock_pool();
+    Worker* w = idle_workers;
+    if (w != nullptr) idle_workers = w->idle;
+    unlock_pool();
+    return w == nullptr ? make_worker() : w;
+}
+
+static void give_back(Worker* w) {
+    lock_pool();
+    w->idle = idle_workers;
+    idle_workers = w;
+    unlock_pool();
 }
 
 // Stacks become usable when a launch first needs that many; the page below each stays a guard.
@@ -74,9 +108,11 @@ static void enter(Worker& w, Launch& l) {
     w.threads = b.x * b.y * b.z;
     w.warps = (w.threads + 31) / 32;
     w.checks = l.checks;
+    w.alone = l.alone;
     w.epoch = l.epoch;
     w.object_count = 0;
     w.shared_end = 0;
+    memset(w.chunks, 0, sizeof w.chunks);
     map_stacks(w, w.threads);
     for (u32 i = 0; i < w.threads; ++i) w.thread_index[i] = {i % b.x, i / b.x % b.y, i / b.x / b.y};
     // Stamps of all blocks of a launch must fit.
@@ -99,7 +135,7 @@ extern "C" const Kernel* rewire_host_kernel(const char* name) {
 }
 
 extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                     const u64* words, u32 lifo, u32 checks, u64 budget) {
+                                     const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
     if (l == nullptr) abort();
@@ -110,27 +146,30 @@ extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, cons
     l->dynamic_bytes = dynamic_bytes;
     l->lifo = lifo != 0;
     l->checks = checks != 0;
+    l->alone = workers == 1;
     l->budget = budget;
     l->blocks = u64(grid[0]) * grid[1] * grid[2];
     do l->epoch = __atomic_add_fetch(&epochs, 1, __ATOMIC_RELAXED);
-    while (l->epoch == 0);
+    while (l->epoch == 0 || l->epoch == ~0u);
     if (l->blocks < MAX_MARKED_BLOCKS) l->released = static_cast<u8*>(calloc(l->blocks, 1));
     return l;
 }
 
 // Runs blocks until none is left or one has failed. Any number of OS threads may call at once.
 extern "C" void rewire_host_work(Launch* launch) {
-    static __thread Worker* mine = nullptr;
-    if (mine == nullptr) mine = make_worker();
     Launch& l = *launch;
+    Worker* const mine = take_worker();
     self = mine;
     enter(*mine, l);
+    swap_signal_stack(*mine, true);
     while (__atomic_load_n(&l.failed, __ATOMIC_RELAXED) == 0) {
         const u64 i = __atomic_fetch_add(&l.next, 1, __ATOMIC_RELAXED);
         if (i >= l.blocks) break;
         run_block(*mine, l.lifo ? l.blocks - 1 - i : i);
     }
+    swap_signal_stack(*mine, false);
     self = nullptr;
+    give_back(mine);
 }
 
 // Frees the launch; true and a message where it failed.

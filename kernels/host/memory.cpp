@@ -31,6 +31,7 @@ using namespace host;
 // Reserves device memory once per process; returns its first address, 0 where the system refuses.
 extern "C" u64 rewire_host_reserve(u64* bytes) {
     dl_iterate_phdr(find_image, nullptr);
+    catch_faults();
     for (u64 size = 64ull << 30; size >= 1ull << 30; size /= 2) {
         const u64 base = reserve(size), granules = reserve(size / GRANULE * sizeof(Granule)), marks = reserve(2 * size);
         if (base != 0 && granules != 0 && marks != 0) {

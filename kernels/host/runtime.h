@@ -8,6 +8,7 @@ constexpr u32 MAX_THREADS = 1024;
 constexpr u32 SHARED_BYTES = 227 * 1024;  // sm_90's limit for one block
 constexpr u32 MAX_OBJECTS = 64;           // shared objects of one block
 constexpr u32 ARENA_BYTES = SHARED_BYTES + 128 * MAX_OBJECTS;
+constexpr u32 CHUNK = 64;                 // shared objects begin at multiples of it
 constexpr u32 NONE = 0xFFFF;              // no fiber
 constexpr u64 MAX_MARKED_BLOCKS = (1 << 20) - 2;  // larger grids run without the checks between blocks
 
@@ -19,6 +20,7 @@ struct Launch {
     u32 dynamic_bytes;
     bool lifo;
     bool checks;
+    bool alone;
     u64 budget;      // loads, stores and meetings of one block
     u64 blocks;
     u64 next;        // block to hand out, atomic
@@ -88,19 +90,22 @@ struct Worker {
     // What the hooks look at first.
     long long budget;
     u64 shared_base;
-    u32 shared_end;
+    Cell* words;
     u32 thread;  // the running fiber
     u32 warp;
     u32 stamp;   // rises with each barrier and __syncwarp, over all blocks
     u32 full;    // stamps below it lie before the last barrier of the whole block
     u32 start;   // stamps below it belong to earlier blocks
+    u32 epoch;   // of the launch, in the marks of global memory
+    u64 mark_of_reader, mark_of_writer;  // of this block, see marks.h
     bool checks;
-    Cell* words;
+    bool alone;  // no other OS thread runs blocks of this launch
+    u8 chunks[ARENA_BYTES / CHUNK];  // bytes of each chunk that belong to an object
     Cell* bytes;
+    u32 shared_end;
     u64 stacks;
     u32 stacks_mapped;
-    u64 block;   // linear
-    u32 epoch;
+    u64 block;  // linear
     Launch* launch;
 
     void* home;  // the context that runs blocks
@@ -118,7 +123,11 @@ struct Worker {
     Object objects[MAX_OBJECTS];
     u32 object_count, dynamic_offset;
     bool fenced, acquired;
+    void* signal_stack;
+    u64 earlier_signal_stack[4];
+    Worker* idle;  // the next one in the pool
 };
+constexpr u64 SIGNAL_STACK_BYTES = 64 * 1024;
 
 extern __thread Worker* self __attribute__((tls_model("initial-exec")));
 
@@ -129,6 +138,10 @@ void* fiber_prepare(void* top, void (*entry)());
 extern "C" void rewire_host_switch(void** save, void* load);
 constexpr u64 STACK_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + 4096;
 
+// fault.cpp
+void catch_faults();
+void swap_signal_stack(Worker& w, bool enter);
+
 // block.cpp
 void run_block(Worker& w, u64 block);
 void reschedule(Worker& w);
@@ -136,5 +149,8 @@ void reschedule(Worker& w);
 // launch.cpp: keeps the message of the first failure and leaves the block. `pc` 0: no place in the source.
 [[noreturn]] void fail(u32 thread, Site site, const char* format, ...) __attribute__((format(printf, 3, 4)));
 [[noreturn]] void fail_at(u32 thread, const void* pc, const char* format, ...) __attribute__((format(printf, 3, 4)));
+
+// The block's budget is used up.
+[[noreturn]] void exhausted(Worker& w, Site site, const void* pc);
 
 }  // namespace host

@@ -16,6 +16,9 @@
 // For the twin of an instruction: never inlined, not instrumented, so that its operands stay out of memory.
 #define HOST_TWIN __attribute__((noinline, no_sanitize("thread", "undefined")))
 
+// For a wrapper: always inlined, so that a message names the kernel's line and not the wrapper's alone.
+#define HOST_INLINE inline __attribute__((always_inline))
+
 using size_t = decltype(sizeof(0));
 
 struct uint3 {
@@ -59,11 +62,20 @@ struct Site {
 };
 constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 
-// `const`: a fiber keeps its identity, so the compiler may call once and hoist.
-uint3 thread_index() __attribute__((const));
-uint3 block_index() __attribute__((const));
-dim3 block_dim() __attribute__((const));
-dim3 grid_dim() __attribute__((const));
+// `const`: a fiber keeps its identity. One function for each number, so that the compiler calls once and hoists it.
+#define HOST_CONST __attribute__((const))
+unsigned thread_x() HOST_CONST;
+unsigned thread_y() HOST_CONST;
+unsigned thread_z() HOST_CONST;
+unsigned block_x() HOST_CONST;
+unsigned block_y() HOST_CONST;
+unsigned block_z() HOST_CONST;
+unsigned block_dim_x() HOST_CONST;
+unsigned block_dim_y() HOST_CONST;
+unsigned block_dim_z() HOST_CONST;
+unsigned grid_dim_x() HOST_CONST;
+unsigned grid_dim_y() HOST_CONST;
+unsigned grid_dim_z() HOST_CONST;
 
 // One object of shared memory of this block, the same for each thread that passes the same `id`.
 void* shared_object(const void* id, size_t bytes);
@@ -73,8 +85,8 @@ void barrier(Site site);
 // Waits for the lanes of `mask`; the last to arrive calls `run` with the payload of each lane.
 void meet(void (*run)(void* const* lanes, unsigned mask), void* payload, unsigned mask, const char* what, Site site);
 void sync_warp(unsigned mask, Site site);
-// 16 bytes that `lane` passed to ldmatrix, checked like a load of that thread.
-void read_matrix_row(void* out, const void* row, unsigned lane);
+// 16 bytes that `lane` passed to ldmatrix at `pc`, checked like a load of that thread.
+void read_matrix_row(void* out, const void* row, unsigned lane, const void* pc);
 
 void copy_async(void* shared, const void* global, unsigned bytes, bool valid);
 void copy_commit();
@@ -138,10 +150,10 @@ constexpr unsigned max_threads(unsigned threads = 1024, unsigned = 0, unsigned =
 
 }  // namespace host
 
-#define threadIdx (host::thread_index())
-#define blockIdx (host::block_index())
-#define blockDim (host::block_dim())
-#define gridDim (host::grid_dim())
+#define threadIdx (uint3{host::thread_x(), host::thread_y(), host::thread_z()})
+#define blockIdx (uint3{host::block_x(), host::block_y(), host::block_z()})
+#define blockDim (dim3{host::block_dim_x(), host::block_dim_y(), host::block_dim_z()})
+#define gridDim (dim3{host::grid_dim_x(), host::grid_dim_y(), host::grid_dim_z()})
 
 inline void __syncthreads(host::Site site = host::here()) { host::barrier(site); }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) { host::sync_warp(mask, site); }

@@ -1,7 +1,9 @@
 //! `rewire list`: what the registries hold.
 
 use super::{Context, Outcome};
+use crate::attack::ATTACKS;
 use crate::models::MODELS;
+use crate::prune::METHODS;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,6 +20,8 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
+    Methods,
+    Attacks,
     Models,
 }
 
@@ -29,13 +33,14 @@ struct Entry {
 }
 
 impl Kind {
-    const ALL: [Self; 1] = [Self::Models];
+    const ALL: [Self; 3] = [Self::Methods, Self::Attacks, Self::Models];
 
     fn entries(self) -> Vec<Entry> {
+        let entry = |(name, summary)| Entry { name, summary };
         match self {
-            Self::Models => {
-                MODELS.iter().map(|m| Entry { name: m.name, summary: m.summary }).collect()
-            }
+            Self::Methods => METHODS.iter().map(|m| (m.name, m.summary)).map(entry).collect(),
+            Self::Attacks => ATTACKS.iter().map(|a| (a.name, a.summary)).map(entry).collect(),
+            Self::Models => MODELS.iter().map(|m| (m.name, m.summary)).map(entry).collect(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod inspect;
 mod list;
 mod predict;
 mod progress;
+mod report;
 mod shrink;
 
 use crate::{Device, Mode, Seed};
@@ -51,6 +52,7 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Report(report::Args),
     Shrink(shrink::Args),
     List(list::Args),
     Completions(completions::Args),
@@ -62,6 +64,7 @@ impl Command {
             Self::Eval(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
+            Self::Report(args) => args.run(context),
             Self::Shrink(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),

@@ -9,12 +9,18 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 pub mod augment;
+mod cifar;
 mod idx;
+mod image_folder;
+mod imagenette;
 mod loader;
 mod mnist;
 pub mod normalize;
 mod npy;
+mod pickle;
+mod resize;
 mod synthetic;
+mod tiny_imagenet;
 
 pub use augment::{AUGMENTATIONS, Augmentation};
 pub use loader::{Batch, Loader};
@@ -25,6 +31,11 @@ pub const DATASETS: &[DatasetEntry] = &[
     mnist::FASHION_MNIST_MINI,
     mnist::FASHION_MNIST,
     mnist::MNIST,
+    cifar::CIFAR10,
+    cifar::CIFAR100,
+    tiny_imagenet::TINY_IMAGENET,
+    imagenette::IMAGENETTE,
+    image_folder::IMAGE_FOLDER,
     npy::NPY,
     synthetic::SYNTHETIC,
 ];

@@ -217,6 +217,7 @@ impl Gpu for Host {
     fn launch(&self, launch: &Launch) -> Result<()> {
         let kernel = find(launch)?;
         let words: Vec<u64> = launch.args.iter().map(|a| a.word()).collect();
+        let workers = worker_count(launch);
         let lifo = self.options.schedule == Schedule::Lifo;
         // SAFETY: `words` has one word for each parameter (the signature was compared) and outlives the launch.
         let state = State(unsafe {
@@ -228,10 +229,11 @@ impl Gpu for Host {
                 words.as_ptr(),
                 lifo.into(),
                 self.options.checks.into(),
+                workers as u32,
                 self.options.budget,
             )
         });
-        run_blocks(launch, &state);
+        run_blocks(&state, workers);
         let mut message = [0u8; 1024];
         // SAFETY: every worker has returned; the message ends with a zero byte.
         let failed = unsafe {
@@ -297,14 +299,18 @@ struct State(*mut c_void);
 // SAFETY: workers share the launch through atomics only.
 unsafe impl Sync for State {}
 
-/// Runs all blocks: here, and on other threads of the pool where there are enough of them.
-fn run_blocks(launch: &Launch, state: &State) {
+/// How many OS threads run the blocks of a launch: one for a few blocks.
+fn worker_count(launch: &Launch) -> u64 {
     let blocks = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
-    let helpers = (blocks / 4).min(15).min(rayon::current_num_threads() as u64 - 1);
+    (blocks / 4).min(16).min(rayon::current_num_threads() as u64).max(1)
+}
+
+/// Runs all blocks, here and on other threads of the pool.
+fn run_blocks(state: &State, workers: u64) {
     // SAFETY: the launch lives until rewire_host_end, after the scope.
     let work = move || unsafe { rewire_host_work(state.0) };
     rayon::in_place_scope(|scope| {
-        for _ in 0..helpers {
+        for _ in 1..workers {
             scope.spawn(move |_| work());
         }
         work();
@@ -326,21 +332,28 @@ fn with_source_lines(message: &str) -> String {
     out + rest
 }
 
-/// `file.cu:12` of an address, by `addr2line`, which comes with every linker's package.
+/// `file.cu:12` of an address, by `addr2line`, which comes with every linker. A line of `kernels/common` also
+/// names the kernel's line that it was inlined into.
 fn source_line(pc: u64) -> Option<String> {
     // SAFETY: reads a number.
     let offset = pc - unsafe { rewire_host_image() };
     let program = std::env::current_exe().ok()?;
-    let output = Command::new("addr2line")
-        .arg("-e")
-        .arg(program)
-        .arg(format!("{offset:#x}"))
-        .output()
-        .ok()?;
+    let mut command = Command::new("addr2line");
+    let output =
+        command.arg("-i").arg("-e").arg(program).arg(format!("{offset:#x}")).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let line = text.lines().next()?.split(" (").next()?;
-    let place = line.rsplit("kernels/").next()?;
-    (!place.starts_with('?') && !place.ends_with('?')).then(|| place.to_owned())
+    let place = |line: &str| {
+        let place = line.split(" (").next()?.rsplit("kernels/").next()?.to_owned();
+        (!place.starts_with('?') && !place.ends_with('?')).then_some(place)
+    };
+    let mut places = text.lines().map_while(place);
+    let first = places.next()?;
+    if first.starts_with("common/")
+        && let Some(kernel) = places.find(|p| !p.starts_with("common/") && !p.starts_with("host/"))
+    {
+        return Some(format!("{first} in {kernel}"));
+    }
+    Some(first)
 }
 
 /// `host::Kernel` of `kernels/host/shim.h`.
@@ -366,6 +379,7 @@ unsafe extern "C" {
         words: *const u64,
         lifo: u32,
         checks: u32,
+        workers: u32,
         budget: u64,
     ) -> *mut c_void;
     fn rewire_host_work(launch: *mut c_void);

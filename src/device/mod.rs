@@ -1,10 +1,19 @@
 //! Where tensors live and kernels run: [`Device::Cpu`], or a [`Gpu`] behind the driver (`cuda:N`) or
 //! behind the host runtime (`cuda-host`). Operations never know which of the last two they talk to.
 
+mod cuda;
+mod doctor;
+mod graph;
 #[cfg(feature = "cuda-host")]
 pub mod host;
+mod kernels;
 mod launch;
+mod nvrtc;
+mod source;
 
+pub use cuda::CudaDevice;
+pub use doctor::{Doctor, Finding, Kernels};
+pub use graph::Graph;
 pub use launch::{Arg, KernelArg, Launch, launched};
 
 use crate::{Error, Result};
@@ -33,6 +42,22 @@ pub trait Gpu: Send + Sync {
     fn launch(&self, launch: &Launch) -> Result<()>;
     /// Waits for everything.
     fn synchronize(&self) -> Result<()>;
+
+    /// From here to [`Gpu::end_graph`], what this thread launches, copies and zeroes is recorded and not run;
+    /// see [`Graph`].
+    fn begin_graph(&self) -> Result<()> {
+        Err(Error::device(self.name(), "cannot record graphs (use a CUDA device)"))
+    }
+    /// Ends the recording; gives the graph's number.
+    fn end_graph(&self) -> Result<u64> {
+        Err(Error::device(self.name(), "no graph is being recorded"))
+    }
+    /// Runs a recorded graph.
+    fn launch_graph(&self, graph: u64) -> Result<()> {
+        Err(Error::device(self.name(), format!("there is no graph {graph}")))
+    }
+    /// Forgets a recorded graph.
+    fn free_graph(&self, _graph: u64) {}
 }
 
 /// The device of a tensor. Cheap to clone; equal when it is the same device.
@@ -51,7 +76,15 @@ impl Device {
     /// Errors: [`crate::ErrorKind::Param`] for another name, [`crate::ErrorKind::Device`] for a device that does not answer.
     pub fn new(name: &str) -> Result<Self> {
         match name {
+            "auto" => Ok(cuda::open(0).map_or(Self::Cpu, |gpu| Self::Gpu(gpu))),
             "cpu" => Ok(Self::Cpu),
+            _ if name == "cuda" || name.starts_with("cuda:") => {
+                let ordinal = name.strip_prefix("cuda:").unwrap_or("0");
+                let ordinal = ordinal.parse().map_err(|_| {
+                    Error::param("--device", name, "cuda:N with a whole number N, as in cuda:0")
+                })?;
+                Ok(Self::Gpu(cuda::open(ordinal)?))
+            }
             #[cfg(feature = "cuda-host")]
             "cuda-host" => Ok(Self::Gpu(host::Host::shared()?)),
             _ => Err(Error::param("--device", name, "auto, cpu, cuda, cuda:N or cuda-host")),

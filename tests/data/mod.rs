@@ -7,8 +7,10 @@ use rewire::data::{DATASETS, Dataset, Need, Pixels, Split};
 use rewire::rng::Seed;
 use tempfile::TempDir;
 
+mod cifar;
 mod files;
 mod idx;
+mod images;
 mod loader;
 mod npy;
 

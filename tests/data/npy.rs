@@ -11,7 +11,7 @@ fn array(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
 
 fn raw(header: &str, data: &[u8]) -> Vec<u8> {
     let mut header = header.to_string();
-    while (10 + header.len() + 1) % 64 != 0 {
+    while !(10 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');

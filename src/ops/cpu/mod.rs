@@ -7,11 +7,13 @@
 pub(crate) mod batch_norm;
 pub(crate) mod conv2d;
 pub(crate) mod conv2d_weight;
+pub(crate) mod gather;
 pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod pool2d;
 pub(crate) mod round;
 pub(crate) mod scratch;
+pub(crate) mod sparse;
 pub(crate) mod taps;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 mod vector;
 
 use std::sync::OnceLock;
-use vector::Vector;
+pub(super) use vector::Vector;
 
 /// Steps that a row of a packed `a` may have.
 pub(crate) const STEPS: usize = 256;

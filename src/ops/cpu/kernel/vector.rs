@@ -1,7 +1,7 @@
 //! The vector operations of the register tile.
 
 /// Some floats in a register. A trait, so that one loop body serves every instruction set.
-pub(super) trait Vector: Copy {
+pub(in crate::ops::cpu) trait Vector: Copy {
     const LANES: usize;
     /// # Safety
     /// The machine has the instructions; so for every function below.

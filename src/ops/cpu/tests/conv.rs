@@ -5,7 +5,7 @@ use crate::ops::cpu::kernel::Isa;
 use crate::ops::cpu::{conv2d, conv2d_weight};
 
 /// n, h, w, c, k, r, s, stride, pad.
-const SHAPES: &[[usize; 9]] = &[
+pub(super) const SHAPES: &[[usize; 9]] = &[
     [2, 8, 8, 16, 32, 3, 3, 1, 1],
     [1, 7, 5, 3, 10, 3, 3, 1, 1],
     [3, 9, 6, 5, 7, 3, 3, 2, 1],
@@ -25,7 +25,7 @@ const SHAPES: &[[usize; 9]] = &[
     [1, 1, 1, 2, 3, 3, 3, 1, 0],
 ];
 
-fn shape([n, h, w, c, k, r, s, stride, pad]: [usize; 9]) -> ConvShape {
+pub(super) fn shape([n, h, w, c, k, r, s, stride, pad]: [usize; 9]) -> ConvShape {
     ConvShape { n, h, w, c, k, r, s, stride, pad }
 }
 

@@ -1,8 +1,10 @@
 //! Every function against plain float64 loops, on every instruction set of the machine.
 
 mod conv;
+mod gather;
 mod norm;
 mod pool;
+mod sparse;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

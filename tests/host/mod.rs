@@ -1,6 +1,11 @@
 //! The device `cuda-host`: its checks find kernels that are wrong on purpose, and its twins equal the instructions.
 
-use rewire::device::{Arg, Gpu, KernelArg, Launch, host::Host};
+mod right;
+mod speed;
+mod wrong;
+
+use rewire::device::host::{Host, HostOptions, Schedule};
+use rewire::device::{Arg, Gpu, KernelArg};
 
 /// Device memory that is freed with the value.
 struct Buffer<'a> {
@@ -39,22 +44,17 @@ impl KernelArg for Buffer<'_> {
     }
 }
 
-#[test]
-fn relu_runs() {
-    let gpu = &*Host::shared().unwrap();
-    let x: Vec<f32> = (0..1000).map(|i| i as f32 - 500.0).collect();
-    let (dx, dy) = (Buffer::of(gpu, &x), Buffer::new(gpu, 4000));
-    Launch::new("relu_forward_f32")
-        .elements(1000)
-        .arg(&dx)
-        .arg(&dy)
-        .arg(&1000i64)
-        .run(gpu)
-        .unwrap();
-    assert_eq!(dy.get::<f32>(), x.iter().map(|x| x.max(0.0)).collect::<Vec<_>>());
-    let error =
-        Launch::new("relu_forward_f32").elements(1000).arg(&dx).arg(&dy).arg(&1001i64).run(gpu);
-    let text = error.unwrap_err().to_string();
-    assert!(text.contains("block (3,0,0) thread (232,0,0): load of 4 bytes"), "{text}");
-    assert!(text.contains("(elementwise.cu:"), "{text}");
+/// The null pointer.
+struct Null;
+
+impl KernelArg for Null {
+    fn arg(&self) -> Arg {
+        Arg::Ptr(0)
+    }
+}
+
+/// The device under both schedules.
+fn both() -> [Host; 2] {
+    [Schedule::Fifo, Schedule::Lifo]
+        .map(|schedule| Host::new(HostOptions { schedule, ..HostOptions::default() }).unwrap())
 }

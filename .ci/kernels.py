@@ -1,0 +1,164 @@
+"""Compiles every kernels/*.cu to machine code and fails on what must not be in it.
+
+    python .ci/kernels.py        in an environment with the wheels that .ci/run installs
+
+For each entry point and architecture: registers, spilled bytes, stack frame, static shared memory, tensor-core
+instructions. A spill or a stack frame fails. `// mma: NAME NAME` in a file's header lists the entry points that
+use tensor cores: each must have such an instruction, and no other may. The sources are linted too: PTX and
+`__shared__` only in kernels/common, includes of "common/..." alone.
+"""
+
+import ctypes
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent / "kernels"
+ARCHITECTURES = ["sm_80", "sm_90a"]
+TENSOR_CORE = re.compile(r"\b(HMMA|HGMMA|IMMA)\b")
+
+
+def cuda_root():
+    """The folder of the wheels: lib/libnvrtc.so.13 and bin/nvdisasm."""
+    for folder in sys.path:
+        for found in sorted(pathlib.Path(folder).glob("nvidia/cu*/lib/libnvrtc.so.*")):
+            return found.parent.parent
+    sys.exit("the NVRTC wheel is not installed in this Python environment")
+
+
+class Nvrtc:
+    def __init__(self, root):
+        for builtins in sorted((root / "lib").glob("libnvrtc-builtins.so.*")):
+            ctypes.CDLL(str(builtins))
+        self.lib = ctypes.CDLL(str(sorted((root / "lib").glob("libnvrtc.so.*"))[0]))
+
+    def text(self, program, what):
+        size = ctypes.c_size_t()
+        getattr(self.lib, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(max(size.value, 1))
+        getattr(self.lib, f"nvrtcGet{what}")(program, buffer)
+        return buffer.raw
+
+    def compile(self, name, source, headers, options):
+        """(machine code, log); exits with the log if the source does not compile."""
+        strings = lambda items: (ctypes.c_char_p * len(items))(*[s.encode() for s in items])
+        program = ctypes.c_void_p()
+        status = self.lib.nvrtcCreateProgram(
+            ctypes.byref(program), source.encode(), name.encode(), len(headers),
+            strings(list(headers.values())), strings(list(headers)),
+        )
+        if status:
+            sys.exit(f"{name}: nvrtcCreateProgram gave status {status}")
+        status = self.lib.nvrtcCompileProgram(program, len(options), strings(options))
+        log = self.text(program, "ProgramLog").rstrip(b"\0").decode()
+        if status:
+            sys.exit(f"{name} {options[0]}: does not compile\n{log}")
+        code = self.text(program, "CUBIN")
+        self.lib.nvrtcDestroyProgram(ctypes.byref(program))
+        return code, log
+
+
+def header_words(source, key):
+    words = []
+    for line in source.splitlines():
+        if not line.startswith("//"):
+            break
+        line = line[2:].lstrip()
+        if line.startswith(key + ":"):
+            words += re.split(r"[ ,]+", line[len(key) + 1:].strip())
+    return words
+
+
+def lint(path, source):
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", source, flags=re.S)
+    problems = [
+        f"includes {name}; kernels include \"common/...\" alone"
+        for name in re.findall(r"#\s*include\s+(\S+)", code)
+        if not name.startswith('"common/')
+    ]
+    if re.search(r"\basm\b", code):
+        problems.append("PTX outside kernels/common")
+    if re.search(r"\b__shared__\b", code):
+        problems.append("plain __shared__; use SHARED or DYN_SHARED of common/types.cuh")
+    return [f"{path.name}: {problem}" for problem in problems]
+
+
+def resources(log):
+    """{entry point: (registers, spilled bytes, stack frame, shared memory)} from ptxas' report."""
+    found = {}
+    for part in log.split("Compiling entry function '")[1:]:
+        number = lambda pattern: sum(int(n) for n in re.findall(pattern, part))
+        found[part.split("'")[0]] = (
+            number(r"Used (\d+) registers"),
+            number(r"(\d+) bytes spill"),
+            number(r"(\d+) bytes stack frame"),
+            number(r"(\d+) bytes smem"),
+        )
+    return found
+
+
+def tensor_core_counts(root, code):
+    """{entry point: tensor-core instructions} in the disassembled machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        command = [root / "bin" / "nvdisasm", "-c", file.name]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parts = re.split(r"^\s*\.section\s+\.text\.(\w+)", listing, flags=re.M)
+    return {name: len(TENSOR_CORE.findall(text)) for name, text in zip(parts[1::2], parts[2::2])}
+
+
+def check(nvrtc, root, path, headers, arch):
+    """(rows, problems) of one file for one architecture."""
+    source = path.read_text()
+    fmad = "true" if "fmad" in header_words(source, "nvrtc") else "false"
+    options = [f"--gpu-architecture={arch}", "-std=c++17", f"--fmad={fmad}", "--ptxas-options=-v"]
+    code, log = nvrtc.compile(path.name, source, headers, options)
+    listed = header_words(source, "mma")
+    counts = tensor_core_counts(root, code)
+    rows, problems = [], []
+    used = resources(log)
+    for name in listed:
+        if name not in used:
+            problems.append(f"{path.name} {arch}: the header's mma line names {name}, which is not there")
+    for name, (registers, spill, stack, shared) in sorted(used.items()):
+        mma = counts.get(name, 0)
+        rows.append(f"{name:<44} {arch:<7} {registers:>9} {spill:>6} {stack:>6} {shared:>7} {mma:>5}")
+        where = f"{path.name} {arch}: {name}"
+        if spill or stack:
+            problems.append(f"{where}: {spill} bytes spilled, {stack} bytes of stack")
+        if name in listed and not mma:
+            problems.append(f"{where}: no tensor-core instruction in its machine code")
+        if mma and name not in listed:
+            problems.append(f"{where}: uses tensor cores; name it in the header's mma line")
+    if not used:
+        problems.append(f"{path.name} {arch}: no entry point")
+    return rows, problems
+
+
+def main():
+    root = cuda_root()
+    nvrtc = Nvrtc(root)
+    headers = {f"common/{p.name}": p.read_text() for p in sorted((ROOT / "common").glob("*.cuh"))}
+    files = sorted(ROOT.glob("*.cu"))
+    if not files:
+        sys.exit(f"no kernels in {ROOT}")
+    problems = [problem for path in files for problem in lint(path, path.read_text())]
+    jobs = [(path, arch) for path in files for arch in ARCHITECTURES]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda job: check(nvrtc, root, job[0], headers, job[1]), jobs))
+    print(f"{'entry point':<44} {'arch':<7} registers  spill  stack  shared   mma")
+    for rows, found in results:
+        print(*rows, sep="\n") if rows else None
+        problems += found
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(f"{len(files)} files, {sum(len(rows) for rows, _ in results)} machine codes, {len(problems)} problems")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

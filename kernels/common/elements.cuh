@@ -1,0 +1,42 @@
+// Walks over the elements of tensors, four at a time where they last.
+//
+// A tensor starts where an allocation does, at a multiple of 256 bytes, so only its length can leave a tail.
+#pragma once
+#include "common/math.cuh"
+
+// V neighbouring elements that move in one access.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
+    T at[V];
+};
+
+template <int V, class T>
+__device__ inline Pack<T, V> load(const T* p) {
+    return *reinterpret_cast<const Pack<T, V>*>(p);
+}
+
+template <int V, class T>
+__device__ inline void store(T* p, Pack<T, V> pack) {
+    *reinterpret_cast<Pack<T, V>*>(p) = pack;
+}
+
+// V as a type, for generic lambdas: `constexpr int V = decltype(width)::value;`.
+template <int V>
+struct Width {
+    static constexpr int value = V;
+};
+
+// body(i) for each i of 0..count, over the threads of a 1-D grid.
+template <class Body>
+__device__ inline void each(i64 count, Body body) {
+    const i64 stride = i64(gridDim.x) * blockDim.x;
+    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) body(i);
+}
+
+// body(first, Width<4>) for each full four of 0..len, body(i, Width<1>) for each of the rest.
+template <class Body>
+__device__ inline void each_pack(i64 len, Body body) {
+    const i64 packs = len / 4;
+    each(packs, [=](i64 i) { body(4 * i, Width<4>()); });
+    each(len - 4 * packs, [=](i64 i) { body(4 * packs + i, Width<1>()); });
+}

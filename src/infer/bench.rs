@@ -1,0 +1,264 @@
+//! Measures the four executions of one network against each other.
+
+use super::reference::{Reference, reference};
+use super::{BenchResult, BenchRow, Execution as Way, Figures};
+use crate::dtype::DType;
+use crate::nn::{Execution, Model, Op};
+use crate::ops::{self, SparseFilter};
+use crate::{Device, Mode, Result, Seed, Tape, Tensor};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Images on which the logits are compared with float64: the float64 network runs by plain loops.
+const COMPARED: usize = 2;
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Bench {
+    /// Images a call.
+    pub batches: Vec<usize>,
+    /// Arithmetic of matrix products.
+    pub mode: Mode,
+    /// Time that the calls of one batch size may take altogether; at least three rounds are done.
+    pub budget: Duration,
+    /// For the images.
+    pub seed: Seed,
+}
+
+/// One way to run the network, ready to be called.
+struct Runner {
+    way: Way,
+    model: Model,
+    execution: Execution,
+    /// Weights and masks that `masked` multiplies in every call.
+    masked: Vec<(String, Tensor, Tensor)>,
+    build: Duration,
+    macs: u64,
+}
+
+impl Bench {
+    /// Measures `model`, whose zero weights are the pruned ones. `progress` hears what is being measured.
+    ///
+    /// The executions take turns, so that a machine that changes its speed changes it for all of them; a row
+    /// holds the median. Building the shrunk network and the sparse formats is timed apart.
+    ///
+    /// Errors: those of building and running.
+    pub fn run(&self, model: &Model, progress: &mut dyn FnMut(&str)) -> Result<BenchResult> {
+        let mut runners = Vec::new();
+        for way in Way::ALL {
+            progress(&format!("building {}", way.name()));
+            runners.push(Runner::build(way, model)?);
+        }
+        let prunable = weights(model)?;
+        let nonzero = count(&prunable);
+        let total: usize = prunable.iter().map(|(_, values)| values.len()).sum();
+        let mut result = BenchResult {
+            arch: model.arch().to_string(),
+            device: model.device().to_string(),
+            mode: self.mode.to_string(),
+            threads: rayon::current_num_threads(),
+            density: nonzero as f64 / total.max(1) as f64,
+            rows: Vec::new(),
+            figures: Vec::new(),
+        };
+        for &batch in &self.batches {
+            let x = self.images(model, batch)?;
+            let truth = reference(model, &head(&x, COMPARED.min(batch))?)?;
+            progress(&format!("batch {batch}: comparing with float64"));
+            let errors = runners
+                .iter()
+                .map(|runner| self.error(runner, &x, &truth))
+                .collect::<Result<Vec<_>>>()?;
+            progress(&format!("batch {batch}: timing"));
+            let times = self.time(&runners, &x)?;
+            let dense = times[0];
+            for ((runner, time), error) in runners.iter().zip(&times).zip(errors) {
+                result.rows.push(BenchRow {
+                    execution: runner.way,
+                    batch,
+                    median_ms: time * 1e3,
+                    images_per_second: batch as f64 / time,
+                    speedup_vs_dense: dense / time,
+                    nonzero,
+                    macs: runner.macs,
+                    build_ms: runner.build.as_secs_f64() * 1e3,
+                    max_relative_error: error,
+                });
+            }
+            result.figures.push(Figures {
+                batch,
+                projected: self.projected(model, batch, &truth)?,
+                mac_ratio: runners[0].macs as f64 / runners[3].macs.max(1) as f64,
+                measured_compact: dense / times[2],
+                measured_sparse: dense / times[3],
+            });
+        }
+        Ok(result)
+    }
+
+    /// Uniform noise in [0, 1): never zeros, which some arithmetic finds easier.
+    fn images(&self, model: &Model, batch: usize) -> Result<Tensor> {
+        let arch = model.arch();
+        let shape = [batch, arch.size, arch.size, arch.in_channels];
+        let stream = self.seed.stream("bench.images", 0, 0);
+        let pixels = (0..shape.iter().product()).map(|index| stream.uniform(index)).collect();
+        Tensor::from_vec::<f32>(pixels, &shape, model.device())
+    }
+
+    fn error(&self, runner: &Runner, x: &Tensor, truth: &Reference) -> Result<f64> {
+        let logits = runner.call(self.mode, x)?.to_vec::<f32>()?;
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (got, want) in logits.iter().zip(&truth.logits) {
+            error += (f64::from(*got) - want).powi(2);
+            norm += want * want;
+        }
+        Ok((error / norm.max(f64::MIN_POSITIVE)).sqrt())
+    }
+
+    /// Median seconds of a call of each runner, in turns.
+    fn time(&self, runners: &[Runner], x: &Tensor) -> Result<Vec<f64>> {
+        let mut times = vec![Vec::new(); runners.len()];
+        let start = Instant::now();
+        while times[0].len() < 3 || (start.elapsed() < self.budget && times[0].len() < 1000) {
+            for (runner, times) in runners.iter().zip(&mut times) {
+                times.push(seconds(&x.device(), || runner.call(self.mode, x).map(drop))?);
+            }
+        }
+        Ok(times.into_iter().map(median).collect())
+    }
+
+    /// [`Figures::projected`].
+    fn projected(&self, model: &Model, batch: usize, truth: &Reference) -> Result<f64> {
+        let (mut dense, mut estimate) = (0.0, 0.0);
+        for node in &model.graph().nodes {
+            let Op::Conv { name, stride, padding, .. } = &node.op else { continue };
+            let Some(input) = truth.inputs.iter().find(|input| input.name == *name) else {
+                continue;
+            };
+            let weight = model.param(&format!("{name}.weight"))?;
+            let [h, w, c] = input.shape;
+            let stream = self.seed.stream("bench.projected", 0, 0);
+            let values = (0..batch * h * w * c).map(|index| stream.uniform(index)).collect();
+            let x = Tensor::from_vec::<f32>(values, &[batch, h, w, c], model.device())?;
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                times.push(seconds(model.device(), || {
+                    let mut tape = Tape::new(self.mode);
+                    ops::conv2d(&mut tape, &x, weight, None, *stride, *padding).map(drop)
+                })?);
+            }
+            let time = median(times);
+            dense += time;
+            estimate += time * (1.0 - dead_channels(weight)?) * (1.0 - input.dead_maps);
+        }
+        Ok(dense / estimate.max(f64::MIN_POSITIVE))
+    }
+}
+
+impl Runner {
+    fn build(way: Way, model: &Model) -> Result<Self> {
+        let start = Instant::now();
+        let (mut own, mut execution, mut masked) =
+            (model.clone(), Execution::default(), Vec::new());
+        match way {
+            Way::Dense => {}
+            Way::Masked => masked = masks(model)?,
+            Way::Compact => own = crate::prune::shrink(model)?,
+            Way::Sparse => {
+                for (name, weight, mask) in masks(model)? {
+                    execution.sparse.insert(name, SparseFilter::build(&weight, &mask)?);
+                }
+            }
+        }
+        synchronize(model.device())?;
+        let build = start.elapsed();
+        let macs = macs(&own, way == Way::Sparse)?;
+        Ok(Self { way, model: own, execution, masked, build, macs })
+    }
+
+    fn call(&self, mode: Mode, x: &Tensor) -> Result<Tensor> {
+        let mut tape = Tape::new(mode);
+        if self.masked.is_empty() {
+            return self.model.forward_eval(&mut tape, x, &self.execution);
+        }
+        let mut execution = Execution::default();
+        for (name, weight, mask) in &self.masked {
+            let mut weight = weight.clone();
+            ops::apply_mask(&mut weight, mask)?;
+            execution.substitutes.insert(name.clone(), weight);
+        }
+        self.model.forward_eval(&mut tape, x, &execution)
+    }
+}
+
+/// Multiply-accumulates of the convolutions for one image: all of them, or those of weights that are not 0.
+fn macs(model: &Model, kept_only: bool) -> Result<u64> {
+    let mut sum = 0;
+    for layer in model.layers()?.iter().filter(|layer| layer.is_conv()) {
+        let weights = if kept_only { model.kept(layer)?.weights } else { layer.weights() };
+        sum += (weights * layer.positions) as u64;
+    }
+    Ok(sum)
+}
+
+/// The prunable weights on the host.
+fn weights(model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+    let read = |name: String| Ok((name.clone(), model.param(&name)?.to_vec::<f32>()?));
+    model.prunable().into_iter().map(read).collect()
+}
+
+fn count(weights: &BTreeMap<String, Vec<f32>>) -> usize {
+    weights.values().flatten().filter(|value| **value != 0.0).count()
+}
+
+/// Every prunable weight with the mask of its values that are not 0.
+fn masks(model: &Model) -> Result<Vec<(String, Tensor, Tensor)>> {
+    let mut all = Vec::new();
+    for (name, values) in weights(model)? {
+        let weight = model.param(&name)?;
+        let mask: Vec<u8> = values.iter().map(|&value| u8::from(value != 0.0)).collect();
+        let mask = Tensor::from_vec(mask, weight.shape(), model.device())?;
+        all.push((name, weight.clone(), mask));
+    }
+    Ok(all)
+}
+
+/// Share of the input channels that no weight reads.
+fn dead_channels(weight: &Tensor) -> Result<f64> {
+    let c = weight.dims4("bench", "weight")?[3];
+    let mut alive = vec![false; c];
+    for (index, value) in weight.to_vec::<f32>()?.into_iter().enumerate() {
+        alive[index % c] |= value != 0.0;
+    }
+    Ok(alive.iter().filter(|alive| !**alive).count() as f64 / c.max(1) as f64)
+}
+
+/// The first `n` images.
+fn head(x: &Tensor, n: usize) -> Result<Tensor> {
+    let [_, h, w, c] = x.dims4("bench", "x")?;
+    x.expect_dtype("bench", DType::F32)?;
+    let mut values = x.to_vec::<f32>()?;
+    values.truncate(n * h * w * c);
+    Tensor::from_vec(values, &[n, h, w, c], &x.device())
+}
+
+/// Seconds of one call, the device's work included.
+fn seconds(device: &Device, call: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    call()?;
+    synchronize(device)?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn synchronize(device: &Device) -> Result<()> {
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Gpu(gpu) => gpu.synchronize(),
+    }
+}
+
+/// The middle value; 0 of none.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}

@@ -1,0 +1,251 @@
+//! Optimisers and learning-rate schedules.
+
+mod schedule;
+
+pub use schedule::{Schedule, ScheduleSettings};
+
+use crate::ops::{AdamStep, SgdStep, masked_adam, masked_sgd};
+use crate::{DType, Error, Result, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `train.optimizer`: PyTorch's update rules, weight decay on all parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OptimizerSettings {
+    /// Stochastic gradient descent with momentum.
+    Sgd {
+        /// Learning rate before the schedule.
+        #[serde(default = "defaults::sgd_lr")]
+        lr: f64,
+        /// μ.
+        #[serde(default = "defaults::momentum")]
+        momentum: f64,
+        /// Whether the step looks ahead along the momentum.
+        #[serde(default = "defaults::nesterov")]
+        nesterov: bool,
+        /// L2 coefficient.
+        #[serde(default = "defaults::weight_decay")]
+        weight_decay: f64,
+    },
+    /// Adam.
+    Adam {
+        /// Learning rate before the schedule.
+        #[serde(default = "defaults::adam_lr")]
+        lr: f64,
+        /// Decay rates of the moments.
+        #[serde(default = "defaults::betas")]
+        betas: [f64; 2],
+        /// Added to the root of the second moment.
+        #[serde(default = "defaults::eps")]
+        eps: f64,
+        /// L2 coefficient.
+        #[serde(default = "defaults::weight_decay")]
+        weight_decay: f64,
+    },
+}
+
+mod defaults {
+    pub fn sgd_lr() -> f64 {
+        0.1
+    }
+    pub fn momentum() -> f64 {
+        0.9
+    }
+    pub fn nesterov() -> bool {
+        true
+    }
+    pub fn weight_decay() -> f64 {
+        5e-4
+    }
+    pub fn adam_lr() -> f64 {
+        1e-3
+    }
+    pub fn betas() -> [f64; 2] {
+        [0.9, 0.999]
+    }
+    pub fn eps() -> f64 {
+        1e-8
+    }
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        Self::Sgd {
+            lr: defaults::sgd_lr(),
+            momentum: defaults::momentum(),
+            nesterov: defaults::nesterov(),
+            weight_decay: defaults::weight_decay(),
+        }
+    }
+}
+
+impl OptimizerSettings {
+    /// Learning rate before the schedule.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::Sgd { lr, .. } | Self::Adam { lr, .. } => *lr,
+        }
+    }
+
+    /// Checks the ranges.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the key.
+    pub fn check(&self) -> Result<()> {
+        let key = |name| format!("train.optimizer.{name}");
+        let positive = |name, x: f64| match x.is_finite() && x > 0.0 {
+            true => Ok(()),
+            false => Err(Error::param(key(name), x, "finite and above 0")),
+        };
+        let rate = |name, x: f64| match (0.0..1.0).contains(&x) {
+            true => Ok(()),
+            false => Err(Error::param(key(name), x, "at least 0 and below 1")),
+        };
+        let (Self::Sgd { lr, weight_decay, .. } | Self::Adam { lr, weight_decay, .. }) = self;
+        positive("lr", *lr)?;
+        if !(weight_decay.is_finite() && *weight_decay >= 0.0) {
+            let want = "finite and at least 0";
+            return Err(Error::param(key("weight_decay"), weight_decay, want));
+        }
+        match self {
+            Self::Sgd { momentum, nesterov, .. } => {
+                rate("momentum", *momentum)?;
+                if *nesterov && *momentum == 0.0 {
+                    let want = "false where momentum is 0";
+                    return Err(Error::param(key("nesterov"), nesterov, want));
+                }
+                Ok(())
+            }
+            Self::Adam { betas, eps, .. } => {
+                betas.iter().try_for_each(|&beta| rate("betas", beta))?;
+                positive("eps", *eps)
+            }
+        }
+    }
+}
+
+/// What holds a parameter besides its gradient.
+#[derive(Default, Clone, Copy)]
+pub struct Constraint<'a> {
+    /// Where it may be other than 0.
+    pub mask: Option<&'a Tensor>,
+    /// z, towards which active weights are pulled.
+    pub anchor: Option<&'a Tensor>,
+    /// Strength of the pull.
+    pub rho: f32,
+}
+
+/// An optimiser with its state, by the names of the parameters.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    settings: OptimizerSettings,
+    /// Momentum of SGD, first moment of Adam.
+    momentum: BTreeMap<String, Tensor>,
+    /// Second moment of Adam.
+    second: BTreeMap<String, Tensor>,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// An optimiser before its first step.
+    pub fn new(settings: OptimizerSettings) -> Self {
+        Self { settings, momentum: BTreeMap::new(), second: BTreeMap::new(), steps: 0 }
+    }
+
+    /// The momentum of every parameter that has had a step; not masked.
+    pub fn momentum(&self) -> &BTreeMap<String, Tensor> {
+        &self.momentum
+    }
+
+    /// One update of every parameter that has a gradient, at learning rate `lr`.
+    ///
+    /// Errors: [`crate::ErrorKind::Shape`] where a gradient or mask does not fit its parameter.
+    pub fn step<'a>(
+        &mut self,
+        params: &mut BTreeMap<String, Tensor>,
+        gradients: &BTreeMap<String, Tensor>,
+        lr: f64,
+        constraint: impl Fn(&str) -> Constraint<'a>,
+    ) -> Result<()> {
+        self.steps += 1;
+        for (name, w) in params {
+            let Some(g) = gradients.get(name) else { continue };
+            let Constraint { mask, anchor, rho } = constraint(name);
+            let anchor = anchor.filter(|_| rho > 0.0);
+            let first = !self.momentum.contains_key(name);
+            if first {
+                self.momentum.insert(name.clone(), zeros(w)?);
+            }
+            let Some(v) = self.momentum.get_mut(name) else { continue };
+            match &self.settings {
+                OptimizerSettings::Sgd { momentum, nesterov, weight_decay, .. } => {
+                    let step = SgdStep {
+                        lr: lr as f32,
+                        momentum: *momentum as f32,
+                        nesterov: *nesterov,
+                        weight_decay: *weight_decay as f32,
+                        rho,
+                        first,
+                    };
+                    masked_sgd(w, v, g, mask, anchor, &step)?;
+                }
+                OptimizerSettings::Adam { betas, eps, weight_decay, .. } => {
+                    if first {
+                        self.second.insert(name.clone(), zeros(w)?);
+                    }
+                    let Some(second) = self.second.get_mut(name) else { continue };
+                    let step = AdamStep {
+                        lr: lr as f32,
+                        betas: betas.map(|beta| beta as f32),
+                        eps: *eps as f32,
+                        weight_decay: *weight_decay as f32,
+                        rho,
+                        t: u32::try_from(self.steps).unwrap_or(u32::MAX),
+                    };
+                    masked_adam(w, [v, second], g, mask, anchor, &step)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that a resumed run needs, by name.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let of = |prefix: &'static str, map: &BTreeMap<String, Tensor>| {
+            map.iter()
+                .map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.clone()))
+                .collect::<Vec<_>>()
+        };
+        [of("momentum", &self.momentum), of("second", &self.second)].into_iter().flatten().collect()
+    }
+
+    /// Takes [`Self::state`] back; `steps` is the number of steps done.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for a tensor of no parameter, [`crate::ErrorKind::Shape`] for one that does not fit.
+    pub fn load_state(
+        &mut self,
+        state: BTreeMap<String, Tensor>,
+        params: &BTreeMap<String, Tensor>,
+        steps: u64,
+    ) -> Result<()> {
+        self.steps = steps;
+        for (key, tensor) in state {
+            let unknown = || Error::param("state", &key, "the state of a parameter");
+            let (kind, name) = key.split_once('.').ok_or_else(unknown)?;
+            let param = params.get(name).ok_or_else(unknown)?;
+            tensor.expect_shape("optimizer", "state", param.shape())?;
+            tensor.expect_dtype("optimizer", DType::F32)?;
+            let tensor = tensor.to_device(&param.device())?;
+            match kind {
+                "momentum" => self.momentum.insert(name.to_owned(), tensor),
+                "second" => self.second.insert(name.to_owned(), tensor),
+                _ => return Err(unknown()),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn zeros(like: &Tensor) -> Result<Tensor> {
+    Tensor::zeros(like.shape(), DType::F32, &like.device())
+}

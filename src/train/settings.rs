@@ -1,0 +1,113 @@
+//! `[train]` of a recipe.
+
+use crate::attack::AttackSettings;
+use crate::optim::{OptimizerSettings, ScheduleSettings};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a network is trained. Every default but those of SGD makes its feature absent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a step; the last batch of an epoch may be smaller.
+    pub batch_size: usize,
+    /// Ends the run after so many steps, with a last evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// First epochs, without adversary and dynamic L2.
+    pub warmup_epochs: usize,
+    /// What is minimised where there is an adversary.
+    pub loss: Loss,
+    /// β of the hybrid loss; 1: clean, and the attack is never run.
+    pub beta: f64,
+    /// The update rule.
+    pub optimizer: OptimizerSettings,
+    /// The learning rate over time.
+    pub schedule: ScheduleSettings,
+    /// The attack inside the loop; none: clean training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adversary: Option<AttackSettings>,
+}
+
+/// What is minimised where there is an adversary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// `β·(CE(x) + dynamic L2) + (1 − β)·CE(x̂)`, in two forward passes.
+    #[default]
+    Hybrid,
+    /// `CE(x̂) + dynamic L2`, one forward pass.
+    Adversarial,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            batch_size: 128,
+            max_steps: None,
+            warmup_epochs: 0,
+            loss: Loss::Hybrid,
+            beta: 0.5,
+            optimizer: OptimizerSettings::default(),
+            schedule: ScheduleSettings::Constant,
+            adversary: None,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks the ranges.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the key.
+    pub fn check(&self) -> Result<()> {
+        let count = |key: &str, n: usize, most: usize| match (1..=most).contains(&n) {
+            true => Ok(()),
+            false => Err(Error::param(key, n, format!("1 to {most}"))),
+        };
+        count("train.epochs", self.epochs, 1_000_000)?;
+        count("train.batch_size", self.batch_size, 1 << 20)?;
+        if self.max_steps == Some(0) {
+            return Err(Error::param("train.max_steps", 0, "at least 1"));
+        }
+        if !(0.0..=1.0).contains(&self.beta) {
+            return Err(Error::param("train.beta", self.beta, "from 0 to 1"));
+        }
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        self.adversary.as_ref().map_or(Ok(()), AttackSettings::check)
+    }
+
+    /// Weights of the clean and the adversarial loss in epoch `epoch` (from 0), and the factor of the
+    /// dynamic L2 term.
+    pub fn weights(&self, epoch: usize) -> [f64; 3] {
+        let warm = epoch < self.warmup_epochs;
+        match (&self.adversary, self.loss) {
+            _ if warm => [1.0, 0.0, 0.0],
+            (None, _) => [1.0, 0.0, 1.0],
+            (Some(_), Loss::Hybrid) => [self.beta, 1.0 - self.beta, self.beta],
+            (Some(_), Loss::Adversarial) => [0.0, 1.0, 1.0],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_that_is_not_asked_for_is_absent() {
+        let clean = TrainSettings::default();
+        assert_eq!(clean.weights(0), [1.0, 0.0, 1.0]);
+        let hybrid = TrainSettings {
+            adversary: Some(AttackSettings::default()),
+            warmup_epochs: 5,
+            beta: 0.25,
+            ..clean
+        };
+        assert_eq!(hybrid.weights(4), [1.0, 0.0, 0.0]);
+        assert_eq!(hybrid.weights(5), [0.25, 0.75, 0.25]);
+    }
+}

@@ -1,0 +1,82 @@
+//! What a run must remember to go on with the same bits.
+
+use super::trainer::{Best, Trainer};
+use crate::nn::Model;
+use crate::{Error, Result, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Counters; numbers that must come back to the bit are stored as their bits. Fields in alphabetical order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counters {
+    best_accuracy: u64,
+    best_epoch: usize,
+    epoch: usize,
+    finished: bool,
+    images: usize,
+    loss_sum: u64,
+    schedule: [u64; 3],
+    step: u64,
+    step_in_epoch: usize,
+}
+
+impl Trainer {
+    /// Tensors by name and a JSON document.
+    pub fn state(&self) -> Result<(BTreeMap<String, Tensor>, String)> {
+        let mut tensors = BTreeMap::new();
+        let mut put = |prefix: &str, state: BTreeMap<String, Tensor>| {
+            tensors.extend(state.into_iter().map(|(name, t)| (format!("{prefix}/{name}"), t)));
+        };
+        put("model", self.model.state_dict());
+        put("optimizer", self.optimizer.state());
+        if let Some(pruner) = &self.pruner {
+            put("pruner", pruner.state()?);
+        }
+        let best = self.best.unwrap_or(Best { epoch: 0, accuracy: 0.0 });
+        let counters = Counters {
+            best_accuracy: best.accuracy.to_bits(),
+            best_epoch: best.epoch,
+            epoch: self.epoch,
+            finished: self.finished,
+            images: self.images,
+            loss_sum: self.loss_sum.to_bits(),
+            schedule: self.schedule.state().map(f64::to_bits),
+            step: self.step,
+            step_in_epoch: self.step_in_epoch,
+        };
+        let json = serde_json::to_string(&counters)
+            .map_err(|error| Error::param("state", error, "written as JSON"))?;
+        Ok((tensors, json))
+    }
+
+    /// Takes [`Self::state`] back into a run of the same recipe.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] or [`crate::ErrorKind::Shape`] for a state of another run.
+    pub fn load_state(&mut self, tensors: BTreeMap<String, Tensor>, json: &str) -> Result<()> {
+        let counters: Counters = serde_json::from_str(json)
+            .map_err(|error| Error::param("state", error, "the counters of a run"))?;
+        let mut parts: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+        for (key, tensor) in tensors {
+            let (part, name) = key
+                .split_once('/')
+                .ok_or_else(|| Error::param("state", &key, "a tensor of a run's state"))?;
+            parts.entry(part.to_owned()).or_default().insert(name.to_owned(), tensor);
+        }
+        let mut take = |part: &str| parts.remove(part).unwrap_or_default();
+        let (arch, graph) = (self.model.arch().clone(), self.model.graph().clone());
+        self.model = Model::new(arch, graph, take("model"), &self.model.device().clone())?;
+        self.optimizer.load_state(take("optimizer"), self.model.params(), counters.step)?;
+        if let Some(pruner) = &mut self.pruner {
+            pruner.load_state(take("pruner"))?;
+        }
+        let Counters { best_epoch, epoch, finished, images, step, step_in_epoch, .. } = counters;
+        let accuracy = f64::from_bits(counters.best_accuracy);
+        self.best = (best_epoch > 0).then_some(Best { epoch: best_epoch, accuracy });
+        self.schedule.load_state(counters.schedule.map(f64::from_bits));
+        self.loss_sum = f64::from_bits(counters.loss_sum);
+        (self.epoch, self.finished, self.images) = (epoch, finished, images);
+        (self.step, self.step_in_epoch) = (step, step_in_epoch);
+        Ok(())
+    }
+}

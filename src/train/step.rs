@@ -1,0 +1,99 @@
+//! One training step.
+
+use super::trainer::Trainer;
+use crate::attack::{self, Network};
+use crate::data::Batch;
+use crate::nn::Execution;
+use crate::optim::Constraint;
+use crate::{Result, Tape, Tensor, ops};
+use std::collections::BTreeMap;
+
+/// Losses of a step before its update.
+pub(super) struct Losses {
+    pub clean: Option<f64>,
+    pub adversarial: Option<f64>,
+    pub dynamic_l2: Option<f64>,
+    pub total: f64,
+}
+
+type GradientMap = BTreeMap<String, Tensor>;
+
+impl Trainer {
+    /// Clean forward in train mode, attack in eval mode, adversarial forward in train mode, one update.
+    ///
+    /// Weight gradients are dense also where weights are pruned: regrowth ranks their momentum.
+    pub(super) fn train_on(&mut self, batch: Batch, lr: f64) -> Result<Losses> {
+        let [clean_weight, adversarial_weight, l2_weight] = self.settings.weights(self.epoch);
+        let n = batch.len();
+        let arch = self.model.arch();
+        let shape = [n, arch.size, arch.size, arch.in_channels];
+        let x = Tensor::from_vec(batch.images, &shape, self.model.device())?;
+        let labels = Tensor::from_vec(batch.labels, &[n], self.model.device())?;
+
+        let mut gradients = GradientMap::new();
+        let both = adversarial_weight == 0.0 || self.settings.loss == super::Loss::Hybrid;
+        let clean = match both {
+            true => Some(self.accumulate(&x, &labels, clean_weight, &mut gradients)?),
+            false => None,
+        };
+        let adversarial = match &self.settings.adversary {
+            Some(settings) if adversarial_weight > 0.0 => {
+                let how = Execution::default();
+                let network = Network { model: &self.model, how: &how, mode: self.mode };
+                let stream = |restart| self.seed.stream("attack.start", self.step, restart);
+                let x = attack::adversary(&network, &x, &labels, settings, stream)?;
+                Some(self.accumulate(&x, &labels, adversarial_weight, &mut gradients)?)
+            }
+            _ => None,
+        };
+        // The losses are read back together, after everything is queued.
+        let read = |loss: Option<Tensor>| -> Result<Option<f64>> {
+            loss.map(|loss| Ok(f64::from(loss.to_vec::<f32>()?[0]))).transpose()
+        };
+        let rho = self.pruner.as_ref().map_or(0.0, |pruner| pruner.rho()) * l2_weight;
+        let dynamic_l2 = match &self.pruner {
+            Some(pruner) if rho > 0.0 => Some(pruner.dynamic_l2(&self.model)?),
+            _ => None,
+        };
+        let (clean, adversarial) = (read(clean)?, read(adversarial)?);
+
+        let pruner = self.pruner.as_ref();
+        let constraint = |name: &str| Constraint {
+            mask: pruner.and_then(|pruner| pruner.mask(name)),
+            anchor: pruner.and_then(|pruner| pruner.anchor_of(name)),
+            rho: rho as f32,
+        };
+        self.optimizer.step(self.model.params_mut(), &gradients, lr, constraint)?;
+        let part = |loss: Option<f64>, weight: f64| loss.map_or(0.0, |loss| weight * loss);
+        let total = part(clean, clean_weight)
+            + part(adversarial, adversarial_weight)
+            + part(dynamic_l2, l2_weight);
+        Ok(Losses { clean, adversarial, dynamic_l2, total })
+    }
+
+    /// One pass in train mode; adds `weight` times the gradients of its loss, which it returns.
+    fn accumulate(
+        &mut self,
+        x: &Tensor,
+        labels: &Tensor,
+        weight: f64,
+        gradients: &mut GradientMap,
+    ) -> Result<Tensor> {
+        let mut tape = Tape::new(self.mode);
+        self.model.watch(&mut tape);
+        let how = Execution::default();
+        let logits = self.model.forward_train(&mut tape, x, &how)?;
+        let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
+        let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;
+        let mut found = tape.backward(&loss, seed)?;
+        for (name, param) in self.model.params() {
+            let Some(gradient) = found.take(param) else { continue };
+            let sum = match gradients.remove(name) {
+                None => gradient,
+                Some(first) => ops::elementwise::sum(&first, &gradient)?,
+            };
+            gradients.insert(name.clone(), sum);
+        }
+        Ok(loss)
+    }
+}

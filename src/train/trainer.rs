@@ -1,0 +1,249 @@
+//! The training loop: a state machine that can stop and go on after every event.
+
+use super::{EpochEvent, Event, StepEvent, TrainSettings};
+use crate::data::{Dataset, Loader};
+use crate::models;
+use crate::nn::Model;
+use crate::optim::{Optimizer, Schedule};
+use crate::prune::Pruner;
+use crate::{Error, Mode, Result, Seed};
+
+/// A network in training.
+pub struct Trainer {
+    pub(super) settings: TrainSettings,
+    pub(super) model: Model,
+    pub(super) pruner: Option<Pruner>,
+    pub(super) optimizer: Optimizer,
+    pub(super) schedule: Schedule,
+    pub(super) seed: Seed,
+    pub(super) mode: Mode,
+    /// Steps done.
+    pub(super) step: u64,
+    /// Whole epochs done.
+    pub(super) epoch: usize,
+    /// Steps of the current epoch done.
+    pub(super) step_in_epoch: usize,
+    /// Σ loss·images and Σ images of the current epoch.
+    pub(super) loss_sum: f64,
+    pub(super) images: usize,
+    pub(super) best: Option<Best>,
+    pub(super) finished: bool,
+}
+
+/// The epoch (from 1) of the best checkpoint and its clean test accuracy in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Best {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Percent of the test images.
+    pub accuracy: f64,
+}
+
+impl Trainer {
+    /// A run before its first step: masks are applied to the weights, z is taken.
+    pub fn new(
+        settings: TrainSettings,
+        mut model: Model,
+        mut pruner: Option<Pruner>,
+        seed: Seed,
+        mode: Mode,
+    ) -> Result<Self> {
+        settings.check()?;
+        if let Some(pruner) = &mut pruner {
+            pruner.apply(&mut model)?;
+            pruner.anchor(&model)?;
+        }
+        let optimizer = Optimizer::new(settings.optimizer.clone());
+        let schedule = Schedule::new(settings.schedule.clone(), settings.optimizer.lr());
+        Ok(Self {
+            settings,
+            model,
+            pruner,
+            optimizer,
+            schedule,
+            seed,
+            mode,
+            step: 0,
+            epoch: 0,
+            step_in_epoch: 0,
+            loss_sum: 0.0,
+            images: 0,
+            best: None,
+            finished: false,
+        })
+    }
+
+    /// The network as it is now.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Its masks, if it is pruned.
+    pub fn pruner(&self) -> Option<&Pruner> {
+        self.pruner.as_ref()
+    }
+
+    /// Momentum of every parameter that has had a step.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// Whole epochs done.
+    pub fn epochs_done(&self) -> usize {
+        self.epoch
+    }
+
+    /// The best epoch so far.
+    pub fn best(&self) -> Option<Best> {
+        self.best
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Steps of the whole run on a training set of `images` images.
+    pub fn total_steps(&self, images: usize) -> u64 {
+        let steps = images.div_ceil(self.settings.batch_size) as u64 * self.settings.epochs as u64;
+        self.settings.max_steps.map_or(steps, |most| most.min(steps))
+    }
+
+    /// Trains to the end. `observe` hears every event; its error stops the run there, resumable.
+    ///
+    /// Errors: those of `observe`, and [`crate::ErrorKind::Param`] where the loss is no longer finite.
+    pub fn run(
+        &mut self,
+        data: &Dataset,
+        shuffle: bool,
+        augment: &[String],
+        observe: &mut dyn FnMut(&Self, Event) -> Result<()>,
+    ) -> Result<()> {
+        let train = data.train()?;
+        train.check_labels(self.model.arch().classes)?;
+        data.test()?.check_labels(self.model.arch().classes)?;
+        let mut loader =
+            Loader::new(train, self.settings.batch_size)?.augment(self.seed, augment)?;
+        if shuffle {
+            loader = loader.shuffle(self.seed);
+        }
+        let total = self.total_steps(train.len());
+        while !self.finished {
+            let epoch = loader.epoch(self.epoch as u64);
+            while self.step < total
+                && let Some(batch) = epoch.batch(self.step_in_epoch)
+            {
+                let event = self.one_step(batch, total)?;
+                observe(self, Event::Step(event))?;
+            }
+            self.end_epoch(data, total, observe)?;
+        }
+        Ok(())
+    }
+
+    fn one_step(&mut self, batch: crate::data::Batch, total: u64) -> Result<StepEvent> {
+        let (images, lr) = (batch.len(), self.schedule.lr(self.epoch, self.step, total));
+        let losses = self.train_on(batch, lr)?;
+        if !losses.total.is_finite() {
+            let want = format!("so small that the loss stays finite; step {}", self.step + 1);
+            return Err(Error::param("train.optimizer.lr", self.settings.optimizer.lr(), want));
+        }
+        self.step += 1;
+        self.step_in_epoch += 1;
+        self.loss_sum += losses.total * images as f64;
+        self.images += images;
+        Ok(StepEvent {
+            step: self.step,
+            epoch: self.epoch + 1,
+            lr,
+            loss: losses.total,
+            clean_loss: losses.clean,
+            adversarial_loss: losses.adversarial,
+            dynamic_l2: losses.dynamic_l2,
+            images,
+        })
+    }
+
+    /// Rewiring (not after the last epoch), z, evaluation of what a checkpoint would hold.
+    fn end_epoch(
+        &mut self,
+        data: &Dataset,
+        total: u64,
+        observe: &mut dyn FnMut(&Self, Event) -> Result<()>,
+    ) -> Result<()> {
+        let last = self.step == total;
+        let lr = self.schedule.lr(self.epoch, self.step.saturating_sub(1), total);
+        let mut rewired = None;
+        if let Some(pruner) = self.pruner.as_mut().filter(|_| !last) {
+            let (epoch, epochs) = (self.epoch + 1, self.settings.epochs);
+            rewired = pruner.rewire(&mut self.model, self.optimizer.momentum(), epoch, epochs)?;
+            pruner.anchor(&self.model)?;
+        }
+        let test = data.test()?;
+        let batch_size = self.settings.batch_size;
+        let test = models::evaluate(&self.model, test, batch_size, self.mode, |_| {})?;
+        let train_loss = self.loss_sum / self.images.max(1) as f64;
+        self.schedule.epoch_ended(train_loss);
+        let best = self.is_best(test.accuracy());
+        let (prunable, active, nonzero) = self.density()?;
+        self.epoch += 1;
+        (self.step_in_epoch, self.loss_sum, self.images, self.finished) = (0, 0.0, 0, last);
+        let epoch = self.epoch;
+        let step = self.step;
+        if let Some(rewired) = rewired {
+            observe(self, Event::Rewired(epoch, rewired))?;
+        }
+        let (test_loss, test_accuracy) = (test.loss, test.accuracy());
+        observe(
+            self,
+            Event::Epoch(EpochEvent {
+                epoch,
+                step,
+                lr,
+                train_loss,
+                test_loss,
+                test_accuracy,
+                prunable,
+                active,
+                nonzero,
+                best,
+            }),
+        )
+    }
+
+    /// Whether the epoch that ends is the best: by clean test accuracy, epochs after the warm-up before those in it.
+    fn is_best(&mut self, accuracy: f64) -> bool {
+        let warm = |epoch: usize| epoch <= self.settings.warmup_epochs;
+        let epoch = self.epoch + 1;
+        let better = match self.best {
+            None => true,
+            Some(best) if warm(best.epoch) && !warm(epoch) => true,
+            Some(best) => accuracy > best.accuracy,
+        };
+        if better {
+            self.best = Some(Best { epoch, accuracy });
+        }
+        better
+    }
+
+    /// Prunable weights, ones in their masks, and those that are not 0.
+    pub fn density(&self) -> Result<(usize, usize, usize)> {
+        let names: Vec<String> = match &self.pruner {
+            Some(pruner) => pruner.masks().map(|(name, _)| name.to_owned()).collect(),
+            None => self.model.prunable(),
+        };
+        let (mut prunable, mut nonzero) = (0, 0);
+        for name in names {
+            let weight = self.model.param(&name)?.to_vec::<f32>()?;
+            prunable += weight.len();
+            nonzero += weight.iter().filter(|&&w| w != 0.0).count();
+        }
+        let active = self.pruner.as_ref().map_or(prunable, |pruner| pruner.active());
+        Ok((prunable, active, nonzero))
+    }
+}
