@@ -9,4 +9,5 @@ mod host;
 mod layers;
 mod models;
 mod pytorch;
+mod pytorch_ops;
 mod shrink;
