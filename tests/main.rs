@@ -8,6 +8,7 @@ mod fixture;
 mod host;
 mod layers;
 mod models;
+mod ops;
 mod pytorch;
 mod pytorch_ops;
 mod shrink;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
 mod completions;
+mod doctor;
 mod eval;
 mod inputs;
 mod inspect;
@@ -55,6 +56,7 @@ enum Command {
     Report(report::Args),
     Shrink(shrink::Args),
     List(list::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
 }
 
@@ -65,6 +67,7 @@ impl Command {
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Report(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Shrink(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
