@@ -317,7 +317,7 @@ mod host {
         }
         if kernel {
             build.flag("-fsanitize=thread");
-            build.flag("-fsanitize=bounds,alignment,shift,integer-divide-by-zero,null");
+            build.flag("-fsanitize=bounds,alignment,shift-exponent,integer-divide-by-zero,null");
             build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
             // A wrapper's last call returns to the wrapper, so that its place in the source is known.
             build.flag("-fno-optimize-sibling-calls");

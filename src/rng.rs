@@ -67,6 +67,65 @@ impl Philox {
     pub fn uniform(&self, index: usize) -> f32 {
         unit(self.bits(index))
     }
+
+    /// Standard normal numbers `4·block .. 4·block + 4`, see [`normal_pair`].
+    pub fn normals(&self, block: u32) -> [f32; 4] {
+        let [a, b, c, d] = self.block(block);
+        let (first, second) = (normal_pair(a, b), normal_pair(c, d));
+        [first.0, first.1, second.0, second.1]
+    }
+
+    /// Number `index` as a standard normal f32.
+    pub fn normal(&self, index: usize) -> f32 {
+        self.normals((index / 4) as u32)[index % 4]
+    }
+}
+
+/// Two independent standard normal numbers: `r cos a` and `r sin a` with `r = √(-2 ln u)`, `u` in (0, 1] from the
+/// first word and `a` the second word's share of a turn. Below 5.8 in size. Only IEEE operations and fused
+/// multiply-adds, so that every device gives the same bits.
+///
+/// Source: Box and Muller, "A note on the generation of random normal deviates", 1958.
+pub fn normal_pair(radius: u32, turn: u32) -> (f32, f32) {
+    let r = (-2.0 * ln(((radius >> 8) + 1) as f32 * (1.0 / 16_777_216.0))).sqrt();
+    let t = turn >> 8;
+    let quarter = (t + (1 << 21)) >> 22;
+    let x = (t as i32 - (quarter << 22) as i32) as f32 * (6.283_185_3 / 16_777_216.0);
+    let z = x * x;
+    let sine = (-1.958_789_1e-4f32).mul_add(z, 8.332_748e-3).mul_add(z, -0.166_666_64);
+    let sine = (x * z).mul_add(sine, x);
+    let cosine = 2.454_794_3e-5f32.mul_add(z, -1.388_830_2e-3).mul_add(z, 0.041_666_664);
+    let cosine = (z * z).mul_add(cosine, (-0.5f32).mul_add(z, 1.0));
+    match quarter % 4 {
+        0 => (r * cosine, r * sine),
+        1 => (r * -sine, r * cosine),
+        2 => (r * -cosine, r * -sine),
+        _ => (r * sine, r * -cosine),
+    }
+}
+
+/// ln(u) for u in [2⁻²⁴, 1]: u = 2ᵉ(1 + f) with 1 + f in (0.70, 1.42), and a polynomial in f.
+fn ln(u: f32) -> f32 {
+    let bits = u.to_bits();
+    // The mantissa rounds up from √2 on.
+    let shift = (bits + 0x004a_fb0d) >> 23;
+    let e = (shift as i32 - 127) as f32;
+    let f = f32::from_bits(bits.wrapping_add(127u32.wrapping_sub(shift) << 23)) - 1.0;
+    let p = [
+        -0.114_797_34,
+        0.116_854_2,
+        -0.124_256_87,
+        0.142_490_58,
+        -0.166_678_03,
+        0.200_007_16,
+        -0.249_999_97,
+        0.333_333_3,
+    ]
+    .into_iter()
+    .fold(0.069_716_11f32, |p, c| p.mul_add(f, c));
+    let z = f * f;
+    let tail = e.mul_add(1.428_606_8e-6, (f * z).mul_add(p, -0.5 * z));
+    e.mul_add(0.693_145_75, f + tail)
 }
 
 /// The upper 24 bits of `bits` times 2⁻²⁴: exact, in [0, 1).
@@ -107,6 +166,61 @@ mod tests {
             ),
         ] {
             assert_eq!(philox4x32_10(c, k), want);
+        }
+    }
+
+    /// The numbers behind `normal_pair` in f64.
+    fn exact_pair(radius: u32, turn: u32) -> (f64, f64) {
+        let unit = 1.0 / 16_777_216.0;
+        let r = (-2.0 * (f64::from((radius >> 8) + 1) * unit).ln()).sqrt();
+        let (sine, cosine) = (std::f64::consts::TAU * f64::from(turn >> 8) * unit).sin_cos();
+        (r * cosine, r * sine)
+    }
+
+    #[test]
+    fn normal_numbers_follow_the_formula() {
+        let philox = Seed(3).stream("normal", 0, 0);
+        let mut words: Vec<[u32; 2]> = (0..50_000)
+            .map(|b| philox.block(b))
+            .flat_map(|[a, b, c, d]| [[a, b], [c, d]])
+            .collect();
+        let edges =
+            [0, 1 << 8, 1 << 29, 1 << 30, 1 << 31, 3 << 29, 3 << 30, u32::MAX - 255, u32::MAX];
+        words.extend(edges.iter().flat_map(|&a| edges.map(|b| [a, b])));
+        for [a, b] in words {
+            let (got, want) = (normal_pair(a, b), exact_pair(a, b));
+            let size = (want.0 * want.0 + want.1 * want.1).sqrt();
+            for (got, want) in [(got.0, want.0), (got.1, want.1)] {
+                let error = (f64::from(got) - want).abs();
+                assert!(error <= 4e-7 * size, "{a:#x} {b:#x}: {got} for {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn normal_numbers_are_standard_normal() {
+        let philox = Seed(4).stream("normal", 7, 1);
+        let n = 400_000;
+        let mut x: Vec<f64> = (0..n).map(|i| f64::from(philox.normal(i))).collect();
+        let moment = |k| x.iter().map(|x| x.powi(k)).sum::<f64>() / n as f64;
+        // Five standard errors of each moment.
+        for (k, want, spread) in [(1, 0.0, 1.0f64), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+            let error = (moment(k) - want).abs();
+            assert!(error < 5.0 * (spread / n as f64).sqrt(), "moment {k}: {}", moment(k));
+        }
+        let lag = x.windows(2).map(|w| w[0] * w[1]).sum::<f64>() / n as f64;
+        assert!(lag.abs() < 5.0 / (n as f64).sqrt(), "neighbours: {lag}");
+        // The distance of Kolmogorov and Smirnov at some quantiles: 1.95/√n is exceeded once in a thousand times.
+        x.sort_by(f64::total_cmp);
+        for (at, share) in [
+            (-3.0, 0.001_349_898),
+            (-1.0, 0.158_655_254),
+            (0.0, 0.5),
+            (0.5, 0.691_462_461),
+            (2.0, 0.977_249_868),
+        ] {
+            let below = x.partition_point(|&x| x < at) as f64 / n as f64;
+            assert!((below - share).abs() < 1.95 / (n as f64).sqrt(), "below {at}: {below}");
         }
     }
 

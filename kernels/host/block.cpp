@@ -2,7 +2,6 @@
 #include "memory.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 namespace host {
@@ -233,23 +232,26 @@ void* dynamic_shared() {
     return shared_object(&dynamic, w.launch->dynamic_bytes);
 }
 
+// The meeting that a twin runs for: the one that is complete.
+static const Meeting& complete_meeting(const Worker& w) {
+    const Warp& warp = w.warp_state[w.warp];
+    u32 i = 0;
+    while (warp.meetings[i].arrived != warp.meetings[i].mask) ++i;
+    return warp.meetings[i];
+}
+
+void reject(u32 lane, const char* what) { fail(self->warp * 32 + lane, complete_meeting(*self).site, "%s", what); }
+
 void shuffle(void* const* lanes, u32 mask) {
-    struct Lane {
-        u64 value, out;
-        u32 source;
-    };
     Worker& w = *self;
     for (u32 i = 0; i < 32; ++i) {
         if ((mask >> i & 1) == 0) continue;
-        Lane& lane = *static_cast<Lane*>(lanes[i]);
+        ShuffleLane& lane = *static_cast<ShuffleLane*>(lanes[i]);
         if ((mask >> lane.source & 1) == 0) {
-            const Meeting* m = nullptr;
-            Warp& warp = w.warp_state[w.warp];
-            for (u32 k = 0; k < warp.open; ++k)
-                if (warp.meetings[k].mask == mask) m = &warp.meetings[k];
-            fail(w.warp * 32 + i, m->site, "%s from lane %u, which is not in the mask 0x%08x", m->what, lane.source, mask);
+            const Meeting& m = complete_meeting(w);
+            fail(w.warp * 32 + i, m.site, "%s from lane %u, which is not in the mask 0x%08x", m.what, lane.source, mask);
         }
-        lane.out = static_cast<Lane*>(lanes[lane.source])->value;
+        lane.out = static_cast<ShuffleLane*>(lanes[lane.source])->value;
     }
 }
 

@@ -1,5 +1,5 @@
 // A launch: found by name, its blocks handed out to whoever calls `rewire_host_work`, its first failure kept.
-#include "memory.h"
+#include "api.h"
 
 #include <sched.h>
 #include <stdarg.h>
@@ -127,14 +127,14 @@ static void enter(Worker& w, Launch& l) {
 
 using namespace host;
 
-extern "C" const Kernel* rewire_host_kernel(const char* name) {
+const Kernel* rewire_host_kernel(const char* name) {
     for (const Kernel* const* const* table = tables; *table != nullptr; ++table)
         for (const Kernel* const* kernel = *table; *kernel != nullptr; ++kernel)
             if (strcmp((*kernel)->name, name) == 0) return *kernel;
     return nullptr;
 }
 
-extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
+Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
                                      const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
@@ -155,8 +155,7 @@ extern "C" Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, cons
     return l;
 }
 
-// Runs blocks until none is left or one has failed. Any number of OS threads may call at once.
-extern "C" void rewire_host_work(Launch* launch) {
+void rewire_host_work(Launch* launch) {
     Launch& l = *launch;
     Worker* const mine = take_worker();
     self = mine;
@@ -172,8 +171,7 @@ extern "C" void rewire_host_work(Launch* launch) {
     give_back(mine);
 }
 
-// Frees the launch; true and a message where it failed.
-extern "C" u32 rewire_host_end(Launch* l, char* message, u64 length) {
+u32 rewire_host_end(Launch* l, char* message, u64 length) {
     const u32 failed = l->failed;
     if (failed != 0) snprintf(message, length, "%s", l->message);
     free(l->released);

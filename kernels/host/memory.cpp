@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include "api.h"
+
 #include <link.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,8 +30,7 @@ static int find_image(dl_phdr_info* info, size_t, void*) {
 
 using namespace host;
 
-// Reserves device memory once per process; returns its first address, 0 where the system refuses.
-extern "C" u64 rewire_host_reserve(u64* bytes) {
+u64 rewire_host_reserve(u64* bytes) {
     dl_iterate_phdr(find_image, nullptr);
     catch_faults();
     for (u64 size = 64ull << 30; size >= 1ull << 30; size /= 2) {
@@ -49,8 +50,7 @@ extern "C" u64 rewire_host_reserve(u64* bytes) {
     return 0;
 }
 
-// Makes `bytes` from the granule at `address` an allocation, filled with 0xFF: NaN as f32 and as bf16.
-extern "C" void rewire_host_allocate(u64 address, u64 bytes) {
+void rewire_host_allocate(u64 address, u64 bytes) {
     memset(reinterpret_cast<void*>(address), 0xFF, bytes);
     Granule* granule = memory.granules + (address - memory.base) / GRANULE;
     for (u64 left = bytes; left > 0; ++granule) {
@@ -59,8 +59,7 @@ extern "C" void rewire_host_allocate(u64 address, u64 bytes) {
     }
 }
 
-// Ends the allocation; large ones go back to the system.
-extern "C" void rewire_host_free(u64 address, u64 bytes) {
+void rewire_host_free(u64 address, u64 bytes) {
     Granule* granule = memory.granules + (address - memory.base) / GRANULE;
     for (u64 i = 0; i < (bytes + GRANULE - 1) / GRANULE; ++i) granule[i].valid = 0;
     const u64 page = 4096, begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
@@ -70,5 +69,4 @@ extern "C" void rewire_host_free(u64 address, u64 bytes) {
     }
 }
 
-// The program's load address: what addr2line wants subtracted.
-extern "C" u64 rewire_host_image() { return memory.image_begin; }
+u64 rewire_host_image() { return memory.image_begin; }

@@ -85,8 +85,16 @@ void barrier(Site site);
 // Waits for the lanes of `mask`; the last to arrive calls `run` with the payload of each lane.
 void meet(void (*run)(void* const* lanes, unsigned mask), void* payload, unsigned mask, const char* what, Site site);
 void sync_warp(unsigned mask, Site site);
+struct ShuffleLane {
+    unsigned long long value, out;
+    unsigned source;  // a lane, perhaps one outside the mask
+};
+void shuffle(void* const* lanes, unsigned mask);
 // 16 bytes that `lane` passed to ldmatrix at `pc`, checked like a load of that thread.
 void read_matrix_row(void* out, const void* row, unsigned lane, const void* pc);
+
+// Ends the launch: `lane` passed what an instruction does not take.
+[[noreturn]] void reject(unsigned lane, const char* what);
 
 void copy_async(void* shared, const void* global, unsigned bytes, bool valid);
 void copy_commit();

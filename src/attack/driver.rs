@@ -6,7 +6,7 @@ use crate::rng::Philox;
 use crate::{Result, Seed, Tensor, ops};
 
 /// What attacks did to the images of a split.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Outcome {
     /// Whether each image is classified correctly without an attack.
     pub clean: Vec<bool>,
@@ -56,8 +56,8 @@ pub fn adversary(
     Ok(best)
 }
 
-/// Runs every attack on every image of `split`, in batches, in order. `progress` hears how many images are done;
-/// its error ends the work.
+/// Runs every attack on every image of `split` that `done` does not cover yet, in batches, in order. `progress` hears
+/// after every batch what is known so far; its error ends the work.
 ///
 /// An image that is wrong without an attack counts as fallen under each and is left as it is; eps = 0 therefore
 /// gives the clean accuracy. Starts do not depend on the batch size.
@@ -67,33 +67,29 @@ pub fn evaluate(
     attacks: &[AttackSettings],
     batch_size: usize,
     seed: Seed,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    done: Outcome,
+    progress: &mut dyn FnMut(&Outcome) -> Result<()>,
 ) -> Result<Outcome> {
     attacks.iter().try_for_each(AttackSettings::check)?;
-    let (n, device) = (split.len(), network.model.device());
-    let mut outcome = Outcome {
-        clean: Vec::with_capacity(n),
-        robust: vec![Vec::with_capacity(n); attacks.len()],
-        worst: Vec::with_capacity(n),
-        adversarial: Vec::new(),
-        distance: Vec::with_capacity(n),
-    };
+    split.check_labels(network.model.arch().classes)?;
     split.labels()?;
+    let mut outcome = done;
+    outcome.robust.resize(attacks.len(), Vec::new());
+    let device = network.model.device();
     let [_, c, h, w] = split.shape;
-    for batch in Loader::new(split, batch_size)?.epoch(0).batches() {
+    let loader = Loader::new(split, batch_size)?;
+    let epoch = loader.epoch(0);
+    while let Some(batch) = epoch.batch(outcome.clean.len() / batch_size) {
         let x = Tensor::from_vec(batch.images.clone(), &[batch.len(), h, w, c], device)?;
         let labels = Tensor::from_vec(batch.labels.clone(), &[batch.len()], device)?;
         let clean = correct(network, &x, &batch.labels)?;
         let mut twins = Twins { images: batch.images.clone(), standing: clean.clone() };
         for (attack, settings) in attacks.iter().enumerate() {
-            let first = batch.index[0] * h * w * c;
+            let first = (batch.index[0] * h * w * c) as u64;
+            let stream = format!("attack.{}", settings.attack);
             let start = |restart: usize| {
-                let rng = seed.stream(
-                    &format!("attack.{}", settings.attack),
-                    restart as u64,
-                    attack as u32,
-                );
-                starting_point(&x, settings, &rng, first as u64)
+                let rng = seed.stream(&stream, restart as u64, attack as u32);
+                starting_point(&x, settings, &rng, first)
             };
             let standing = storm(network, (&x, &labels), settings, &clean, start, &mut twins)?;
             outcome.robust[attack].extend(standing);
@@ -103,7 +99,7 @@ pub fn evaluate(
         outcome.worst.extend(&twins.standing);
         outcome.clean.extend(clean);
         outcome.adversarial.extend(twins.images);
-        progress(outcome.clean.len())?;
+        progress(&outcome)?;
     }
     Ok(outcome)
 }
@@ -182,7 +178,7 @@ fn attempt(
 }
 
 fn randomised(settings: &AttackSettings) -> Result<bool> {
-    Ok(settings.random_start && find(&settings.attack)?.attack.random_start())
+    Ok(settings.random_start && find(&settings.attack)?.attack.iterative())
 }
 
 /// x, or a random point of the ball around it.

@@ -31,7 +31,7 @@ impl Attack for Fgsm {
         Ok(adversarial)
     }
 
-    fn random_start(&self) -> bool {
+    fn iterative(&self) -> bool {
         false
     }
 }

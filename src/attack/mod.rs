@@ -28,8 +28,9 @@ pub trait Attack: Sync {
         settings: &AttackSettings,
     ) -> Result<Tensor>;
 
-    /// Whether it starts at a random point of the ball, so that a restart finds something else.
-    fn random_start(&self) -> bool;
+    /// Whether it takes several steps from a random point of the ball, so that a restart finds something else. One
+    /// that does not ignores steps, step size, random start and restarts.
+    fn iterative(&self) -> bool;
 }
 
 /// An entry of [`ATTACKS`].

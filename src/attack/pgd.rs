@@ -34,7 +34,7 @@ impl Attack for Pgd {
         Ok(adversarial)
     }
 
-    fn random_start(&self) -> bool {
+    fn iterative(&self) -> bool {
         true
     }
 }

@@ -46,10 +46,17 @@ impl AttackSettings {
         self.step_size.map_or(default as f32, Epsilon::value)
     }
 
-    /// The settings with every default written out.
-    pub fn resolved(&self) -> Self {
+    /// The settings with every default written out; an attack of one step has one step of eps from x.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for an unknown attack.
+    pub fn resolved(&self) -> Result<Self> {
+        let (attack, eps) = (self.attack.clone(), self.eps);
+        if !find(&attack)?.attack.iterative() {
+            let step_size = Some(eps);
+            return Ok(Self { attack, eps, steps: 1, step_size, random_start: false, restarts: 1 });
+        }
         let default = Epsilon(2.5 * self.eps.0 / self.steps.max(1) as f64);
-        Self { step_size: Some(self.step_size.unwrap_or(default)), ..self.clone() }
+        Ok(Self { step_size: Some(self.step_size.unwrap_or(default)), ..self.clone() })
     }
 
     /// Checks name and counts.
@@ -105,7 +112,6 @@ impl FromStr for Epsilon {
             None => number(text),
             Some((a, b)) => number(a).zip(number(b)).map(|(a, b)| a / b),
         };
-        // A quotient may overflow or be 0/0.
         value
             .filter(|v| (0.0..=1.0).contains(v))
             .map(Self)
@@ -182,8 +188,9 @@ mod tests {
     fn settings_survive_toml() {
         for text in ["eps = \"4/255\"\nstep_size = 0.01", "eps = 0.25", "eps = 0"] {
             let settings: AttackSettings = toml::from_str(text).unwrap();
-            let written = toml::to_string(&settings.resolved()).unwrap();
-            assert_eq!(toml::from_str::<AttackSettings>(&written).unwrap(), settings.resolved());
+            let resolved = settings.resolved().unwrap();
+            let written = toml::to_string(&resolved).unwrap();
+            assert_eq!(toml::from_str::<AttackSettings>(&written).unwrap(), resolved);
         }
         for text in ["eps = -0.1", "eps = nan", "eps = \"x\"", "stepsize = 1", "steps = -1"] {
             assert!(toml::from_str::<AttackSettings>(text).is_err(), "{text}");

@@ -4,6 +4,7 @@ use super::{Context, Outcome};
 use crate::attack::ATTACKS;
 use crate::models::MODELS;
 use crate::prune::METHODS;
+use crate::run::recipes::{RECIPES, summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,24 +24,28 @@ enum Kind {
     Methods,
     Attacks,
     Models,
+    Recipes,
 }
 
 /// A line of a registry.
 #[derive(Serialize)]
 struct Entry {
     name: &'static str,
-    summary: &'static str,
+    summary: String,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Methods, Self::Attacks, Self::Models];
+    const ALL: [Self; 4] = [Self::Methods, Self::Attacks, Self::Models, Self::Recipes];
 
     fn entries(self) -> Vec<Entry> {
-        let entry = |(name, summary)| Entry { name, summary };
+        let entry = |name, summary: &str| Entry { name, summary: summary.to_owned() };
         match self {
-            Self::Methods => METHODS.iter().map(|m| (m.name, m.summary)).map(entry).collect(),
-            Self::Attacks => ATTACKS.iter().map(|a| (a.name, a.summary)).map(entry).collect(),
-            Self::Models => MODELS.iter().map(|m| (m.name, m.summary)).map(entry).collect(),
+            Self::Methods => METHODS.iter().map(|m| entry(m.name, m.summary)).collect(),
+            Self::Attacks => ATTACKS.iter().map(|a| entry(a.name, a.summary)).collect(),
+            Self::Models => MODELS.iter().map(|m| entry(m.name, m.summary)).collect(),
+            Self::Recipes => {
+                RECIPES.iter().map(|(name, text)| entry(name, &summary(text))).collect()
+            }
         }
     }
 }

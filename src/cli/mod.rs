@@ -1,15 +1,19 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
+mod attack;
 mod completions;
 mod doctor;
 mod eval;
 mod inputs;
 mod inspect;
+mod interrupt;
 mod list;
 mod predict;
 mod progress;
+mod prune;
 mod report;
 mod shrink;
+mod train;
 
 use crate::{Device, Mode, Seed};
 use clap::{Parser, Subcommand};
@@ -33,12 +37,12 @@ struct Global {
     /// Seed of every random stream [default: 1]
     #[arg(long, global = true, value_name = "N")]
     seed: Option<u64>,
-    /// Where to compute: auto, cpu, cuda, cuda:N or cuda-host
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
-    device: String,
-    /// Arithmetic of matrix products: f32, tf32 or bf16
-    #[arg(long, global = true, value_name = "NAME", default_value = "f32")]
-    mode: String,
+    /// Where to compute: auto, cpu, cuda, cuda:N or cuda-host [default: auto]
+    #[arg(long, global = true, value_name = "NAME")]
+    device: Option<String>,
+    /// Arithmetic of matrix products: f32, tf32 or bf16 [default: f32]
+    #[arg(long, global = true, value_name = "NAME")]
+    mode: Option<String>,
     /// Threads of the CPU [default: one a core]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
@@ -50,7 +54,10 @@ struct Global {
 /// The commands.
 #[derive(Subcommand)]
 enum Command {
+    Train(train::Args),
+    Prune(prune::Args),
     Eval(eval::Args),
+    Attack(attack::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
     Report(report::Args),
@@ -63,7 +70,10 @@ enum Command {
 impl Command {
     fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self {
+            Self::Train(args) => args.run(context),
+            Self::Prune(args) => args.run(context),
             Self::Eval(args) => args.run(context),
+            Self::Attack(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Report(args) => args.run(context),
@@ -82,13 +92,18 @@ enum Outcome {
     Done,
     /// An expectation or a check failed: exit status 1.
     Failed,
+    /// Ctrl-C; what was done is saved. Exit status 130, as a shell reports it.
+    Interrupted,
 }
 
 /// What the global flags say, checked.
 struct Context {
     /// `--seed`, where it was given.
     seed: Option<Seed>,
-    device: String,
+    /// `--device`, where it was given.
+    explicit_device: Option<String>,
+    /// `--mode`, where it was given.
+    explicit_mode: Option<Mode>,
     mode: Mode,
     json: bool,
 }
@@ -102,14 +117,15 @@ impl Context {
             // Fails only where a pool is there already, and then it is this one.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }
-        let mode = global.mode.parse()?;
-        let Global { seed, device, json, .. } = global;
-        Ok(Self { seed: seed.map(Seed), device, mode, json })
+        let explicit_mode = global.mode.map(|mode| mode.parse::<Mode>()).transpose()?;
+        let mode = explicit_mode.unwrap_or_default();
+        let Global { seed, device: explicit_device, json, .. } = global;
+        Ok(Self { seed: seed.map(Seed), explicit_device, explicit_mode, mode, json })
     }
 
     /// The device of `--device`.
     fn device(&self) -> crate::Result<Device> {
-        Device::new(&self.device)
+        Device::new(self.explicit_device.as_deref().unwrap_or("auto"))
     }
 
     /// A command's result: `text` for people, `json` under `--json`. A reader that has gone away is no error.
@@ -145,6 +161,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => refuse(&error.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod right;
 mod speed;
+mod twins;
 mod wrong;
 
 use rewire::device::host::{Host, HostOptions, Schedule};

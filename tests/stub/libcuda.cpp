@@ -11,7 +11,7 @@
 // STUB_CUDA_MEMORY=1048576     bytes of device memory (8 GiB)
 // STUB_CUDA_LOG=FILE           appends the name of each entry point that returns
 
-#include "host/runtime.h"
+#include "host/api.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,17 +24,6 @@
 #include <set>
 #include <string>
 #include <vector>
-
-extern "C" {
-const host::Kernel* rewire_host_kernel(const char* name);
-host::Launch* rewire_host_begin(const host::Kernel*, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                const u64* words, u32 lifo, u32 checks, u64 budget);
-void rewire_host_work(host::Launch*);
-u32 rewire_host_end(host::Launch*, char* message, u64 length);
-u64 rewire_host_reserve(u64* bytes);
-void rewire_host_allocate(u64 address, u64 bytes);
-void rewire_host_free(u64 address, u64 bytes);
-}
 
 #define API extern "C" __attribute__((visibility("default"))) Status
 
@@ -147,7 +136,7 @@ Status submit_with_host(void* handle, Work work) {
 }
 
 Status run_kernel(const host::Kernel* kernel, const u32* grid, const u32* block, u32 dynamic, const u64* words) {
-    host::Launch* launch = rewire_host_begin(kernel, grid, block, dynamic, words, 0, 1, 1ull << 40);
+    host::Launch* launch = rewire_host_begin(kernel, grid, block, dynamic, words, 0, 1, 1, 1ull << 40);
     rewire_host_work(launch);
     char why[1024];
     return rewire_host_end(launch, why, sizeof why) ? failed(LAUNCH_FAILED, why) : SUCCESS;

@@ -1,0 +1,17 @@
+//! Ctrl-C: the first stops at the next resumable point, the second at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Becomes true at the first Ctrl-C.
+pub(super) fn flag() -> &'static AtomicBool {
+    // An error means that a handler is there already: this one.
+    let _ = ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; Ctrl-C again ends at once");
+    });
+    &STOP
+}

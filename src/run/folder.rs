@@ -1,0 +1,100 @@
+//! The folder of a run: its files, and who may write them.
+
+use crate::{Error, Result, file};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Files that a run, or a command on one, leaves; `--force` removes them.
+const FILES: [&str; 13] = [
+    "recipe.toml",
+    "result.json",
+    "environment.json",
+    "events.jsonl",
+    "steps.csv",
+    "epochs.csv",
+    "samples.json",
+    "bench.json",
+    "report.html",
+    "checkpoints/state.safetensors",
+    "checkpoints/last.safetensors",
+    "checkpoints/best.safetensors",
+    "checkpoints/evaluation.json",
+];
+
+/// A run's folder, locked against other writers as long as this lives.
+pub struct RunFolder {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// A folder for a new run; parents are created. With `force` a run that is there is removed, and nothing else.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] where it holds a run already, [`crate::ErrorKind::Io`] where it cannot be written.
+    pub fn create(dir: &Path, force: bool) -> Result<Self> {
+        Self::check_free(dir, force)?;
+        fs::create_dir_all(dir.join("checkpoints")).map_err(|error| Error::io(dir, error))?;
+        let folder = Self::lock(dir)?;
+        // The recipe goes first: without it the rest is no run.
+        for name in FILES {
+            let path = dir.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Refuses a folder that holds a run, unless `force` replaces it.
+    pub fn check_free(dir: &Path, force: bool) -> Result<()> {
+        if !dir.join("recipe.toml").exists() || force {
+            return Ok(());
+        }
+        let want = "a folder without a run; --force replaces it, `train --resume` goes on with it";
+        Err(Error::param("--out", dir.display(), want))
+    }
+
+    /// The folder of a run that is to go on.
+    ///
+    /// Errors: [`crate::ErrorKind::File`] where it holds none.
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.join("recipe.toml").is_file() {
+            return Err(Error::file(dir, "is not a run folder: no recipe.toml in it"));
+        }
+        let checkpoints = dir.join("checkpoints");
+        fs::create_dir_all(&checkpoints).map_err(|error| Error::io(&checkpoints, error))?;
+        let folder = Self::lock(dir)?;
+        file::remove_temporaries(dir)?;
+        file::remove_temporaries(&checkpoints)?;
+        Ok(folder)
+    }
+
+    fn lock(dir: &Path) -> Result<Self> {
+        let lock = File::open(dir).map_err(|error| Error::io(dir, error))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::file(dir, "is being written by another run"))
+            }
+            // A file system without locks does not keep anybody from training.
+            _ => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+        }
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A file of it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A file below `checkpoints/`.
+    pub fn checkpoint(&self, name: &str) -> PathBuf {
+        self.dir.join("checkpoints").join(name)
+    }
+}

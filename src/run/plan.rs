@@ -1,0 +1,114 @@
+//! From a recipe to built objects.
+
+use super::recipe::Recipe;
+use crate::attack::AttackSettings;
+use crate::data::{Dataset, Split};
+use crate::io::{self, Hints};
+use crate::nn::{ArchSpec, Model};
+use crate::prune::Pruner;
+use crate::train::Trainer;
+use crate::{Device, Error, Result, Seed, models};
+use std::path::Path;
+
+/// Everything that a run needs, checked.
+pub struct Plan {
+    /// The recipe with every default, name and file written out.
+    pub recipe: Recipe,
+    /// The images.
+    pub data: Dataset,
+    /// The run before its first step.
+    pub trainer: Trainer,
+}
+
+impl Plan {
+    /// Reads the data, builds network and masks.
+    ///
+    /// Errors: those of the recipe's parts, naming key or file.
+    pub fn new(mut recipe: Recipe, device: &Device) -> Result<Self> {
+        recipe.check()?;
+        recipe.data.set = absolute_set(&recipe.data.set)?;
+        let data = load_data(&recipe)?;
+        let seed = Seed(recipe.seed);
+        let model = load_model(&mut recipe, &data, device)?;
+        recipe.model.arch = model.arch().to_string();
+        let pruner = match &mut recipe.prune {
+            None => None,
+            Some(settings) => {
+                let pruner = Pruner::new(settings, &model, seed)?;
+                settings.keys = pruner.keys()?;
+                Some(pruner)
+            }
+        };
+        let adversary = recipe.train.adversary.as_ref();
+        recipe.train.adversary = adversary.map(AttackSettings::resolved).transpose()?;
+        recipe.eval =
+            recipe.eval.iter().map(AttackSettings::resolved).collect::<Result<Vec<_>>>()?;
+        let mode = recipe.mode()?;
+        let trainer = Trainer::new(recipe.train.clone(), model, pruner, seed, mode)?;
+        Ok(Self { recipe, data, trainer })
+    }
+}
+
+/// Folders in a data set's name become absolute, so that a run can be resumed from anywhere.
+fn absolute_set(set: &str) -> Result<String> {
+    match set.split_once(':') {
+        Some((name, dir)) if name != "synthetic" && !dir.is_empty() => {
+            Ok(format!("{name}:{}", absolute(Path::new(dir))?.display()))
+        }
+        _ => Ok(set.to_owned()),
+    }
+}
+
+fn absolute(path: &Path) -> Result<std::path::PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io(path, error))
+}
+
+fn load_data(recipe: &Recipe) -> Result<Dataset> {
+    let mut data = Dataset::load(&recipe.data.set)?;
+    let limit = |split: &mut Option<Split>, limit: Option<usize>, key: &str| match (split, limit) {
+        (Some(split), Some(limit)) if limit > split.len() => {
+            Err(Error::param(key, limit, format!("at most {}", split.len())))
+        }
+        (Some(split), Some(limit)) => {
+            split.truncate(limit);
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    limit(&mut data.train, recipe.data.train_limit, "data.train_limit")?;
+    limit(&mut data.test, recipe.data.test_limit, "data.test_limit")?;
+    Ok(data)
+}
+
+/// The network: from `model.init`, or with initial values; what the architecture leaves open follows the data.
+fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Model> {
+    let spec = ArchSpec::parse(&recipe.model.arch)?;
+    let normalize = models::normalization(&recipe.model.normalize)?;
+    let model = match &mut recipe.model.init {
+        Some(path) => {
+            *path = absolute(path)?;
+            let hints = Hints {
+                arch: Some(spec),
+                normalize: Some(normalize),
+                in_channels: Some(data.channels),
+                classes: data.classes,
+                size: Some(data.height),
+            };
+            io::load_model(path, &hints, device)?
+        }
+        None => {
+            let (channels, size) = (Some(data.channels), Some(data.height));
+            let mut arch = spec.or(channels, data.classes, size).resolve();
+            arch.normalize = normalize;
+            models::initialised(arch, Seed(recipe.seed), device)?
+        }
+    };
+    let arch = model.arch();
+    let image = [data.channels, data.height, data.width];
+    if image != [arch.in_channels, arch.size, arch.size] {
+        let want =
+            format!("one that reads {image:?} (channels, height, width) as {} has", data.name);
+        return Err(Error::param("model.arch", arch, want));
+    }
+    Ok(model)
+}
