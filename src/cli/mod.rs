@@ -14,6 +14,7 @@ mod predict;
 mod progress;
 mod prune;
 mod report;
+mod shrink;
 mod train;
 
 use crate::{Device, Mode, Seed};
@@ -64,6 +65,7 @@ enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
     Report(report::Args),
+    Shrink(shrink::Args),
     List(list::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -82,6 +84,7 @@ impl Command {
             Self::Bench(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
+            Self::Shrink(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
