@@ -42,7 +42,8 @@ pub fn main() -> Result<()> {
 
     let how = Execution::default();
     let network = Network { model: trainer.model(), how: &how, mode };
-    let outcome = attack::evaluate(&network, data.test()?, &[pgd], 125, seed, &mut |_| Ok(()))?;
+    let (test, none) = (data.test()?, Outcome::default());
+    let outcome = attack::evaluate(&network, test, &[pgd], 125, seed, none, &mut |_| Ok(()))?;
     println!("{:.1} % withstand PGD", Outcome::percent(&outcome.worst));
 
     let small = prune::shrink(trainer.model())?;

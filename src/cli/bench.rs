@@ -104,7 +104,8 @@ fn settings(density: f64, granularity: &str) -> crate::Result<PruneSettings> {
 
 fn table(result: &BenchResult) -> String {
     let BenchResult { arch, device, mode, threads, density, .. } = result;
-    let mut text = format!("{arch} on {device} ({mode}, {threads} threads), density {density:.4}\n");
+    let mut text =
+        format!("{arch} on {device} ({mode}, {threads} threads), density {density:.4}\n");
     text += "execution  batch    median ms   images/s  speed-up          MACs  build ms    error\n";
     for row in &result.rows {
         _ = writeln!(

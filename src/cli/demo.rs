@@ -90,8 +90,8 @@ fn network(
     };
     let bench = bench.run(&model, &mut |_| {})?;
     let path = dir.join("bench.json");
-    let json = serde_json::to_vec_pretty(&bench)
-        .map_err(|error| Error::file(&path, error.to_string()))?;
+    let json =
+        serde_json::to_vec_pretty(&bench).map_err(|error| Error::file(&path, error.to_string()))?;
     file::write_bytes(&path, &json)?;
     Ok((result, bench))
 }
@@ -115,7 +115,8 @@ impl Row {
 
 /// One line a network: accuracy in percent, latency in milliseconds.
 fn table(printed: &Printed) -> String {
-    let mut text = format!("{:<10} {:>7} {:>7} {:>6} {:>6}", "network", "density", "clean", "FGSM", "PGD");
+    let mut text =
+        format!("{:<10} {:>7} {:>7} {:>6} {:>6}", "network", "density", "clean", "FGSM", "PGD");
     let columns = BATCHES.iter().flat_map(|batch| Execution::ALL.map(|way| (*batch, way.name())));
     let columns: Vec<(usize, &str)> = columns.collect();
     for (batch, way) in &columns {
