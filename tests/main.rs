@@ -9,4 +9,5 @@ mod host;
 mod layers;
 mod models;
 mod ops;
+mod optim;
 mod pytorch;
