@@ -11,3 +11,5 @@ mod models;
 mod ops;
 mod optim;
 mod pytorch;
+mod pytorch_ops;
+mod shrink;
