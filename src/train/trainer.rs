@@ -139,7 +139,7 @@ impl Trainer {
             while self.step < total
                 && let Some(batch) = epoch.batch(self.step_in_epoch)
             {
-                let event = self.one_step(batch, total)?;
+                let event = self.one_step(batch)?;
                 observe(self, Event::Step(event))?;
             }
             self.end_epoch(data, total, observe)?;
@@ -147,7 +147,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn one_step(&mut self, batch: crate::data::Batch, total: u64) -> Result<StepEvent> {
+    fn one_step(&mut self, batch: crate::data::Batch) -> Result<StepEvent> {
         let (images, lr) = (batch.len(), self.schedule.lr(self.epoch));
         let losses = self.train_on(batch, lr)?;
         if !losses.total.is_finite() {
