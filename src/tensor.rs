@@ -118,7 +118,9 @@ impl Tensor {
         let mut tensor = Self::empty(shape, dtype, device)?;
         match &mut tensor.storage {
             Storage::Cpu(buffer) => Arc::make_mut(buffer).bytes_mut().fill(0),
-            Storage::Gpu(buffer) if buffer.bytes > 0 => buffer.gpu.zero(buffer.ptr, buffer.bytes)?,
+            Storage::Gpu(buffer) if buffer.bytes > 0 => {
+                buffer.gpu.zero(buffer.ptr, buffer.bytes)?
+            }
             Storage::Gpu(_) => {}
         }
         Ok(tensor)

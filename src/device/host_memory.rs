@@ -60,7 +60,5 @@ mod tests {
         let again = take(len);
         assert!(again.as_ptr() == place && again[0] == 7.0);
         assert!(take(len).as_ptr() != place);
-        
-        
     }
 }
