@@ -59,6 +59,7 @@ mod tests {
         assert_eq!(take(len + 1).len(), len + 1);
         let again = take(len);
         assert!(again.as_ptr() == place && again[0] == 7.0);
-        assert!(take(len).as_ptr() != place);
+        let fresh = take(len);
+        assert!(fresh.as_ptr() != place);
     }
 }

@@ -77,7 +77,9 @@ fn dense_convolution_equals_float64() {
         });
         for isa in Isa::available() {
             for mode in Mode::ALL {
-                let what = |name| format!("{name} {values:?} {mode} {}", isa.name());
+                let what = |name| {
+                    format!("{name} {values:?} {mode}, tiles of {} x {}", isa.rows(), isa.columns())
+                };
                 let mut y = unwritten(want_y.len());
                 conv2d::forward_on(&isa, &shape, &x, &w, Some(&bias), mode, &mut y);
                 check(&what("forward"), &y, &want_y, mode.tolerance());

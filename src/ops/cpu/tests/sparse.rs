@@ -58,7 +58,7 @@ fn compare(random: &mut Random, shape: &ConvShape, mask: &[u8], what: &str) {
     });
     for isa in Isa::available() {
         for mode in Mode::ALL {
-            let what = |name| format!("{name} {what} {mode} {}", isa.name());
+            let what = |name| format!("{name} {what} {mode}, {} lanes", isa.lanes());
             let mut y = unwritten(dy.len());
             sparse::forward_on(&isa, &filter, shape, &x, &w, Some(&bias), mode, &mut y);
             check(&what("forward"), &y, &want_y, mode.tolerance());
