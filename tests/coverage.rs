@@ -49,12 +49,18 @@ fn commands_launch_every_kernel() {
 
     let dnr = ["train", "dnr.toml", "--out", "irregular"];
     rewire(dir, &dnr);
-    rewire(dir, &["train", "dnr.toml", "--out", "channel", "--set", "prune.granularity=\"channel\""]);
+    rewire(
+        dir,
+        &["train", "dnr.toml", "--out", "channel", "--set", "prune.granularity=\"channel\""],
+    );
     let adam = ["--set", "train.optimizer={ kind = \"adam\", lr = 1e-3 }"];
     let residual = ["--arch", "resnet18:width=0.0625", "--set", "train.epochs=1"];
     let noise = ["--set", "train.weight_noise=0.1"];
     let tf32 = ["--mode", "tf32"];
-    rewire(dir, &[&["train", "dense.toml", "--out", "adam"][..], &adam, &residual, &noise, &tf32].concat());
+    rewire(
+        dir,
+        &[&["train", "dense.toml", "--out", "adam"][..], &adam, &residual, &noise, &tf32].concat(),
+    );
     let still = ["--set", "prune={ method = \"static\", density = 0.2 }"];
     let sparse = ["--set", "train.execution=\"sparse\"", "--set", "train.epochs=1"];
     for mode in ["f32", "tf32", "bf16"] {
@@ -63,7 +69,11 @@ fn commands_launch_every_kernel() {
     }
     let best = "channel/checkpoints/best.safetensors";
     let data = ["--data", "synthetic:classes=10,size=32,channels=3,train=6,test=2"];
-    rewire(dir, &[&["attack", best, "--attack", "fgsm,pgd", "--steps", "2", "--mode", "bf16"][..], &data].concat());
+    rewire(
+        dir,
+        &[&["attack", best, "--attack", "fgsm,pgd", "--steps", "2", "--mode", "bf16"][..], &data]
+            .concat(),
+    );
     for granularity in ["kernel", "filter"] {
         let output = format!("{granularity}.safetensors");
         let how = ["--granularity", granularity, "--density", "0.5"];

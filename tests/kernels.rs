@@ -57,7 +57,10 @@ fn ptx_shared_memory_and_includes_stay_in_their_places() {
             let code = line.split("//").next().unwrap();
             for word in ["asm(", "asm volatile", "__shared__"] {
                 if code.contains(word) {
-                    wrong.push(format!("{name}:{}: `{word}` belongs in kernels/common/", number + 1));
+                    wrong.push(format!(
+                        "{name}:{}: `{word}` belongs in kernels/common/",
+                        number + 1
+                    ));
                 }
             }
             if code.contains("#include") && !code.contains("\"common/") {
