@@ -65,7 +65,9 @@ fn part_of_a_warp_may_meet_alone() {
         let y = Buffer::new(&gpu, 4 * 48);
         Launch::new("right_partial_warp").block(48, 1, 1).arg(&y).run(&gpu).unwrap();
         let votes = |first: u32, lanes: u32| {
-            (0..lanes).filter(|l| (first + l).is_multiple_of(3)).fold(0u32, |votes, l| votes | 1 << l)
+            (0..lanes)
+                .filter(|l| (first + l).is_multiple_of(3))
+                .fold(0u32, |votes, l| votes | 1 << l)
         };
         let want = |t: u32| if t < 32 { votes(0, 32) } else { votes(32, 16) };
         assert_eq!(y.get::<u32>(), (0..48).map(want).collect::<Vec<_>>());
