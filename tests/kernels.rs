@@ -32,9 +32,17 @@ fn headers_keep_the_contract() {
         if !header.starts_with(&format!("// {name} -- ")) {
             missing.push(format!("{name}: first line must be `// {name} -- what it does.`"));
         }
-        for word in ["Shapes", "Launch", "Result", "Cost", "Source", "Host", "Cases"] {
-            if !header.contains(&format!("// {word} ")) {
-                missing.push(format!("{name}: no line `// {word} …`"));
+        for word in [
+            "// Shapes ",
+            "// Launch ",
+            "// Result ",
+            "// Cost ",
+            "// Source ",
+            "// Host ",
+            " Cases ",
+        ] {
+            if !header.contains(word) {
+                missing.push(format!("{name}: no `{word}…`"));
             }
         }
         for word in header.split([' ', ',', ';', '(', ')', '\n']) {
