@@ -72,7 +72,7 @@ template <u32 BYTES, Access ACCESS>
 static ALWAYS_INLINE void touch(const void* p, const void* pc) {
     Worker& w = *self;
     const u64 address = reinterpret_cast<u64>(p), offset = address - w.shared_base;
-    if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, Site{nullptr, 0}, pc);
+    if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, at(pc));
     if (!w.checks) return;
     if (offset < ARENA_BYTES) {
         if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
@@ -91,19 +91,18 @@ struct Source {
 
 [[noreturn]] static void undefined(const void* data, const char* what) {
     const Source& source = *static_cast<const Source*>(data);
-    fail(self->thread, Site{source.file, int(source.line)}, "%s", what);
+    fail(self->thread, Site{source.file, int(source.line), nullptr}, "%s", what);
 }
 
 }  // namespace host
 
 using namespace host;
 
-#define PC __builtin_return_address(0)
 #define HOOKS(bytes)                                                                               \
-    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }             \
-    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }           \
-    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }   \
-    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }
+    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }             \
+    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }           \
+    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }   \
+    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
@@ -114,12 +113,12 @@ extern "C" void __tsan_init() {}
 
 extern "C" void __tsan_read_range(void* p, size_t bytes) {
     Worker& w = *self;
-    if (w.checks) check_access<Access::Load>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
+    if (w.checks) check_access<Access::Load>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), HOST_PC);
 }
 
 extern "C" void __tsan_write_range(void* p, size_t bytes) {
     Worker& w = *self;
-    if (w.checks) check_access<Access::Store>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
+    if (w.checks) check_access<Access::Store>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), HOST_PC);
 }
 
 extern "C" void __ubsan_handle_type_mismatch_v1(const void* data, u64 pointer) {

@@ -136,7 +136,8 @@ u64 reserve(u64 bytes);
 void* fiber_stack_top(u64 stacks, u32 index);
 void* fiber_prepare(void* top, void (*entry)());
 extern "C" void rewire_host_switch(void** save, void* load);
-constexpr u64 STACK_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + 4096;
+// The guard below each stack is a page, also where pages have 64 KiB.
+constexpr u64 STACK_BYTES = 64 * 1024, GUARD_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + GUARD_BYTES;
 
 // fault.cpp
 void catch_faults();
@@ -146,11 +147,17 @@ void swap_signal_stack(Worker& w, bool enter);
 void run_block(Worker& w, u64 block);
 void reschedule(Worker& w);
 
-// launch.cpp: keeps the message of the first failure and leaves the block. `pc` 0: no place in the source.
+// launch.cpp: keeps the message of the first failure and leaves the block.
+constexpr Site NOWHERE = {nullptr, 0, nullptr};
 [[noreturn]] void fail(u32 thread, Site site, const char* format, ...) __attribute__((format(printf, 3, 4)));
-[[noreturn]] void fail_at(u32 thread, const void* pc, const char* format, ...) __attribute__((format(printf, 3, 4)));
+constexpr Site at(const void* pc) { return NOWHERE.at(pc); }
+// ` (file:line)` for a message.
+struct Place {
+    char text[160];
+    explicit Place(Site site);
+};
 
 // The block's budget is used up.
-[[noreturn]] void exhausted(Worker& w, Site site, const void* pc);
+[[noreturn]] void exhausted(Worker& w, Site site);
 
 }  // namespace host

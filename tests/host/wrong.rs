@@ -129,7 +129,10 @@ fn misaligned_operands_of_instructions_are_found() {
 
 #[test]
 fn meetings_with_absent_lanes_are_found() {
-    let parts = ["shfl_xor with mask 0xffffffff names lane 16, but the warp has 16 lanes"];
+    let at = line("y[threadIdx.x] = warp_sum(1.0f)");
+    let what =
+        "shfl_xor with mask 0xffffffff names lane 16, but the warp has 16 lanes (common/warp.cuh:";
+    let parts = [what, &format!("in {at}")];
     fails(write("wrong_partial_warp", 1, 48), &parts);
     fails(write("wrong_exited_lane", 1, 32), &["thread 7 has exited", &line("shfl_xor(1.0f, 1);")]);
     let parts = ["thread (15,0,0): shfl_idx from lane 16, which is not in the mask 0x0000ffff"];
