@@ -53,7 +53,7 @@ __device__ inline void backward_weight(WeightStages& stages, const typename Mode
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 3) conv2d_forward_f32(const float* x, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32(const float* x, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
     forward<F32>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
 }
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16(const bf16
     forward<Bf16>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
 }
 
-extern "C" __global__ void __launch_bounds__(128, 3) conv2d_backward_input_f32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_f32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
     backward_input<F32>(stages, dy, w, columns, dx, dx_stride, rows, c, {n, p, q, k, h, width, r, s, stride, pad});
 }

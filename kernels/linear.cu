@@ -37,7 +37,7 @@ __device__ inline void backward_weight(WeightStages& stages, const typename Mode
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 3) linear_forward_f32(const float* a, const float* b, const float* bias, float* out, i32 m, i32 n, i32 depth) {
+extern "C" __global__ void __launch_bounds__(128) linear_forward_f32(const float* a, const float* b, const float* bias, float* out, i32 m, i32 n, i32 depth) {
     SHARED(stages, Stages);
     product<F32>(stages, a, b, bias, out, m, n, depth);
 }

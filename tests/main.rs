@@ -10,3 +10,5 @@ mod layers;
 mod models;
 mod ops;
 mod pytorch;
+mod pytorch_ops;
+mod shrink;

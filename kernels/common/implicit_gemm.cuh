@@ -118,7 +118,7 @@ struct Accumulator<F32, COLUMNS> {
 
     __device__ void step(const u8* a, const u8* b) {
         const int lane = int(lane_id());
-#pragma unroll
+#pragma unroll 1  // the registers of one chunk at a time
         for (int chunk = 0; chunk < 4; ++chunk) {
             float4 rows[8];
 #pragma unroll

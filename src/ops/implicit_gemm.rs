@@ -268,9 +268,9 @@ impl KernelArg for Packed {
     }
 }
 
-/// Channels of a packed row.
+/// Channels of a packed row: at least one chunk.
 fn padded(mode: Mode, channels: usize) -> usize {
-    channels.next_multiple_of(if mode == Mode::Bf16 { 8 } else { 4 })
+    channels.max(1).next_multiple_of(if mode == Mode::Bf16 { 8 } else { 4 })
 }
 
 fn operand_dtype(mode: Mode) -> DType {

@@ -12,6 +12,9 @@ recipes![
     "fashion-mnist-mini-dense",
     "fashion-mnist-mini-dnr-irregular",
     "fashion-mnist-mini-dnr-channel",
+    "demo-dense",
+    "demo-irregular",
+    "demo-channel",
 ];
 
 /// The text of the embedded recipe of that name.
