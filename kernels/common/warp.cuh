@@ -69,13 +69,9 @@ HOST_TWIN inline u32 ballot(bool vote, u32 mask, host::Site site = host::here())
     return lane.out;
 }
 
-HOST_INLINE bool any(bool vote, u32 mask, host::Site site = host::here()) {
-    return ballot(vote, mask, site) != 0;
-}
+HOST_INLINE bool any(bool vote, u32 mask, host::Site site = host::here()) { return ballot(vote, mask, site) != 0; }
 
-HOST_INLINE bool all(bool vote, u32 mask, host::Site site = host::here()) {
-    return ballot(vote, mask, site) == mask;
-}
+HOST_INLINE bool all(bool vote, u32 mask, host::Site site = host::here()) { return ballot(vote, mask, site) == mask; }
 
 #else
 

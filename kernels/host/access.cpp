@@ -22,7 +22,8 @@ void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
     if (to - w.shared_base >= ARENA_BYTES) fail(w.thread, at(HOST_PC), "cp.async to an address outside shared memory");
     if (to % bytes != 0 || (valid && from % bytes != 0))
         fail(w.thread, at(HOST_PC), "cp.async: address not %u-byte aligned", bytes);
-    if (valid && from - memory.base >= memory.bytes) fail(w.thread, at(HOST_PC), "cp.async: source outside every allocation");
+    if (valid && from - memory.base >= memory.bytes)
+        fail(w.thread, at(HOST_PC), "cp.async: source outside every allocation");
     if (w.checks) {
         check_access<Access::Store>(w, w.thread, to, bytes, HOST_PC);
         mark_copying(w, u32(to - w.shared_base), bytes);
@@ -35,7 +36,8 @@ void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
         f.copies = static_cast<Copy*>(realloc(f.copies, f.copy_capacity * sizeof(Copy)));
         if (f.copies == nullptr) abort();
     }
-    f.copies[f.copy_count++] = {static_cast<u8*>(shared), static_cast<const u8*>(global), bytes, valid, f.group, HOST_PC};
+    f.copies[f.copy_count++] = {
+        static_cast<u8*>(shared), static_cast<const u8*>(global), bytes, valid, f.group, HOST_PC};
 }
 
 void copy_commit() {

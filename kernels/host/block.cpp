@@ -41,7 +41,8 @@ static bool same_place(const Fiber& a, const Fiber& b) {
             used += size_t(snprintf(text + used, sizeof text - used, one ? "has exited" : "have exited"));
         } else {
             blamed = blamed == NONE ? i : blamed;
-            used += size_t(snprintf(text + used, sizeof text - used, "%s at %s%s", one ? "waits" : "wait", f.what, Place(f.site).text));
+            used += size_t(snprintf(text + used, sizeof text - used, "%s at %s%s", one ? "waits" : "wait", f.what,
+                                    Place(f.site).text));
         }
         i = last + 1;
     }
@@ -148,9 +149,12 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
         const u32 first = w.warp * 32, present = w.threads - first >= 32 ? 32 : w.threads - first;
         for (u32 i = 0; i < 32; ++i) {
             if ((mask >> i & 1) == 0) continue;
-            if (i >= present) fail(w.thread, site, "%s with mask 0x%08x names lane %u, but the warp has %u lanes", what, mask, i, present);
+            if (i >= present)
+                fail(w.thread, site, "%s with mask 0x%08x names lane %u, but the warp has %u lanes", what, mask, i,
+                     present);
             if (w.fibers[first + i].state == State::Done)
-                fail(w.thread, site, "%s with mask 0x%08x names lane %u, whose thread %u has exited", what, mask, i, first + i);
+                fail(w.thread, site, "%s with mask 0x%08x names lane %u, whose thread %u has exited", what, mask, i,
+                     first + i);
         }
         m = &warp.meetings[warp.open++];
         m->mask = mask;
@@ -208,7 +212,8 @@ void* shared_object(const void* id, size_t bytes) {
     if (w.object_count == MAX_OBJECTS) fail(w.thread, NOWHERE, "more than %u shared objects in one block", MAX_OBJECTS);
     u32 used = 0;
     for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
-    if (used + bytes > SHARED_BYTES) fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
+    if (used + bytes > SHARED_BYTES)
+        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
     const u32 offset = w.shared_end, end = offset + u32((bytes + 2 * CHUNK - 1) / CHUNK * CHUNK);
     memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
     for (u32 i = offset; i < end; i += CHUNK) {
@@ -244,7 +249,8 @@ void shuffle(void* const* lanes, u32 mask) {
         ShuffleLane& lane = *static_cast<ShuffleLane*>(lanes[i]);
         if ((mask >> lane.source & 1) == 0) {
             const Meeting& m = complete_meeting(w);
-            fail(w.warp * 32 + i, m.site, "%s from lane %u, which is not in the mask 0x%08x", m.what, lane.source, mask);
+            fail(w.warp * 32 + i, m.site, "%s from lane %u, which is not in the mask 0x%08x", m.what, lane.source,
+                 mask);
         }
         lane.out = static_cast<ShuffleLane*>(lanes[lane.source])->value;
     }

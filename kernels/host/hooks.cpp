@@ -98,10 +98,10 @@ struct Source {
 
 using namespace host;
 
-#define HOOKS(bytes)                                                                               \
-    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }             \
-    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }           \
-    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }   \
+#define HOOKS(bytes)                                                                                  \
+    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }           \
+    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }         \
+    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); } \
     extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }
 HOOKS(1)
 HOOKS(2)

@@ -20,10 +20,11 @@ Place::Place(Site site) : text{} {
     if (site.file == nullptr && site.pc == nullptr) return;
     const char* file = site.file == nullptr ? "?" : site.file;
     for (const char* next; (next = strstr(file, "kernels/")) != nullptr;) file = next + 8;
-    // The launcher replaces `{pc address|otherwise}`. A place in a wrapper alone would not say which kernel's line it is.
+    // The launcher replaces `{pc address|otherwise}`. A wrapper's line alone would not say which kernel calls it.
     const u64 pc = reinterpret_cast<u64>(site.pc) - 1;
     if (site.file == nullptr) snprintf(text, sizeof text, " ({pc %llx|at %llx})", pc, pc);
-    else if (site.pc != nullptr && strncmp(file, "common/", 7) == 0) snprintf(text, sizeof text, " ({pc %llx|%s:%d})", pc, file, site.line);
+    else if (site.pc != nullptr && strncmp(file, "common/", 7) == 0)
+        snprintf(text, sizeof text, " ({pc %llx|%s:%d})", pc, file, site.line);
     else snprintf(text, sizeof text, " (%s:%d)", file, site.line);
 }
 
@@ -33,7 +34,8 @@ void fail(u32 thread, Site site, const char* format, ...) {
     if (__atomic_exchange_n(&l.failed, 1, __ATOMIC_RELAXED) == 0) {
         const uint3 b = w.block_index, t = w.thread_index[thread];
         const size_t room = sizeof l.message;
-        size_t used = size_t(snprintf(l.message, room, "block (%u,%u,%u) thread (%u,%u,%u): ", b.x, b.y, b.z, t.x, t.y, t.z));
+        size_t used =
+            size_t(snprintf(l.message, room, "block (%u,%u,%u) thread (%u,%u,%u): ", b.x, b.y, b.z, t.x, t.y, t.z));
         va_list args;
         va_start(args, format);
         used += size_t(vsnprintf(l.message + used, room - used, format, args));
@@ -53,7 +55,8 @@ static Worker* make_worker() {
     const u64 state = reserve(sizeof(Worker)), words = reserve(sizeof(Cell) * (ARENA_BYTES / 4));
     const u64 bytes = reserve(sizeof(Cell) * ARENA_BYTES), arena = reserve(ARENA_BYTES);
     const u64 signal_stack = reserve(SIGNAL_STACK_BYTES);
-    void* stacks = mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* stacks =
+        mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (state == 0 || words == 0 || bytes == 0 || arena == 0 || signal_stack == 0 || stacks == MAP_FAILED) abort();
     Worker* w = reinterpret_cast<Worker*>(state);
     w->words = reinterpret_cast<Cell*>(words);
@@ -92,7 +95,8 @@ static void give_back(Worker* w) {
 // Stacks become usable when a launch first needs that many; the page below each stays a guard.
 static void map_stacks(Worker& w, u32 threads) {
     for (; w.stacks_mapped < threads; ++w.stacks_mapped)
-        mprotect(reinterpret_cast<void*>(w.stacks + w.stacks_mapped * STACK_STRIDE + GUARD_BYTES), STACK_BYTES, PROT_READ | PROT_WRITE);
+        mprotect(reinterpret_cast<void*>(w.stacks + w.stacks_mapped * STACK_STRIDE + GUARD_BYTES), STACK_BYTES,
+                 PROT_READ | PROT_WRITE);
 }
 
 static void enter(Worker& w, Launch& l) {
@@ -127,8 +131,8 @@ const Kernel* rewire_host_kernel(const char* name) {
     return nullptr;
 }
 
-Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                     const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget) {
+Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes, const u64* words,
+                          u32 lifo, u32 checks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
     if (l == nullptr) abort();

@@ -122,7 +122,8 @@ constexpr char letter() {
     else if constexpr (__is_same(A, unsigned long long)) return 'm';
     else if constexpr (__is_same(A, float)) return 'f';
     else {
-        static_assert(sizeof(A) == 8 && __is_same(decltype(*A()), decltype(*A())), "a kernel takes pointers, i32, u32, i64, u64 and f32");
+        static_assert(sizeof(A) == 8 && __is_same(decltype(*A()), decltype(*A())),
+                      "a kernel takes pointers, i32, u32, i64, u64 and f32");
         return 'p';
     }
 }
@@ -172,7 +173,9 @@ constexpr unsigned max_threads(unsigned threads = 1024, unsigned = 0, unsigned =
 #define gridDim (dim3{host::grid_dim_x(), host::grid_dim_y(), host::grid_dim_z()})
 
 HOST_INLINE void __syncthreads(host::Site site = host::here()) { host::barrier(site); }
-HOST_INLINE void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) { host::sync_warp(mask, site); }
+HOST_INLINE void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) {
+    host::sync_warp(mask, site);
+}
 template <class T>
 inline T __ldg(const T* p) {
     return *p;
