@@ -58,23 +58,25 @@ __device__ inline void gather_forward(Stages& stages, const float* x, const i32*
                                       const typename Mode::T* w, const float* bias, float* y, i32 rows, i32 k,
                                       Convolution conv) {
     conv.chunks /= CHUNK<Mode>;
-    const PixelRows<GatheredChannels<Mode>, false> a({x, channels, all, count}, conv);
-    multiply_tile<Mode>(stages, a, w, conv.r * conv.s * conv.chunks, Output{y, bias, nullptr, rows, k, k});
+    const i32 depth = conv.r * conv.s * conv.chunks;
+    const PixelRows<GatheredChannels<Mode>, 1> a({x, channels, all, count}, conv);
+    const Columns<Mode, WholeRow> b{w, depth, depth, WholeRow(depth)};
+    multiply_tile(stages, a, b, Output<EveryRow>{y, bias, nullptr, rows, k, k, {}});
 }
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(128) gather_conv2d_forward_f32(const float* x, const i32* channels, i32 all, i32 count, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    gather_forward<F32>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    gather_forward<F32>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }
 
 extern "C" __global__ void __launch_bounds__(128) gather_conv2d_forward_tf32(const float* x, const i32* channels, i32 all, i32 count, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    gather_forward<Tf32>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    gather_forward<Tf32>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }
 
 extern "C" __global__ void __launch_bounds__(128) gather_conv2d_forward_bf16(const float* x, const i32* channels, i32 all, i32 count, const bf16* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    gather_forward<Bf16>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    gather_forward<Bf16>(stages, x, channels, all, count, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }

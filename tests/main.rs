@@ -9,6 +9,7 @@ mod host;
 mod layers;
 mod models;
 mod ops;
+mod optim;
 mod pytorch;
 mod pytorch_ops;
 mod shrink;

@@ -1,9 +1,10 @@
 //! Two-dimensional convolution over some of the input's channels: the dense remainder of channel pruning.
 
 use super::conv_shape::ConvShape;
-use super::conv2d::{backward_bias, checked_shape, same_device};
+use super::conv2d::checked_shape;
 use super::cpu::gather::{self, Channels};
 use super::implicit_gemm::ImplicitGemm;
+use super::product::{Product, record, same_device};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result, Tape};
@@ -32,22 +33,7 @@ pub fn gather_conv2d(
     let gather = Gather { mode: tape.mode(), shape, channels: channels.clone(), all: x.shape()[3] };
     gather.check_indices()?;
     let y = gather.forward(x, w, bias)?;
-    let (x_id, w_id, bias_id) = (x.id(), w.id(), bias.map(Tensor::id));
-    let saved_x = tape.tracks(w).then(|| x.clone());
-    let saved_w = tape.tracks(x).then(|| w.clone());
-    let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().collect();
-    tape.push(&inputs, &y, move |dy, gradients| {
-        if let Some(w) = &saved_w {
-            gradients.add(x_id, gather.backward_input(dy, w)?)?;
-        }
-        if let Some(x) = &saved_x {
-            gradients.add(w_id, gather.backward_weight(x, dy)?)?;
-        }
-        match bias_id.filter(|&id| gradients.wants(id)) {
-            Some(id) => gradients.add(id, backward_bias(dy)?),
-            None => Ok(()),
-        }
-    });
+    record(tape, gather, [x, w], bias, &y);
     Ok(y)
 }
 
@@ -90,7 +76,9 @@ impl Gather {
         }
         Ok(y)
     }
+}
 
+impl Product for Gather {
     fn backward_input(&self, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         let (mode, shape) = (self.mode, &self.shape);
         let mut dx =

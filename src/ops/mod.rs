@@ -15,6 +15,7 @@ pub mod noise;
 pub mod normalize;
 pub mod pgd_step;
 pub mod pool;
+mod product;
 pub mod softmax_xent;
 pub mod sparse_conv2d;
 pub mod topk;

@@ -1,9 +1,10 @@
 //! Two-dimensional convolution with an irregularly masked filter: only the kept weights are multiplied.
 
 use super::conv_shape::ConvShape;
-use super::conv2d::{backward_bias, checked_shape, same_device};
+use super::conv2d::checked_shape;
 use super::cpu::sparse;
 use super::implicit_gemm::{ImplicitGemm, blocks, int};
+use super::product::{Product, record, same_device};
 use crate::device::{Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Taps that an entry of the kernels' format can tell apart.
 const MAX_TAPS: usize = 64;
+/// What is wrong where a filter meets an input on another device.
+const ELSEWHERE: &str = "sparse_conv2d: the filter was built on another device";
 
 /// Where the kept weights of a filter are. Built once for a mask, on the mask's device; the values are read from
 /// the dense filter at every call, so that training goes on underneath.
@@ -25,13 +28,17 @@ pub struct SparseFilter {
 #[derive(Clone)]
 enum Lists {
     /// The host's format depends on the stride: built at the first call with each.
-    Cpu(Arc<Mutex<Vec<(usize, Arc<sparse::SparseFilter>)>>>),
-    /// Kept elements of each filter and of each input channel.
-    Gpu { filters: Rows, channels: Rows },
+    Cpu(Arc<Mutex<Vec<HostLists>>>),
+    /// Kept elements of each filter, and of each input channel.
+    Gpu(Arc<[Rows; 2]>),
+}
+
+struct HostLists {
+    stride: usize,
+    filter: Arc<sparse::SparseFilter>,
 }
 
 /// Compressed sparse rows of the mask, as `kernels/sparse_conv2d.cu` has them.
-#[derive(Clone)]
 struct Rows {
     layout: RowLayout,
     offsets: Tensor,
@@ -78,7 +85,8 @@ impl SparseFilter {
                 let channel =
                     RowLayout { rows: c, row_stride: 1, step: c, len: k * r * s, planes: 0 };
                 let (filters, kept) = Rows::build(gpu, mask, filter)?;
-                (kept, Lists::Gpu { filters, channels: Rows::build(gpu, mask, channel)?.0 })
+                let (channels, _) = Rows::build(gpu, mask, channel)?;
+                (kept, Lists::Gpu(Arc::new([filters, channels])))
             }
         };
         Ok(Self { mask: mask.clone(), kept, lists })
@@ -92,28 +100,22 @@ impl SparseFilter {
     /// The host's format for this stride.
     fn on_cpu(&self, shape: &ConvShape) -> Result<Arc<sparse::SparseFilter>> {
         let Lists::Cpu(built) = &self.lists else {
-            return Err(Error::device(
-                "cpu",
-                "sparse_conv2d: the filter was built on another device",
-            ));
+            return Err(Error::device("cpu", ELSEWHERE));
         };
         let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, filter)) = built.iter().find(|(stride, _)| *stride == shape.stride) {
-            return Ok(filter.clone());
+        if let Some(lists) = built.iter().find(|lists| lists.stride == shape.stride) {
+            return Ok(lists.filter.clone());
         }
         let filter = Arc::new(sparse::SparseFilter::new(shape, self.mask.cpu()?));
-        built.push((shape.stride, filter.clone()));
+        built.push(HostLists { stride: shape.stride, filter: filter.clone() });
         Ok(filter)
     }
 
-    /// The rows of the filters, or of the channels.
-    fn on_gpu(&self, gpu: &dyn Gpu, channels: bool) -> Result<&Rows> {
+    /// The rows of the filters and of the channels.
+    fn on_gpu(&self, gpu: &dyn Gpu) -> Result<&[Rows; 2]> {
         match &self.lists {
-            Lists::Gpu { filters, channels: rows } => Ok(if channels { rows } else { filters }),
-            Lists::Cpu(_) => Err(Error::device(
-                gpu.name(),
-                "sparse_conv2d: the filter was built on another device",
-            )),
+            Lists::Gpu(rows) => Ok(rows),
+            Lists::Cpu(_) => Err(Error::device(gpu.name(), ELSEWHERE)),
         }
     }
 }
@@ -178,92 +180,73 @@ pub fn sparse_conv2d(
     let shape = checked_shape("sparse_conv2d", x, w, bias, stride, padding, channels)?;
     filter.mask.expect_shape("sparse_conv2d", "mask", w.shape())?;
     same_device("sparse_conv2d", "filter", x, &filter.mask)?;
-    let mode = tape.mode();
-    let y = forward(mode, &shape, filter, x, w, bias)?;
-    let (x_id, w_id, bias_id) = (x.id(), w.id(), bias.map(Tensor::id));
-    let saved_x = tape.tracks(w).then(|| x.clone());
-    let saved_w = tape.tracks(x).then(|| w.clone());
-    let filter = filter.clone();
-    let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().collect();
-    tape.push(&inputs, &y, move |dy, gradients| {
-        if let Some(w) = &saved_w {
-            gradients.add(x_id, backward_input(mode, &shape, &filter, dy, w)?)?;
-        }
-        if let Some(x) = &saved_x {
-            gradients.add(w_id, backward_weight(mode, &shape, &filter, x, dy)?)?;
-        }
-        match bias_id.filter(|&id| gradients.wants(id)) {
-            Some(id) => gradients.add(id, backward_bias(dy)?),
-            None => Ok(()),
-        }
-    });
+    let sparse = Sparse { mode: tape.mode(), shape, filter: filter.clone() };
+    let y = sparse.forward(x, w, bias)?;
+    record(tape, sparse, [x, w], bias, &y);
     Ok(y)
 }
 
-fn forward(
+/// A checked convolution with a masked filter.
+struct Sparse {
     mode: Mode,
-    shape: &ConvShape,
-    filter: &SparseFilter,
-    x: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
-) -> Result<Tensor> {
-    let mut y = x.empty_like(&[shape.n, shape.p(), shape.q(), shape.k], DType::F32)?;
-    match x.on() {
-        On::Cpu => {
-            let filter = filter.on_cpu(shape)?;
-            let bias = bias.map(Tensor::cpu).transpose()?;
-            sparse::forward(&filter, shape, x.cpu()?, w.cpu()?, bias, mode, y.cpu_mut()?);
-        }
-        On::Gpu(gpu) => {
-            let rows = filter.on_gpu(gpu, false)?;
-            let product = PlaneProduct { gpu, mode, shape, transposed: false };
-            product.run(rows, x, w, bias, &y)?;
-        }
-    }
-    Ok(y)
+    shape: ConvShape,
+    filter: SparseFilter,
 }
 
-fn backward_input(
-    mode: Mode,
-    shape: &ConvShape,
-    filter: &SparseFilter,
-    dy: &Tensor,
-    w: &Tensor,
-) -> Result<Tensor> {
-    let mut dx = dy.empty_like(&[shape.n, shape.h, shape.w, shape.c], DType::F32)?;
-    match dy.on() {
-        On::Cpu => {
-            let filter = filter.on_cpu(shape)?;
-            sparse::backward_input(&filter, shape, dy.cpu()?, w.cpu()?, mode, dx.cpu_mut()?);
+impl Sparse {
+    fn forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut y = x.empty_like(&[shape.n, shape.p(), shape.q(), shape.k], DType::F32)?;
+        match x.on() {
+            On::Cpu => {
+                let filter = self.filter.on_cpu(shape)?;
+                let bias = bias.map(Tensor::cpu).transpose()?;
+                sparse::forward(&filter, shape, x.cpu()?, w.cpu()?, bias, mode, y.cpu_mut()?);
+            }
+            On::Gpu(gpu) => {
+                let [filters, _] = self.filter.on_gpu(gpu)?;
+                let product = PlaneProduct { gpu, mode, shape, transposed: false };
+                product.run(filters, x, w, bias, &y)?;
+            }
         }
-        On::Gpu(gpu) => {
-            let rows = filter.on_gpu(gpu, true)?;
-            PlaneProduct { gpu, mode, shape, transposed: true }.run(rows, dy, w, None, &dx)?;
-        }
+        Ok(y)
     }
-    Ok(dx)
 }
 
-fn backward_weight(
-    mode: Mode,
-    shape: &ConvShape,
-    filter: &SparseFilter,
-    x: &Tensor,
-    dy: &Tensor,
-) -> Result<Tensor> {
-    let mut dw = dy.empty_like(&[shape.k, shape.r, shape.s, shape.c], DType::F32)?;
-    match dy.on() {
-        On::Cpu => {
-            let filter = filter.on_cpu(shape)?;
-            sparse::backward_weight(&filter, shape, x.cpu()?, dy.cpu()?, mode, dw.cpu_mut()?);
+impl Product for Sparse {
+    fn backward_input(&self, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut dx = dy.empty_like(&[shape.n, shape.h, shape.w, shape.c], DType::F32)?;
+        match dy.on() {
+            On::Cpu => {
+                let filter = self.filter.on_cpu(shape)?;
+                sparse::backward_input(&filter, shape, dy.cpu()?, w.cpu()?, mode, dx.cpu_mut()?);
+            }
+            On::Gpu(gpu) => {
+                let [_, channels] = self.filter.on_gpu(gpu)?;
+                let product = PlaneProduct { gpu, mode, shape, transposed: true };
+                product.run(channels, dy, w, None, &dx)?;
+            }
         }
-        On::Gpu(gpu) => {
-            let gemm = ImplicitGemm { gpu, mode, shape };
-            gemm.backward_weight(x, None, dy, Some(&filter.mask), &dw)?;
-        }
+        Ok(dx)
     }
-    Ok(dw)
+
+    fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut dw = dy.empty_like(&[shape.k, shape.r, shape.s, shape.c], DType::F32)?;
+        match dy.on() {
+            On::Cpu => {
+                let filter = self.filter.on_cpu(shape)?;
+                let (x, dy) = (x.cpu()?, dy.cpu()?);
+                sparse::backward_weight(&filter, shape, x, dy, mode, dw.cpu_mut()?);
+            }
+            On::Gpu(gpu) => {
+                let gemm = ImplicitGemm { gpu, mode, shape };
+                gemm.backward_weight(x, None, dy, Some(&self.filter.mask), &dw)?;
+            }
+        }
+        Ok(dw)
+    }
 }
 
 /// The forward pass or the input gradient over planes.
@@ -307,7 +290,7 @@ impl PlaneProduct<'_> {
             launch = launch.arg(&int(value)?);
         }
         launch.run(self.gpu)?;
-        self.from_planes(&out, bias, y, n, to)
+        self.planes_back(&out, bias, y, n, to)
     }
 
     /// `[n, h, w, c]` as planes `[c, h, w, n]`, rounded to the mode.
@@ -330,7 +313,7 @@ impl PlaneProduct<'_> {
     }
 
     /// The way back, with the bias added.
-    fn from_planes(
+    fn planes_back(
         &self,
         planes: &Tensor,
         bias: Option<&Tensor>,

@@ -40,7 +40,7 @@ pub enum OptimizerSettings {
         #[serde(default = "defaults::eps")]
         eps: f64,
         /// L2 coefficient.
-        #[serde(default = "defaults::weight_decay")]
+        #[serde(default)]
         weight_decay: f64,
     },
 }

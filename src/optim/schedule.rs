@@ -1,7 +1,8 @@
-//! Learning-rate schedules.
+//! Learning-rate schedules, by epoch, as PyTorch's.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::f64::consts::PI;
 
 /// `train.schedule`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -10,33 +11,45 @@ pub enum ScheduleSettings {
     /// The optimiser's learning rate throughout.
     #[default]
     Constant,
-    /// `lr·gamma^m`, m = milestones that are at most the number of epochs done.
+    /// `lr·gamma^m`, m = milestones that are at most the number of epochs done (`MultiStepLR`).
     Step {
         /// Epochs.
         milestones: Vec<usize>,
         /// Factor at each.
-        #[serde(default = "gamma")]
+        #[serde(default = "tenth")]
         gamma: f64,
     },
-    /// `lr·(least + (1 − least)·(1 + cos(π·t/T))/2)`, t = steps done of the run's T.
-    Cosine {
-        /// Factor at the end.
-        #[serde(default)]
-        least: f64,
-    },
-    /// `lr·factor^k`, k = times that the training loss did not fall for `patience` epochs; PyTorch's rule with
-    /// relative threshold 1e-4.
+    /// `lr ← max(factor·lr, min_lr)` when the training loss has not fallen by the share `threshold` of the best for
+    /// more than `patience` epochs (`ReduceLROnPlateau`, mode min, relative threshold).
     Plateau {
         /// Factor.
-        #[serde(default = "gamma")]
+        #[serde(default = "tenth")]
         factor: f64,
         /// Epochs without a fall that are borne.
         #[serde(default = "patience")]
         patience: usize,
+        /// Share of the best loss that counts as a fall.
+        #[serde(default = "threshold")]
+        threshold: f64,
+        /// Epochs after a reduction that are not counted.
+        #[serde(default)]
+        cooldown: usize,
+        /// Least learning rate.
+        #[serde(default)]
+        min_lr: f64,
+    },
+    /// `eta_min + (lr − eta_min)·(1 + cos(π·e/t_max))/2`, e = epochs done (`CosineAnnealingLR`).
+    Cosine {
+        /// Epochs from `lr` to `eta_min`; the run's without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        t_max: Option<usize>,
+        /// Least learning rate.
+        #[serde(default)]
+        eta_min: f64,
     },
 }
 
-fn gamma() -> f64 {
+fn tenth() -> f64 {
     0.1
 }
 
@@ -44,21 +57,37 @@ fn patience() -> usize {
     10
 }
 
+fn threshold() -> f64 {
+    1e-4
+}
+
 impl ScheduleSettings {
     /// Checks the ranges.
     ///
     /// Errors: [`crate::ErrorKind::Param`] that names the key.
     pub fn check(&self) -> Result<()> {
-        let (key, factor) = match self {
-            Self::Constant => return Ok(()),
-            Self::Step { gamma, .. } => ("train.schedule.gamma", *gamma),
-            Self::Cosine { least } => ("train.schedule.least", *least),
-            Self::Plateau { factor, .. } => ("train.schedule.factor", *factor),
+        let refuse = |key: &str, got: f64, want: &str| {
+            Err(Error::param(format!("train.schedule.{key}"), got, want))
         };
-        if (0.0..=1.0).contains(&factor) {
-            return Ok(());
+        let factor = |key: &str, x: f64| match (0.0..=1.0).contains(&x) {
+            true => Ok(()),
+            false => refuse(key, x, "from 0 to 1"),
+        };
+        let least = |key: &str, x: f64| match x.is_finite() && x >= 0.0 {
+            true => Ok(()),
+            false => refuse(key, x, "finite and at least 0"),
+        };
+        match *self {
+            Self::Constant => Ok(()),
+            Self::Step { gamma, .. } => factor("gamma", gamma),
+            Self::Plateau { factor: by, threshold, min_lr, .. } => {
+                factor("factor", by)?;
+                factor("threshold", threshold)?;
+                least("min_lr", min_lr)
+            }
+            Self::Cosine { t_max: Some(0), .. } => refuse("t_max", 0.0, "at least 1"),
+            Self::Cosine { eta_min, .. } => least("eta_min", eta_min),
         }
-        Err(Error::param(key, factor, "from 0 to 1"))
     }
 }
 
@@ -66,87 +95,64 @@ impl ScheduleSettings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     settings: ScheduleSettings,
+    /// The optimiser's; on a plateau the reduced one.
     lr: f64,
-    /// Plateau: the best loss, epochs since then, reductions so far.
+    epochs: usize,
+    /// Plateau: the best loss, epochs since then, epochs of cooldown left.
     best: f64,
     stale: usize,
-    reductions: usize,
+    cooling: usize,
 }
 
 impl Schedule {
-    /// A schedule that starts at `lr`.
-    pub fn new(settings: ScheduleSettings, lr: f64) -> Self {
-        Self { settings, lr, best: f64::INFINITY, stale: 0, reductions: 0 }
+    /// A schedule of a run of `epochs` epochs that starts at `lr`.
+    pub fn new(settings: ScheduleSettings, lr: f64, epochs: usize) -> Self {
+        Self { settings, lr, epochs, best: f64::INFINITY, stale: 0, cooling: 0 }
     }
 
-    /// The learning rate of the step after `epochs` whole epochs and `steps` of `total` steps.
-    pub fn lr(&self, epochs: usize, steps: u64, total: u64) -> f64 {
-        self.lr
-            * match &self.settings {
-                ScheduleSettings::Constant => 1.0,
-                ScheduleSettings::Step { milestones, gamma } => {
-                    gamma.powi(milestones.iter().filter(|&&m| m <= epochs).count() as i32)
-                }
-                ScheduleSettings::Cosine { least } => {
-                    let t = steps as f64 / total.max(1) as f64;
-                    least + (1.0 - least) * (1.0 + (std::f64::consts::PI * t).cos()) / 2.0
-                }
-                ScheduleSettings::Plateau { factor, .. } => factor.powi(self.reductions as i32),
+    /// The learning rate after `epoch` whole epochs.
+    pub fn lr(&self, epoch: usize) -> f64 {
+        match &self.settings {
+            ScheduleSettings::Constant | ScheduleSettings::Plateau { .. } => self.lr,
+            ScheduleSettings::Step { milestones, gamma } => {
+                self.lr * gamma.powi(milestones.iter().filter(|&&m| m <= epoch).count() as i32)
             }
+            ScheduleSettings::Cosine { t_max, eta_min } => {
+                let share = epoch as f64 / t_max.unwrap_or(self.epochs).max(1) as f64;
+                eta_min + (self.lr - eta_min) * (1.0 + (PI * share).cos()) / 2.0
+            }
+        }
     }
 
     /// Hears the training loss of an epoch.
     pub fn epoch_ended(&mut self, loss: f64) {
-        let ScheduleSettings::Plateau { patience, .. } = self.settings else { return };
-        if loss < self.best * (1.0 - 1e-4) {
-            (self.best, self.stale) = (loss, 0);
+        let ScheduleSettings::Plateau { factor, patience, threshold, cooldown, min_lr } =
+            self.settings
+        else {
             return;
+        };
+        if loss < self.best * (1.0 - threshold) {
+            (self.best, self.stale) = (loss, 0);
+        } else {
+            self.stale += 1;
         }
-        self.stale += 1;
+        if self.cooling > 0 {
+            (self.cooling, self.stale) = (self.cooling - 1, 0);
+        }
         if self.stale > patience {
-            (self.reductions, self.stale) = (self.reductions + 1, 0);
+            self.lr = self.lr.min((self.lr * factor).max(min_lr));
+            (self.cooling, self.stale) = (cooldown, 0);
         }
     }
 
     /// What it remembers, for a checkpoint.
-    pub fn state(&self) -> [f64; 3] {
-        [self.best, self.stale as f64, self.reductions as f64]
+    pub fn state(&self) -> [f64; 4] {
+        [self.lr, self.best, self.stale as f64, self.cooling as f64]
     }
 
     /// Takes [`Self::state`] back.
-    pub fn load_state(&mut self, [best, stale, reductions]: [f64; 3]) {
-        (self.best, self.stale, self.reductions) = (best, stale as usize, reductions as usize);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn step_multiplies_at_its_milestones() {
-        let settings = ScheduleSettings::Step { milestones: vec![80, 120, 160], gamma: 0.2 };
-        let schedule = Schedule::new(settings, 0.1);
-        let lr = |epoch| (schedule.lr(epoch, 0, 1) * 1e6).round() / 1e6;
-        assert_eq!([0, 79, 80, 120, 160, 199].map(lr), [0.1, 0.1, 0.02, 0.004, 0.0008, 0.0008]);
-    }
-
-    #[test]
-    fn cosine_goes_from_lr_to_its_least() {
-        let schedule = Schedule::new(ScheduleSettings::Cosine { least: 0.1 }, 2.0);
-        let lr = |step| schedule.lr(0, step, 100);
-        assert_eq!(lr(0), 2.0);
-        assert!((lr(50) - 1.1).abs() < 1e-12 && (lr(100) - 0.2).abs() < 1e-12);
-    }
-
-    #[test]
-    fn plateau_waits_for_its_patience() {
-        let settings = ScheduleSettings::Plateau { factor: 0.5, patience: 1 };
-        let mut schedule = Schedule::new(settings, 1.0);
-        let rates = [1.0, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8].map(|loss| {
-            schedule.epoch_ended(loss);
-            schedule.lr(0, 0, 1)
-        });
-        assert_eq!(rates, [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]);
+    pub fn load_state(&mut self, [lr, best, stale, cooling]: [f64; 4]) {
+        (self.lr, self.best) = (lr, best);
+        (self.stale, self.cooling) = (stale as usize, cooling as usize);
     }
 }

@@ -16,7 +16,7 @@ struct Counters {
     finished: bool,
     images: usize,
     loss_sum: u64,
-    schedule: [u64; 3],
+    schedule: [u64; 4],
     step: u64,
     step_in_epoch: usize,
 }

@@ -54,7 +54,8 @@ impl Trainer {
             pruner.anchor(&model)?;
         }
         let optimizer = Optimizer::new(settings.optimizer.clone());
-        let schedule = Schedule::new(settings.schedule.clone(), settings.optimizer.lr());
+        let lr = settings.optimizer.lr();
+        let schedule = Schedule::new(settings.schedule.clone(), lr, settings.epochs);
         Ok(Self {
             settings,
             model,
@@ -138,7 +139,7 @@ impl Trainer {
             while self.step < total
                 && let Some(batch) = epoch.batch(self.step_in_epoch)
             {
-                let event = self.one_step(batch, total)?;
+                let event = self.one_step(batch)?;
                 observe(self, Event::Step(event))?;
             }
             self.end_epoch(data, total, observe)?;
@@ -146,8 +147,8 @@ impl Trainer {
         Ok(())
     }
 
-    fn one_step(&mut self, batch: crate::data::Batch, total: u64) -> Result<StepEvent> {
-        let (images, lr) = (batch.len(), self.schedule.lr(self.epoch, self.step, total));
+    fn one_step(&mut self, batch: crate::data::Batch) -> Result<StepEvent> {
+        let (images, lr) = (batch.len(), self.schedule.lr(self.epoch));
         let losses = self.train_on(batch, lr)?;
         if !losses.total.is_finite() {
             let want = format!("so small that the loss stays finite; step {}", self.step + 1);
@@ -177,7 +178,7 @@ impl Trainer {
         observe: &mut dyn FnMut(&Self, Event) -> Result<()>,
     ) -> Result<()> {
         let last = self.step == total;
-        let lr = self.schedule.lr(self.epoch, self.step.saturating_sub(1), total);
+        let lr = self.schedule.lr(self.epoch);
         let mut rewired = None;
         if let Some(pruner) = self.pruner.as_mut().filter(|_| !last) {
             let (epoch, epochs) = (self.epoch + 1, self.settings.epochs);

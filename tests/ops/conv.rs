@@ -124,6 +124,34 @@ fn conv2d_and_its_gradients_equal_float64_loops() {
 }
 
 #[test]
+fn conv2d_of_random_shapes_equals_float64_loops() {
+    let mut random = Random::new();
+    for _ in 0..12 {
+        let mut from =
+            |least: u64, most: u64| (least + random.bits() % (most - least + 1)) as usize;
+        let [r, s, c, padding] = [from(1, 4), from(1, 4), from(1, 20), from(0, 2)];
+        let least = |filter: usize| filter.saturating_sub(2 * padding).max(1) as u64;
+        let case = Case {
+            name: "random".into(),
+            x: [from(1, 3), from(least(r), 9), from(least(s), 9), c],
+            w: [from(1, 20), r, s, c],
+            stride: from(1, 3),
+            padding,
+            bias: false,
+            density: 1.0,
+        };
+        let operands = Operands::new(&case, &mut random);
+        let want = operands.reference();
+        for (device, mode) in devices_and_modes() {
+            let got = conv2d(&device, mode, &operands);
+            for (i, result) in RESULTS.iter().enumerate() {
+                assert_close((result, &case, &device, mode), &got[i], &want[i], mode.tolerance());
+            }
+        }
+    }
+}
+
+#[test]
 fn conv2d_gives_the_same_bits_again() {
     let case = &cases(include_str!("../cases/conv2d.toml"))[0];
     let operands = Operands::new(case, &mut Random::new());

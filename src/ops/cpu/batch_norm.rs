@@ -44,14 +44,18 @@ pub(crate) fn statistics(x: &[f32], mean: &mut [f32], var: &mut [f32]) {
     var.iter_mut().zip(&squares).for_each(|(var, &square)| *var = (square / total) as f32);
 }
 
-/// Mean and sum of squared deviations from it.
+/// Mean and sum of squared deviations from it. The mean is summed from the first row on, so that a constant channel,
+/// the map of a filter without weights, has exactly its value and no deviation for 1/√eps to amplify.
 fn moments(x: &[f32], c: usize) -> [Vec<f32>; 2] {
     let (mut mean, mut square) = (vec![0.0f32; c], vec![0.0f32; c]);
+    let first = &x[..c];
     for x in x.chunks_exact(c) {
-        mean.iter_mut().zip(x).for_each(|(mean, &x)| *mean += x);
+        mean.iter_mut()
+            .zip(x.iter().zip(first))
+            .for_each(|(mean, (&x, &first))| *mean += x - first);
     }
     let scale = 1.0 / (x.len() / c) as f32;
-    mean.iter_mut().for_each(|mean| *mean *= scale);
+    mean.iter_mut().zip(first).for_each(|(mean, &first)| *mean = first + *mean * scale);
     for x in x.chunks_exact(c) {
         for ((square, &mean), &x) in square.iter_mut().zip(&mean).zip(x) {
             *square += (x - mean) * (x - mean);

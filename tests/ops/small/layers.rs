@@ -190,6 +190,28 @@ fn batch_norm_eval() {
 }
 
 #[test]
+fn a_constant_channel_gives_its_bias() {
+    // Where all weights of a filter are pruned its map is constant: 1/√eps = 316 amplifies what rounding leaves.
+    for value in [0.3f32, -17.1, 1e-3] {
+        for device in devices() {
+            let operands = [
+                (vec![value; 37 * 41 * 2], vec![37, 41, 2]),
+                (vec![1.5, -0.5], vec![2]),
+                (vec![0.25, 2.0], vec![2]),
+            ];
+            let op = |tape: &mut Tape, x: &[Tensor]| {
+                let one = |value| Tensor::from_vec(vec![value; 2], &[2], &x[0].device());
+                let (mut mean, mut var) = (one(0.0)?, one(1.0)?);
+                ops::batch_norm_train(tape, &x[0], &x[1], &x[2], &mut mean, &mut var, 0.1, 1e-5)
+            };
+            let (y, _) = run(&device, &operands, op, None);
+            let want = y.iter().enumerate().map(|(i, _)| [0.25, 2.0][i % 2]).collect::<Vec<_>>();
+            assert_close(format!("{value} on {device}"), &y, &want, 1e-5);
+        }
+    }
+}
+
+#[test]
 fn batch_norm_refuses_one_value_a_channel() {
     for device in devices() {
         let c = |value: f32| Tensor::from_vec(vec![value; 3], &[3], &device).unwrap();
