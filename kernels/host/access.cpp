@@ -79,6 +79,8 @@ static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
     const u64 address = reinterpret_cast<u64>(p);
     if (--w.budget < 0) exhausted(w, at(pc));
     if (address % bytes != 0) fail(w.thread, at(pc), "atomic: address not %u-byte aligned", bytes);
+    if (address - w.shared_base >= ARENA_BYTES && address - memory.base >= memory.bytes)
+        outside(w, w.thread, address, bytes, Access::Atomic, pc);
     if (w.checks) check_access<Access::Atomic>(w, w.thread, address, bytes, pc);
     if (w.fenced && w.launch->released != nullptr) __atomic_store_n(w.launch->released + w.block, 1, __ATOMIC_RELEASE);
     w.acquired = true;

@@ -1,6 +1,6 @@
 //! Memory, launches and options of the device.
 
-use super::{Buffer, both};
+use super::{Buffer, Place, both};
 use rewire::device::host::{Host, HostOptions};
 use rewire::device::{Device, Gpu, Launch, entry_points, launched};
 use std::process::Command;
@@ -41,14 +41,8 @@ fn a_freed_buffer_is_out_of_bounds() {
         let freed = gpu.alloc(1 << 21).unwrap();
         gpu.free(freed);
         let launch = Launch::new("relu_forward_f32").elements(10);
-        struct Freed(u64);
-        impl rewire::device::KernelArg for Freed {
-            fn arg(&self) -> rewire::device::Arg {
-                rewire::device::Arg::Ptr(self.0)
-            }
-        }
         // Far behind the start, where no other test allocates.
-        let launch = launch.arg(&Freed(freed + (1 << 20))).arg(&y).arg(&10i64);
+        let launch = launch.arg(&Place(freed + (1 << 20))).arg(&y).arg(&10i64);
         let text = launch.run(&gpu).unwrap_err().to_string();
         assert!(text.contains("outside every allocation"), "{text}");
     }
@@ -87,6 +81,17 @@ fn without_checks_correct_kernels_give_the_same_bits() {
     });
     assert_eq!(results[0], x.iter().map(|x| x.max(0.0)).collect::<Vec<_>>());
     assert_eq!(results[0], results[1]);
+}
+
+#[test]
+fn without_checks_a_kernel_cannot_touch_the_process() {
+    let gpu = Host::new(HostOptions { checks: false, ..HostOptions::default() }).unwrap();
+    let mine = [7f32; 32];
+    let launch =
+        Launch::new("wrong_null_pointer").block(32, 1, 1).arg(&Place(mine.as_ptr() as u64));
+    let text = launch.run(&gpu).unwrap_err().to_string();
+    assert!(text.contains("store of 4 bytes") && text.contains("outside"), "{text}");
+    assert_eq!(mine, [7.0; 32]);
 }
 
 #[test]

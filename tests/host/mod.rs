@@ -46,12 +46,12 @@ impl KernelArg for Buffer<'_> {
     }
 }
 
-/// The null pointer.
-struct Null;
+/// Any address.
+struct Place(u64);
 
-impl KernelArg for Null {
+impl KernelArg for Place {
     fn arg(&self) -> Arg {
-        Arg::Ptr(0)
+        Arg::Ptr(self.0)
     }
 }
 

@@ -111,8 +111,9 @@ fn mistakes_that_the_compiler_can_see_are_found() {
     fails(with_int("wrong_local_array", 4), &["index outside the array", &line("a[i] = float(i)")]);
     fails(with_int("wrong_division", 0), &["division by zero", &line("7 / by")]);
     fails(with_int("wrong_shift", 32), &["shift by a negative count", &line("1 << by")]);
-    let null =
-        |gpu: &Host| Launch::new("wrong_null_pointer").arg(&super::Null).block(32, 1, 1).run(gpu);
+    let null = |gpu: &Host| {
+        Launch::new("wrong_null_pointer").arg(&super::Place(0)).block(32, 1, 1).run(gpu)
+    };
     fails(null, &["null pointer", "wrong.cu:"]);
     let at = line("reinterpret_cast<const float4*>(x + 1)");
     fails(tile("wrong_misaligned_vector", 32), &["misaligned address", &at]);
