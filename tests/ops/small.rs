@@ -130,7 +130,7 @@ fn check(
         let (y, gradients) = run(&device, operands, &op, Some(&seed));
         assert_close(&what, &y, &want, 1e-5);
         for (i, (got, want)) in gradients.iter().zip(&slopes).enumerate() {
-            assert_close(&format!("{what}, gradient of operand {i}"), got, want, 1e-5);
+            assert_close(format!("{what}, gradient of operand {i}"), got, want, 1e-5);
         }
         let (y_again, gradients_again) = run(&device, operands, &op, Some(&seed));
         assert_same_bits(&what, &y, &y_again);
