@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod attack;
 mod checkpoint;
 mod cli;
 mod data;
@@ -9,4 +10,7 @@ mod host;
 mod layers;
 mod models;
 mod ops;
+mod prune;
 mod pytorch;
+mod run;
+mod train;
