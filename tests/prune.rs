@@ -34,7 +34,10 @@ fn train(model: &mut Model, pruner: &Pruner, seed: Seed, step: u64) {
     let masks: Vec<(String, Vec<u8>)> = masks(pruner);
     for (i, (name, mask)) in masks.iter().enumerate() {
         let rng = seed.stream("weights", step, i as u32);
-        let value = |(k, &m): (usize, &u8)| f32::from(m) * ((rng.uniform(k) * 21.0).floor() - 10.0);
+        let value = |(k, &m): (usize, &u8)| match m {
+            0 => 0.0,
+            _ => (rng.uniform(k) * 21.0).floor() - 10.0,
+        };
         let values: Vec<f32> = mask.iter().enumerate().map(value).collect();
         let device = model.device().clone();
         let weight = model.param_mut(name).unwrap();
