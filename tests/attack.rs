@@ -6,25 +6,32 @@ use rewire::data::Dataset;
 use rewire::nn::{Execution, Model, Normalization};
 use rewire::train::{TrainSettings, Trainer};
 use rewire::{Device, Mode, Seed, Tape, Tensor, ops};
+use std::sync::OnceLock;
 
 const ARCH: &str = "resnet18:width=0.0625,classes=4,in_channels=1";
-const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=64,test=20";
+const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=128,test=40";
 
 fn settings(text: &str) -> AttackSettings {
     toml::from_str::<AttackSettings>(text).unwrap().resolved().unwrap()
 }
 
-/// A network that has learnt something, in a few steps without noise.
-fn trained() -> (Model, Dataset) {
+/// A network that has learnt something.
+pub fn trained() -> (Model, Dataset) {
+    static MODEL: OnceLock<Model> = OnceLock::new();
     let data = Dataset::load(DATA).unwrap();
-    let model = network_of(ARCH, &Device::Cpu);
-    let train = TrainSettings { epochs: 3, batch_size: 16, ..TrainSettings::default() };
-    let mut trainer = Trainer::new(train, model, None, Seed(1), Mode::F32).unwrap();
-    trainer.run(&data, true, &[], &mut |_, _| Ok(())).unwrap();
-    (trainer.model().clone(), data)
+    let train = || {
+        let text = "epochs = 8\nbatch_size = 16\noptimizer = { kind = 'sgd', lr = 0.02 }";
+        let model = network_of(ARCH, &Device::Cpu);
+        let train: TrainSettings = toml::from_str(text).unwrap();
+        let mut trainer = Trainer::new(train, model, None, Seed(1), Mode::F32).unwrap();
+        trainer.run(&data, true, &[], &mut |_, _| Ok(())).unwrap();
+        trainer.model().clone()
+    };
+    let model = MODEL.get_or_init(train).clone();
+    (model, data)
 }
 
-fn attacked(model: &Model, data: &Dataset, attacks: &[AttackSettings], batch: usize) -> Outcome {
+pub fn attacked(model: &Model, data: &Dataset, attacks: &[AttackSettings], batch: usize) -> Outcome {
     let how = Execution::default();
     let network = Network { model, how: &how, mode: Mode::F32 };
     let done = Outcome::default();

@@ -14,3 +14,6 @@ mod prune;
 mod pytorch;
 mod run;
 mod train;
+mod pytorch_ops;
+mod shrink;
+mod zz;
