@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod attack;
 mod checkpoint;
 mod cli;
 mod coverage;
@@ -13,6 +14,9 @@ mod layers;
 mod models;
 mod ops;
 mod optim;
+mod prune;
 mod pytorch;
 mod pytorch_ops;
+mod run;
 mod shrink;
+mod train;

@@ -79,7 +79,7 @@ pub fn evaluate(
     let [_, c, h, w] = split.shape;
     let loader = Loader::new(split, batch_size)?;
     let epoch = loader.epoch(0);
-    while let Some(batch) = epoch.batch(outcome.clean.len() / batch_size) {
+    while let Some(batch) = epoch.batch(outcome.clean.len().div_ceil(batch_size)) {
         let x = Tensor::from_vec(batch.images.clone(), &[batch.len(), h, w, c], device)?;
         let labels = Tensor::from_vec(batch.labels.clone(), &[batch.len()], device)?;
         let clean = correct(network, &x, &batch.labels)?;

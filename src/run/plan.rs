@@ -2,7 +2,7 @@
 
 use super::recipe::Recipe;
 use crate::attack::AttackSettings;
-use crate::data::{Dataset, Split};
+use crate::data::{Augmentation, Dataset, Split};
 use crate::io::{self, Hints};
 use crate::nn::{ArchSpec, Model};
 use crate::prune::Pruner;
@@ -28,8 +28,11 @@ impl Plan {
         recipe.check()?;
         recipe.data.set = absolute_set(&recipe.data.set)?;
         let data = load_data(&recipe)?;
+        Augmentation::parse(&recipe.data.augment, data.height, data.width)?;
         let seed = Seed(recipe.seed);
         let model = load_model(&mut recipe, &data, device)?;
+        data.train()?.check_labels(model.arch().classes)?;
+        data.test()?.check_labels(model.arch().classes)?;
         recipe.model.arch = model.arch().to_string();
         let pruner = match &mut recipe.prune {
             None => None,

@@ -1,0 +1,333 @@
+//! Runs: folders, resume after a kill, Ctrl-C, bad input.
+
+use rewire::run::{Recipe, recipes::RECIPES};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const RECIPE: &str = r#"
+schema = 1
+name = "small"
+seed = 5
+data = { set = "synthetic:classes=4,size=32,channels=1,train=40,test=16", augment = ["pad-crop-4", "flip"] }
+model = { arch = "vgg16:width=0.0625" }
+[train]
+epochs = 4
+batch_size = 8
+warmup_epochs = 1
+optimizer = { lr = 0.02 }
+schedule = { kind = "cosine" }
+adversary = { attack = "pgd", eps = "8/255", steps = 2, step_size = 0.02 }
+[prune]
+method = "dnr"
+density = 0.2
+rho = 1e-4
+[[eval]]
+attack = "fgsm"
+[[eval]]
+attack = "pgd"
+steps = 3
+restarts = 2
+"#;
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    command.current_dir(folder).args(args).args(["--device", "cpu"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn rewire(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).output().unwrap()
+}
+
+fn done(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
+    error
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("small.toml"), RECIPE).unwrap();
+    folder
+}
+
+/// Everything in a run's folder that must not depend on how often it was resumed.
+fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = [
+        "recipe.toml",
+        "events.jsonl",
+        "steps.csv",
+        "epochs.csv",
+        "samples.json",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "checkpoints/state.safetensors",
+    ];
+    names.iter().map(|name| (name.to_string(), fs::read(run.join(name)).unwrap())).collect()
+}
+
+fn assert_same_run(a: &Path, b: &Path) {
+    for ((name, a), b) in content(a).iter().zip(content(b).values()) {
+        assert!(a == b, "{name} differs");
+    }
+    let result = |run: &Path| {
+        let text = fs::read_to_string(run.join("result.json")).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["seconds"] = 0.into();
+        json
+    };
+    assert_eq!(result(a), result(b));
+}
+
+#[test]
+fn a_run_killed_at_any_moment_ends_with_the_same_bits() {
+    let folder = folder();
+    let folder = folder.path();
+    done(folder, &["train", "small.toml", "--out", "whole"]);
+    let lines = |run: &str| fs::read_to_string(folder.join(run)).unwrap().lines().count();
+    assert_eq!((lines("whole/steps.csv"), lines("whole/epochs.csv")), (21, 5));
+    // Kills at growing distances, from before the first file to the last measurement.
+    let mut child = command(folder, &["train", "small.toml", "--out", "killed"]).spawn().unwrap();
+    let mut kills = 0;
+    for pause in (0..).map(|k| 20 + 35 * (k % 12)) {
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        if status.success() {
+            break;
+        }
+        kills += 1;
+        let args: &[&str] = match folder.join("killed/recipe.toml").exists() {
+            true => &["train", "--resume", "killed", "--threads", "1"],
+            false => &["train", "small.toml", "--out", "killed"],
+        };
+        if kills > 14 {
+            done(folder, args);
+            break;
+        }
+        child = command(folder, args).spawn().unwrap();
+    }
+    assert!(kills > 0);
+    assert_same_run(&folder.join("whole"), &folder.join("killed"));
+    // A finished run: nothing to do.
+    let before = content(&folder.join("killed"));
+    assert!(done(folder, &["train", "--resume", "killed"]).contains("finished"));
+    assert_eq!(content(&folder.join("killed")), before);
+}
+
+#[test]
+fn logs_that_ran_ahead_of_the_checkpoint_are_cut_back() {
+    let folder = folder();
+    let folder = folder.path();
+    done(folder, &["train", "small.toml", "--out", "whole"]);
+    // As after a kill between two checkpoints, with a torn last line.
+    let stopped = folder.join("stopped");
+    fs::create_dir_all(stopped.join("checkpoints")).unwrap();
+    for name in ["recipe.toml", "environment.json", "events.jsonl", "steps.csv", "epochs.csv"] {
+        fs::copy(folder.join("whole").join(name), stopped.join(name)).unwrap();
+    }
+    let steps = fs::read_to_string(stopped.join("steps.csv")).unwrap();
+    fs::write(stopped.join("steps.csv"), &steps[..steps.len() / 2]).unwrap();
+    done(folder, &["train", "--resume", "stopped"]);
+    assert_same_run(&folder.join("whole"), &stopped);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_at_a_point_where_the_run_goes_on() {
+    let folder = folder();
+    let folder = folder.path();
+    done(folder, &["train", "small.toml", "--out", "whole"]);
+    let child = command(folder, &["train", "small.toml", "--out", "run"]).spawn().unwrap();
+    let started = || {
+        let steps = fs::read_to_string(folder.join("run/steps.csv"));
+        steps.is_ok_and(|steps| steps.lines().count() > 2)
+    };
+    while !started() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("train --resume run"), "{error}");
+    done(folder, &["train", "--resume", "run"]);
+    assert_same_run(&folder.join("whole"), &folder.join("run"));
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_replaced_only_by_force() {
+    let folder = folder();
+    let folder = folder.path();
+    let quick = ["train", "small.toml", "--out", "run", "--set", "train.max_steps=1"];
+    let json: serde_json::Value =
+        serde_json::from_str(&done(folder, &[&quick[..], &["--json"]].concat())).unwrap();
+    assert!(json["density"].as_f64().unwrap() > 0.19 && json["accuracy"]["pgd"].is_number());
+    fs::write(folder.join("run/notes.txt"), "mine").unwrap();
+    let before = content(&folder.join("run"));
+    assert!(refused(folder, &quick).contains("--force"));
+    assert_eq!(content(&folder.join("run")), before);
+    done(folder, &[&quick[..], &["--force", "--seed", "6"]].concat());
+    assert_ne!(content(&folder.join("run")), before);
+    assert_eq!(fs::read_to_string(folder.join("run/notes.txt")).unwrap(), "mine");
+    let recipe = fs::read_to_string(folder.join("run/recipe.toml")).unwrap();
+    assert!(recipe.contains("seed = 6") && recipe.contains("max_steps = 1"), "{recipe}");
+}
+
+#[test]
+fn train_attack_and_prune_fit_together() {
+    let folder = folder();
+    let folder = folder.path();
+    done(folder, &["train", "small.toml", "--out", "run", "--set", "train.epochs=2"]);
+    let model = "run/checkpoints/best.safetensors";
+    let data = "synthetic:classes=4,size=32,channels=1,train=40,test=16";
+    let attack = ["attack", model, "--data", data, "--attack", "fgsm,pgd", "--json"];
+    let run = |extra: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&done(folder, &[&attack[..], extra].concat())).unwrap()
+    };
+    let all = run(&["--eps", "16/255", "--save-adversarial", "twins"]);
+    let limited = run(&["--eps", "0", "--limit", "5"]);
+    assert_eq!((&all["images"], &limited["images"]), (&16.into(), &5.into()));
+    assert_eq!(
+        (&limited["worst"], &limited["attacks"][1]["accuracy"]),
+        (&limited["clean"], &limited["clean"])
+    );
+    let array = |name: &str| rewire::npy::read(&folder.join("twins").join(name)).unwrap();
+    assert_eq!(array("adversarial.npy").shape, [16, 1, 32, 32]);
+    let success = array("success.npy").into_u8().unwrap();
+    let fell = success.iter().filter(|&&s| s == 1).count() as f64;
+    let (clean, worst) = (all["clean"].as_f64().unwrap(), all["worst"].as_f64().unwrap());
+    assert!((100.0 * fell / 16.0 - (clean - worst)).abs() < 1e-9);
+    let moved = array("distance.npy").to_f32().unwrap();
+    assert!(moved.iter().zip(&success).all(|(&d, &s)| (s == 1) == (d > 0.0) && d <= 0.0628));
+
+    for granularity in ["irregular", "kernel", "channel", "filter"] {
+        for scope in ["layer", "global"] {
+            let args = ["prune", model, "-o", "p.safetensors", "--density", "0.1"];
+            let how = ["--granularity", granularity, "--scope", scope, "--json"];
+            let json: serde_json::Value =
+                serde_json::from_str(&done(folder, &[&args[..], &how].concat())).unwrap();
+            let density = json["density"].as_f64().unwrap();
+            assert!((0.05..0.2).contains(&density), "{granularity} {scope}: {density}");
+            done(folder, &["eval", "p.safetensors", "--data", data]);
+        }
+    }
+}
+
+#[test]
+fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
+    let folder = folder();
+    let folder = folder.path();
+    fs::write(folder.join("broken.toml"), "schema = 1\nname = ").unwrap();
+    fs::write(folder.join("binary.toml"), [0xff, 0xfe, 0x00]).unwrap();
+    fs::write(folder.join("short.safetensors"), [1, 2, 3]).unwrap();
+    let set = |assignment| vec!["train", "small.toml", "--out", "o", "--set", assignment];
+    let table: &[(Vec<&str>, &str)] = &[
+        (vec!["train", "no-such-recipe", "--out", "o"], "no-such-recipe"),
+        (vec!["train", "absent.toml", "--out", "o"], "absent.toml"),
+        (vec!["train", "broken.toml", "--out", "o"], "broken.toml"),
+        (vec!["train", "binary.toml", "--out", "o"], "binary.toml"),
+        (vec!["train"], "RECIPE"),
+        (vec!["train", "--resume", "absent"], "absent"),
+        (vec!["train", "--resume", "."], "recipe.toml"),
+        (vec!["train", "small.toml", "--out", "small.toml"], "--out"),
+        (vec!["train", "small.toml", "--out", "o", "--data", "nothing"], "nothing"),
+        (vec!["train", "small.toml", "--out", "o", "--data", "npy:/nowhere"], "/nowhere"),
+        (vec!["train", "small.toml", "--out", "o", "--arch", "vgg99"], "vgg99"),
+        (
+            vec!["train", "small.toml", "--out", "o", "--init", "short.safetensors"],
+            "short.safetensors",
+        ),
+        (vec!["train", "small.toml", "--out", "o", "--mode", "f64"], "f64"),
+        (set("train.epoch=3"), "epoch"),
+        (set("train.epochs=0"), "train.epochs"),
+        (set("train.epochs=-1"), "epochs"),
+        (set("train.epochs=many"), "epochs"),
+        (set("train.epochs"), "--set"),
+        (set("train.epochs=[1,"), "--set"),
+        (set("name.x=1"), "--set"),
+        (set("schema=2"), "schema"),
+        (set("name='../x'"), "name"),
+        (set("train.batch_size=0"), "train.batch_size"),
+        (set("train.optimizer.lr=nan"), "train.optimizer.lr"),
+        (set("train.optimizer.lr=-0.1"), "train.optimizer.lr"),
+        (set("train.optimizer.kind=lion"), "lion"),
+        (set("train.optimizer.momentum=1"), "momentum"),
+        (set("train.schedule.kind=rising"), "rising"),
+        (set("train.beta=1.5"), "train.beta"),
+        (set("train.adversary.eps=nan"), "eps"),
+        (set("train.adversary.eps=inf"), "eps"),
+        (set("train.adversary.eps=-1/255"), "eps"),
+        (set("train.adversary.attack=magic"), "magic"),
+        (set("train.adversary.restarts=0"), "restarts"),
+        (set("prune.density=0"), "prune.density"),
+        (set("prune.density=nan"), "prune.density"),
+        (set("prune.method=wishful"), "wishful"),
+        (set("prune.granularity=filter"), "prune.granularity"),
+        (set("prune.rho=inf"), "prune.rho"),
+        (set("prune.nonsense=1"), "nonsense"),
+        (set("data.set=synthetic:classes=0"), "classes"),
+        (set("data.augment=['twirl']"), "twirl"),
+        (set("data.train_limit=100"), "data.train_limit"),
+        (set("model.arch=vgg16:width=0"), "width"),
+        (set("model.normalize=cifar10"), "normalize"),
+        (set("mode=f16"), "mode"),
+        (vec!["attack", "absent.safetensors"], "absent.safetensors"),
+        (vec!["attack", "short.safetensors", "--eps", "nan"], "--eps"),
+        (vec!["attack", "short.safetensors", "--eps", "-8/255"], "--eps"),
+        (vec!["attack", "short.safetensors", "--attack", "magic"], "magic"),
+        (vec!["attack", "short.safetensors", "--restarts", "0"], "restarts"),
+        (vec!["attack", "short.safetensors", "--step-size", "inf"], "--step-size"),
+        (vec!["prune", "short.safetensors", "-o", "o", "--density", "0.5"], "short.safetensors"),
+        (vec!["prune", "short.safetensors", "-o", "o", "--density", "0"], "--density"),
+        (vec!["prune", "short.safetensors", "-o", "o", "--density", "nan"], "--density"),
+        (
+            vec!["prune", "short.safetensors", "-o", "o", "--density", "0.5", "--method", "dnr"],
+            "--method",
+        ),
+        (
+            vec!["prune", "short.safetensors", "-o", "o", "--density", "0.5", "--scope", "all"],
+            "--scope",
+        ),
+    ];
+    for (args, word) in table {
+        let error = refused(folder, args);
+        assert!(error.contains(word), "{args:?}: {error}");
+        assert!(!folder.join("o").exists(), "{args:?} left something");
+    }
+}
+
+#[test]
+fn embedded_recipes_parse_and_are_all_there() {
+    let mut files: Vec<String> =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+            .collect();
+    let mut names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
+    files.sort();
+    names.sort();
+    assert_eq!(names, files);
+    for (name, text) in RECIPES {
+        let recipe = Recipe::parse(Path::new(name), text, &[]).unwrap();
+        assert_eq!(recipe.name, *name);
+        let again = Recipe::parse(Path::new(name), &recipe.text().unwrap(), &[]).unwrap();
+        assert_eq!(again, recipe);
+        assert!(text.starts_with("# "), "{name} does not say what it is for");
+    }
+}
