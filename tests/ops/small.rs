@@ -36,6 +36,8 @@ enum Fill {
     Denormal,
     /// Normal numbers around 30.
     Offset,
+    /// A hundred times normal numbers: their exponentials overflow.
+    Large,
 }
 
 impl Random {
@@ -71,6 +73,7 @@ impl Random {
             Fill::Equal => vec![0.5; len],
             Fill::Zeros => each(&|i| pick(i, &[0.0, -0.0])),
             Fill::Denormal => each(&|i| f32::from_bits(rng.bits(i) & 0x807f_ffff)),
+            Fill::Large => each(&|i| 100.0 * rng.normal(i)),
             Fill::Offset => each(&|i| 30.0 + rng.normal(i)),
         }
     }
