@@ -3,6 +3,7 @@
 use super::{
     Fill, Operand, Random, assert_close, assert_same_bits, cases, check, devices, run, wide,
 };
+use rewire::device::Launch;
 use rewire::{Device, ErrorKind, Mode, Tape, Tensor, ops};
 
 #[derive(serde::Deserialize)]
@@ -98,6 +99,43 @@ fn normalize() {
         };
         let x = case.operand(random);
         check(random, &format!("normalize, {}", case.name), &[x], op, reference);
+    }
+}
+
+/// More elements than threads: each thread goes on by the grid's stride.
+#[test]
+fn a_grid_smaller_than_the_tensor_walks_on() {
+    let random = &mut Random::new();
+    let len = 3 * 1001;
+    let (x, c) = (random.normals(len), 3);
+    for device in devices() {
+        let Device::Gpu(gpu) = &device else { continue };
+        let tensor = |x: &[f32]| Tensor::from_vec(x.to_vec(), &[x.len()], &device).unwrap();
+        let (mean, std) = (tensor(&[0.5, -1.0, 2.0]), tensor(&[0.25, 1.5, 3.0]));
+        let y = tensor(&vec![0.0; len]);
+        let launch = |name| Launch::new(name).grid(2, 1, 1).block(32, 1, 1).arg(&tensor(&x));
+        launch("normalize_f32")
+            .arg(&mean)
+            .arg(&std)
+            .arg(&y)
+            .arg(&(len as i64))
+            .arg(&c)
+            .run(gpu.as_ref())
+            .unwrap();
+        let want = |i: usize| (x[i] - [0.5, -1.0, 2.0][i % 3]) / [0.25, 1.5, 3.0][i % 3];
+        assert_same_bits(
+            "normalize",
+            &y.to_vec().unwrap(),
+            &(0..len).map(want).collect::<Vec<_>>(),
+        );
+        launch("scale_forward_f32")
+            .arg(&y)
+            .arg(&2.5f32)
+            .arg(&(len as i64))
+            .run(gpu.as_ref())
+            .unwrap();
+        let want = x.iter().map(|x| 2.5 * x).collect::<Vec<_>>();
+        assert_same_bits("scale", &y.to_vec().unwrap(), &want);
     }
 }
 
