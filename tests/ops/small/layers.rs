@@ -113,7 +113,8 @@ fn a_grid_smaller_than_the_tensor_walks_on() {
         let tensor = |x: &[f32]| Tensor::from_vec(x.to_vec(), &[x.len()], &device).unwrap();
         let (mean, std) = (tensor(&[0.5, -1.0, 2.0]), tensor(&[0.25, 1.5, 3.0]));
         let y = tensor(&vec![0.0; len]);
-        let launch = |name| Launch::new(name).grid(2, 1, 1).block(32, 1, 1).arg(&tensor(&x));
+        let input = tensor(&x);
+        let launch = |name| Launch::new(name).grid(2, 1, 1).block(32, 1, 1).arg(&input);
         launch("normalize_f32")
             .arg(&mean)
             .arg(&std)
