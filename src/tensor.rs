@@ -4,7 +4,7 @@
 //! [`nhwc_to_nchw`] are the one place that converts from and to PyTorch's order (for filters, OIHW
 //! plays NCHW's part).
 
-use crate::device::{Arg, Device, Gpu, KernelArg};
+use crate::device::{Arg, Device, Gpu, KernelArg, host_memory};
 use crate::dtype::{DType, Element};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -46,9 +46,10 @@ enum CpuBuffer {
 }
 
 impl CpuBuffer {
-    fn zeros(dtype: DType, len: usize) -> Self {
+    /// `len` elements; what they hold is undefined.
+    fn undefined(dtype: DType, len: usize) -> Self {
         match dtype {
-            DType::F32 => Self::F32(vec![0.0; len]),
+            DType::F32 => Self::F32(host_memory::take(len)),
             DType::Bf16 => Self::Bf16(vec![half::bf16::ZERO; len]),
             DType::U8 => Self::U8(vec![0; len]),
             DType::I32 => Self::I32(vec![0; len]),
@@ -70,6 +71,14 @@ impl CpuBuffer {
             Self::Bf16(v) => bytemuck::cast_slice_mut(v),
             Self::U8(v) => v,
             Self::I32(v) => bytemuck::cast_slice_mut(v),
+        }
+    }
+}
+
+impl Drop for CpuBuffer {
+    fn drop(&mut self) {
+        if let Self::F32(elements) = self {
+            host_memory::give(std::mem::take(elements));
         }
     }
 }
@@ -106,20 +115,22 @@ pub enum On<'a> {
 impl Tensor {
     /// A tensor of zeros.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
-        let tensor = Self::empty(shape, dtype, device)?;
-        if let Storage::Gpu(buffer) = &tensor.storage
-            && buffer.bytes > 0
-        {
-            buffer.gpu.zero(buffer.ptr, buffer.bytes)?;
+        let mut tensor = Self::empty(shape, dtype, device)?;
+        match &mut tensor.storage {
+            Storage::Cpu(buffer) => Arc::make_mut(buffer).bytes_mut().fill(0),
+            Storage::Gpu(buffer) if buffer.bytes > 0 => {
+                buffer.gpu.zero(buffer.ptr, buffer.bytes)?
+            }
+            Storage::Gpu(_) => {}
         }
         Ok(tensor)
     }
 
-    /// A tensor that the caller writes completely: zeros on the CPU, undefined on a GPU.
+    /// A tensor that the caller writes completely; what it holds until then is undefined.
     pub fn empty(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
         let len = shape.iter().product::<usize>();
         let storage = match device {
-            Device::Cpu => Storage::Cpu(Arc::new(CpuBuffer::zeros(dtype, len))),
+            Device::Cpu => Storage::Cpu(Arc::new(CpuBuffer::undefined(dtype, len))),
             Device::Gpu(gpu) => Storage::Gpu(Arc::new(GpuBuffer::new(gpu, len * dtype.size())?)),
         };
         Ok(Self { id: TensorId::fresh(), shape: shape.to_vec(), dtype, storage })

@@ -116,3 +116,46 @@ fn a_reader_that_goes_away_is_no_error() {
         assert!(output.stderr.is_empty(), "{args:?}");
     }
 }
+
+/// Logits that `rewire predict` writes for `model`.
+fn predicted(folder: &Path, model: &str, device: &[&str]) -> Vec<f32> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    let args = ["predict", model, "--data", DATA, "-o", "logits.npy"];
+    let output = command.current_dir(folder).args(args).args(device).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    npy::read(&folder.join("logits.npy")).unwrap().to_f32().unwrap()
+}
+
+#[test]
+fn pruned_shrunk_and_served_the_logits_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cpu = ["--device", "cpu"];
+    for arch in ["vgg16:width=0.0625", "resnet18:width=0.0625"] {
+        let model = fixture::network_of(arch, &Device::Cpu);
+        save_model(&folder.join("m.safetensors"), &model).unwrap();
+        for granularity in ["irregular", "kernel", "channel", "filter"] {
+            let what = format!("{arch} {granularity}");
+            let prune = ["prune", "m.safetensors", "-o", "p.safetensors", "--density", "0.4"];
+            done(folder, &[&prune[..], &["--granularity", granularity]].concat());
+            let json = ["shrink", "p.safetensors", "-o", "s.safetensors", "--json"];
+            let json: serde_json::Value = serde_json::from_str(&done(folder, &json)).unwrap();
+            let [before, after] = ["before", "after"].map(|k| json[k]["macs"].as_u64().unwrap());
+            assert!(after <= before, "{what}");
+            if matches!(granularity, "channel" | "filter") {
+                assert!(after < before * 6 / 10, "{what}: {before} -> {after}");
+            }
+            let want = predicted(folder, "p.safetensors", &cpu);
+            let want: Vec<f64> = want.into_iter().map(f64::from).collect();
+            let got = predicted(folder, "s.safetensors", &cpu);
+            let error = fixture::relative_error(&got, &want);
+            assert!(error < 1e-5, "{what}: {error:e}");
+        }
+        let args = ["shrink", "p.safetensors", "-o", "s.safetensors"];
+        done(folder, &args);
+        let want = predicted(folder, "s.safetensors", &cpu);
+        let want: Vec<f64> = want.into_iter().map(f64::from).collect();
+        let got = predicted(folder, "s.safetensors", &["--device", "cuda-host"]);
+        assert!(fixture::relative_error(&got, &want) < 1e-5, "{arch} on cuda-host");
+    }
+}

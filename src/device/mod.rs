@@ -6,6 +6,7 @@ mod doctor;
 mod graph;
 #[cfg(feature = "cuda-host")]
 pub mod host;
+pub(crate) mod host_memory;
 mod kernels;
 mod launch;
 mod nvrtc;

@@ -36,11 +36,6 @@ impl ConvShape {
         extent(self.w, self.s, self)
     }
 
-    /// Multiply-adds of the dense forward pass, padding counted.
-    pub fn macs(&self) -> usize {
-        self.output_len() * self.r * self.s * self.c
-    }
-
     /// Elements of the input.
     pub fn input_len(&self) -> usize {
         self.n * self.h * self.w * self.c

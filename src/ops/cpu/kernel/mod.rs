@@ -54,7 +54,6 @@ type Run = unsafe fn(&Tile);
 
 /// The tile for one instruction set.
 pub(crate) struct Isa {
-    name: &'static str,
     rows: usize,
     columns: usize,
     by_row: [Run; MAX_ROWS],
@@ -82,11 +81,6 @@ impl Isa {
         }
         found.push(portable());
         found
-    }
-
-    /// `avx512`, `avx2` or `portable`.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
     }
 
     /// Most rows of a tile.
@@ -132,7 +126,6 @@ macro_rules! isa {
                 unsafe { body::<$vector, ROWS, ROW, STEP>(tile) }
             }
             Isa {
-                name: stringify!($name),
                 rows: $rows,
                 columns: 2 * <$vector>::LANES,
                 by_row: [$(run::<{ min($row, $rows) }, ROW_STRIDE, 1>),*],

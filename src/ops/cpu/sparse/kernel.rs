@@ -47,7 +47,6 @@ type RunDots = unsafe fn(&Dots) -> [f32; TOGETHER];
 
 /// The tiles for one instruction set.
 pub(in crate::ops::cpu) struct Isa {
-    name: &'static str,
     lanes: usize,
     /// Exponent of the most vectors of a tile.
     most: usize,
@@ -78,13 +77,8 @@ impl Isa {
         found
     }
 
-    /// `avx512`, `avx2` or `portable`.
-    pub(in crate::ops::cpu) fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Floats of a vector.
-    pub(super) fn lanes(&self) -> usize {
+    pub(in crate::ops::cpu) fn lanes(&self) -> usize {
         self.lanes
     }
 
@@ -163,7 +157,6 @@ macro_rules! isa {
             }
             const MOST: usize = $most;
             Isa {
-                name: stringify!($name),
                 lanes: <$vector>::LANES,
                 most: MOST,
                 runs: [$([

@@ -23,11 +23,20 @@ fn sparse_convolution_equals_float64() {
     for &values in SHAPES.iter().chain(BATCHES) {
         for density in DENSITIES {
             let shape = shape(values);
-            let mask: Vec<u8> =
-                (0..shape.filter_len()).map(|_| u8::from(random.next() % 100 < density)).collect();
+            let mask = mask(&mut random, shape.filter_len(), density);
             compare(&mut random, &shape, &mask, &format!("{values:?} {density} %"));
         }
     }
+}
+
+/// About `density` percent, but 16 weights at least where any are kept: the gradient of one or two can be a sum that
+/// cancels to nearly 0, of which no relative error is small.
+fn mask(random: &mut Random, len: usize, density: u64) -> Vec<u8> {
+    let mut mask: Vec<u8> = (0..len).map(|_| u8::from(random.next() % 100 < density)).collect();
+    if density > 0 && len >= 16 {
+        (0..16).for_each(|i| mask[i * (len / 16)] = 1);
+    }
+    mask
 }
 
 fn compare(random: &mut Random, shape: &ConvShape, mask: &[u8], what: &str) {
@@ -49,7 +58,7 @@ fn compare(random: &mut Random, shape: &ConvShape, mask: &[u8], what: &str) {
     });
     for isa in Isa::available() {
         for mode in Mode::ALL {
-            let what = |name| format!("{name} {what} {mode} {}", isa.name());
+            let what = |name| format!("{name} {what} {mode}, {} lanes", isa.lanes());
             let mut y = unwritten(dy.len());
             sparse::forward_on(&isa, &filter, shape, &x, &w, Some(&bias), mode, &mut y);
             check(&what("forward"), &y, &want_y, mode.tolerance());

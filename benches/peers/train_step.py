@@ -1,0 +1,160 @@
+"""Times one training step (forward, backward, SGD) of PyTorch and of rewire on the same cores, in turn.
+
+    cargo build --release
+    python3 benches/peers/train_step.py --json train_step.json
+
+Both take VGG16 (convolutions with bias, batch norm) and ResNet18 for 32x32 images of 10 classes, random images,
+cross-entropy, SGD with Nesterov momentum 0.9 and weight decay 5e-4, float32. Rounds alternate between the two, so
+that both see the same machine; the ratio is PyTorch's median over rewire's, PyTorch in the faster of its two memory
+formats. Needs PyTorch 2 (CPU).
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+VGG16 = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
+
+
+def vgg16():
+    layers, channels = [], 3
+    for width in VGG16:
+        if width == "M":
+            layers.append(nn.MaxPool2d(2, 2))
+            continue
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        channels = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != width:
+            conv = nn.Conv2d(channels, width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+def resnet18():
+    layers = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    channels = 64
+    for width, stride in [(64, 1), (128, 2), (256, 2), (512, 2)]:
+        layers += [BasicBlock(channels, width, stride), BasicBlock(width, width, 1)]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+class PyTorch:
+    """One model with its optimiser and one batch."""
+
+    def __init__(self, build, batch, memory_format):
+        torch.manual_seed(1)
+        self.model = build().to(memory_format=memory_format)
+        self.images = torch.rand(batch, 3, 32, 32).contiguous(memory_format=memory_format)
+        self.labels = torch.arange(batch) % 10
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+
+    def step(self):
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(self.images), self.labels).backward()
+        self.optimizer.step()
+
+    def milliseconds(self, steps):
+        times = []
+        for _ in range(steps + 1):
+            start = time.perf_counter()
+            self.step()
+            times.append(1e3 * (time.perf_counter() - start))
+        return times[1:]
+
+
+def rewire_milliseconds(binary, arch, batch, steps, threads):
+    command = [binary, "bench", "--train-step", "--arch", arch, "--batch", str(batch), "--repeats", str(steps)]
+    command += ["--device", "cpu", "--threads", str(threads), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)["step_ms"]
+
+
+def compare(arch, build, options):
+    formats = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+    peers = {name: PyTorch(build, options.batch, form) for name, form in formats.items()}
+    times = {name: [] for name in [*peers, "rewire"]}
+    for _ in range(options.rounds):
+        for name, peer in peers.items():
+            times[name] += peer.milliseconds(options.steps)
+        times["rewire"] += rewire_milliseconds(
+            options.binary, arch, options.batch, options.steps, options.threads
+        )
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    best = min(peers, key=medians.get)
+    return {
+        "arch": arch,
+        "batch": options.batch,
+        "median_ms": medians,
+        "min_ms": {name: min(values) for name, values in times.items()},
+        "pytorch_format": best,
+        "pytorch_over_rewire": medians[best] / medians["rewire"],
+    }
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo") as info:
+            return next(line.split(":")[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", default="target/release/rewire")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps in a turn")
+    parser.add_argument("--json", metavar="FILE", help="write the results here")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "nets": [compare("vgg16", vgg16, options), compare("resnet18", resnet18, options)],
+    }
+    print(f"{'net':<10}{'nchw ms':>10}{'channels_last ms':>18}{'rewire ms':>11}{'ratio':>7}")
+    for net in results["nets"]:
+        ms = net["median_ms"]
+        row = f"{ms['nchw']:>10.1f}{ms['channels_last']:>18.1f}{ms['rewire']:>11.1f}"
+        print(f"{net['arch']:<10}{row}{net['pytorch_over_rewire']:>7.2f}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(results, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()
