@@ -294,7 +294,7 @@ mod host {
             .std("c++17")
             .opt_level(2)
             .debug(true)
-            .warnings(false)
+            .warnings(true)
             .include(".")
             .include("kernels");
         for flag in [
@@ -306,13 +306,9 @@ mod host {
         ] {
             build.flag(flag);
         }
-        for flag in [
-            "-Wall",
-            "-Wno-unknown-pragmas",
-            "-fno-threadsafe-statics",
-            "-include",
-            "kernels/host/shim.h",
-        ] {
+        for flag in
+            ["-Wno-unknown-pragmas", "-fno-threadsafe-statics", "-include", "kernels/host/shim.h"]
+        {
             build.flag(flag);
         }
         if kernel {

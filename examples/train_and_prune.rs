@@ -9,6 +9,7 @@ use rewire::prune::{Granularity, PruneSettings, Pruner};
 use rewire::train::{Event, TrainSettings, Trainer};
 use rewire::{Device, Mode, Result, Seed, io, models, prune};
 
+/// All of it.
 pub fn main() -> Result<()> {
     let (device, mode, seed) = (Device::new("auto")?, Mode::F32, Seed(1));
     let data = Dataset::load("fashion-mnist-mini")?;

@@ -90,9 +90,9 @@ pub fn normal_pair(radius: u32, turn: u32) -> (f32, f32) {
     let r = (-2.0 * ln(((radius >> 8) + 1) as f32 * (1.0 / 16_777_216.0))).sqrt();
     let t = turn >> 8;
     let quarter = (t + (1 << 21)) >> 22;
-    let x = (t as i32 - (quarter << 22) as i32) as f32 * (6.283_185_3 / 16_777_216.0);
+    let x = (t as i32 - (quarter << 22) as i32) as f32 * (std::f32::consts::TAU / 16_777_216.0);
     let z = x * x;
-    let sine = (-1.958_789_1e-4f32).mul_add(z, 8.332_748e-3).mul_add(z, -0.166_666_64);
+    let sine = (-1.958_789e-4_f32).mul_add(z, 8.332_748e-3).mul_add(z, -0.166_666_64);
     let sine = (x * z).mul_add(sine, x);
     let cosine = 2.454_794_3e-5f32.mul_add(z, -1.388_830_2e-3).mul_add(z, 0.041_666_664);
     let cosine = (z * z).mul_add(cosine, (-0.5f32).mul_add(z, 1.0));

@@ -32,9 +32,17 @@ fn headers_keep_the_contract() {
         if !header.starts_with(&format!("// {name} -- ")) {
             missing.push(format!("{name}: first line must be `// {name} -- what it does.`"));
         }
-        for word in ["Shapes", "Launch", "Result", "Cost", "Source", "Host", "Cases"] {
-            if !header.contains(&format!("// {word} ")) {
-                missing.push(format!("{name}: no line `// {word} …`"));
+        for word in [
+            "// Shapes ",
+            "// Launch ",
+            "// Result ",
+            "// Cost ",
+            "// Source ",
+            "// Host ",
+            " Cases ",
+        ] {
+            if !header.contains(word) {
+                missing.push(format!("{name}: no `{word}…`"));
             }
         }
         for word in header.split([' ', ',', ';', '(', ')', '\n']) {
@@ -57,7 +65,10 @@ fn ptx_shared_memory_and_includes_stay_in_their_places() {
             let code = line.split("//").next().unwrap();
             for word in ["asm(", "asm volatile", "__shared__"] {
                 if code.contains(word) {
-                    wrong.push(format!("{name}:{}: `{word}` belongs in kernels/common/", number + 1));
+                    wrong.push(format!(
+                        "{name}:{}: `{word}` belongs in kernels/common/",
+                        number + 1
+                    ));
                 }
             }
             if code.contains("#include") && !code.contains("\"common/") {

@@ -2,10 +2,13 @@
 
 mod checkpoint;
 mod cli;
+mod coverage;
 mod data;
 mod driver;
+mod example;
 mod fixture;
 mod host;
+mod kernels;
 mod layers;
 mod models;
 mod ops;

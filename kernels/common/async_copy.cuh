@@ -8,7 +8,9 @@
 
 #ifdef HOST_SHIM
 
-HOST_INLINE void cp_async16(void* shared, const void* global, bool valid) { host::copy_async(shared, global, 16, valid); }
+HOST_INLINE void cp_async16(void* shared, const void* global, bool valid) {
+    host::copy_async(shared, global, 16, valid);
+}
 HOST_INLINE void cp_async8(void* shared, const void* global, bool valid) { host::copy_async(shared, global, 8, valid); }
 HOST_INLINE void cp_async4(void* shared, const void* global, bool valid) { host::copy_async(shared, global, 4, valid); }
 inline void cp_async_commit() { host::copy_commit(); }

@@ -139,44 +139,44 @@ HOST_TWIN inline void ldmatrix(void* const* lanes, u32) {
 
 HOST_TWIN inline float4 mma_m16n8k16_bf16(uint4 a, uint2 b, float4 c, host::Site site = host::here()) {
     host::MmaLane lane{a, b, c};
-    host::meet(host::mma_bf16, &lane, 0xFFFFFFFFu, "mma.m16n8k16", site);
+    host::meet(host::mma_bf16, &lane, 0xFFFFFFFFu, "mma.m16n8k16", site.at(HOST_PC));
     return lane.d;
 }
 
 HOST_TWIN inline float4 mma_m16n8k8_tf32(uint4 a, uint2 b, float4 c, host::Site site = host::here()) {
     host::MmaLane lane{a, b, c};
-    host::meet(host::mma_tf32, &lane, 0xFFFFFFFFu, "mma.m16n8k8", site);
+    host::meet(host::mma_tf32, &lane, 0xFFFFFFFFu, "mma.m16n8k8", site.at(HOST_PC));
     return lane.d;
 }
 
 template <u32 SELECTOR>
 HOST_TWIN inline float4 mma_sp_m16n8k32_bf16(uint4 a, uint4 b, float4 c, u32 metadata, host::Site site = host::here()) {
     host::SparseLane lane{a, b, c, metadata};
-    host::meet(host::mma_sparse_bf16<SELECTOR>, &lane, 0xFFFFFFFFu, "mma.sp.m16n8k32", site);
+    host::meet(host::mma_sparse_bf16<SELECTOR>, &lane, 0xFFFFFFFFu, "mma.sp.m16n8k32", site.at(HOST_PC));
     return lane.d;
 }
 
 HOST_TWIN inline uint4 ldmatrix_x4(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
-    host::meet(host::ldmatrix<4, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x4", site);
+    host::LdmatrixLane lane{row, HOST_PC, {}};
+    host::meet(host::ldmatrix<4, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x4", site.at(HOST_PC));
     return make_uint4(lane.out[0], lane.out[1], lane.out[2], lane.out[3]);
 }
 
 HOST_TWIN inline uint4 ldmatrix_x4_trans(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
-    host::meet(host::ldmatrix<4, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x4.trans", site);
+    host::LdmatrixLane lane{row, HOST_PC, {}};
+    host::meet(host::ldmatrix<4, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x4.trans", site.at(HOST_PC));
     return make_uint4(lane.out[0], lane.out[1], lane.out[2], lane.out[3]);
 }
 
 HOST_TWIN inline uint2 ldmatrix_x2(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
-    host::meet(host::ldmatrix<2, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x2", site);
+    host::LdmatrixLane lane{row, HOST_PC, {}};
+    host::meet(host::ldmatrix<2, false>, &lane, 0xFFFFFFFFu, "ldmatrix.x2", site.at(HOST_PC));
     return make_uint2(lane.out[0], lane.out[1]);
 }
 
 HOST_TWIN inline uint2 ldmatrix_x2_trans(const void* row, host::Site site = host::here()) {
-    host::LdmatrixLane lane{row, __builtin_return_address(0), {}};
-    host::meet(host::ldmatrix<2, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x2.trans", site);
+    host::LdmatrixLane lane{row, HOST_PC, {}};
+    host::meet(host::ldmatrix<2, true>, &lane, 0xFFFFFFFFu, "ldmatrix.x2.trans", site.at(HOST_PC));
     return make_uint2(lane.out[0], lane.out[1]);
 }
 

@@ -62,7 +62,8 @@ __device__ inline float2 normal_pair(u32 radius, u32 turn) {
     const float c = fmaf(z * z, fmaf(fmaf(2.4547943e-5f, z, -1.3888302e-3f), z, 0.041666664f), fmaf(-0.5f, z, 1.0f));
     const bool swap = quarter % 2 == 1;
     const float cosine = swap ? s : c, sine = swap ? c : s;
-    return make_float2(r * (quarter % 4 == 1 || quarter % 4 == 2 ? -cosine : cosine), r * (quarter % 4 >= 2 ? -sine : sine));
+    return make_float2(r * (quarter % 4 == 1 || quarter % 4 == 2 ? -cosine : cosine),
+                       r * (quarter % 4 >= 2 ? -sine : sine));
 }
 
 // Standard normal numbers 4*block .. 4*block+3 of the stream, as src/rng.rs's `Philox::normals`.

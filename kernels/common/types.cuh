@@ -20,8 +20,8 @@ struct bf16 {
 // DYN_SHARED(float, tile);      a pointer to the launch's dynamic shared memory, aligned to 16 bytes.
 // Plain `__shared__` does not compile on the host: the checks must see every shared object.
 #ifdef HOST_SHIM
-#define SHARED(name, ...)             \
-    using name##_type = __VA_ARGS__;  \
+#define SHARED(name, ...)              \
+    using name##_type = __VA_ARGS__;   \
     static const char name##_site = 0; \
     name##_type& name = *static_cast<name##_type*>(host::shared_object(&name##_site, sizeof(name##_type)))
 #define DYN_SHARED(type, name) type* const name = static_cast<type*>(host::dynamic_shared())
@@ -29,7 +29,7 @@ struct bf16 {
 #define SHARED(name, ...)            \
     using name##_type = __VA_ARGS__; \
     __shared__ __align__(16) name##_type name
-#define DYN_SHARED(type, name)                                     \
+#define DYN_SHARED(type, name)                                      \
     extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
     type* const name = reinterpret_cast<type*>(dynamic_shared)
 #endif

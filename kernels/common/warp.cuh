@@ -34,7 +34,7 @@ HOST_TWIN inline T shuffle_from(T value, u32 source, u32 mask, const char* what,
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
     ShuffleLane lane{0, 0, source};
     __builtin_memcpy(&lane.value, &value, sizeof(T));
-    meet(shuffle, &lane, mask, what, site);
+    meet(shuffle, &lane, mask, what, site.at(HOST_PC));
     __builtin_memcpy(&value, &lane.out, sizeof(T));
     return value;
 }
@@ -42,40 +42,36 @@ HOST_TWIN inline T shuffle_from(T value, u32 source, u32 mask, const char* what,
 }  // namespace host
 
 template <class T>
-T shfl_idx(T value, u32 lane, u32 mask = FULL_MASK, host::Site site = host::here()) {
+HOST_INLINE T shfl_idx(T value, u32 lane, u32 mask = FULL_MASK, host::Site site = host::here()) {
     return host::shuffle_from(value, lane % 32, mask, "shfl_idx", site);
 }
 
 template <class T>
-T shfl_up(T value, u32 delta, u32 mask = FULL_MASK, host::Site site = host::here()) {
+HOST_INLINE T shfl_up(T value, u32 delta, u32 mask = FULL_MASK, host::Site site = host::here()) {
     const u32 lane = lane_id();
     return host::shuffle_from(value, delta > lane ? lane : lane - delta, mask, "shfl_up", site);
 }
 
 template <class T>
-T shfl_down(T value, u32 delta, u32 mask = FULL_MASK, host::Site site = host::here()) {
+HOST_INLINE T shfl_down(T value, u32 delta, u32 mask = FULL_MASK, host::Site site = host::here()) {
     const u32 lane = lane_id();
     return host::shuffle_from(value, lane + delta > 31 ? lane : lane + delta, mask, "shfl_down", site);
 }
 
 template <class T>
-T shfl_xor(T value, u32 bits, u32 mask = FULL_MASK, host::Site site = host::here()) {
+HOST_INLINE T shfl_xor(T value, u32 bits, u32 mask = FULL_MASK, host::Site site = host::here()) {
     return host::shuffle_from(value, (lane_id() ^ bits) % 32, mask, "shfl_xor", site);
 }
 
 HOST_TWIN inline u32 ballot(bool vote, u32 mask, host::Site site = host::here()) {
     host::VoteLane lane{vote, 0};
-    host::meet(host::ballot, &lane, mask, "ballot", site);
+    host::meet(host::ballot, &lane, mask, "ballot", site.at(HOST_PC));
     return lane.out;
 }
 
-inline bool any(bool vote, u32 mask, host::Site site = host::here()) {
-    return ballot(vote, mask, site) != 0;
-}
+HOST_INLINE bool any(bool vote, u32 mask, host::Site site = host::here()) { return ballot(vote, mask, site) != 0; }
 
-inline bool all(bool vote, u32 mask, host::Site site = host::here()) {
-    return ballot(vote, mask, site) == mask;
-}
+HOST_INLINE bool all(bool vote, u32 mask, host::Site site = host::here()) { return ballot(vote, mask, site) == mask; }
 
 #else
 

@@ -6,14 +6,12 @@
 
 namespace host {
 
-#define PC __builtin_return_address(0)
-
 void read_matrix_row(void* out, const void* row, u32 lane, const void* pc) {
     Worker& w = *self;
     const u32 thread = w.warp * 32 + lane;
     const u64 address = reinterpret_cast<u64>(row);
-    if (address - w.shared_base >= ARENA_BYTES) fail_at(thread, pc, "ldmatrix of an address outside shared memory");
-    if (address % 16 != 0) fail_at(thread, pc, "ldmatrix of an address that is not 16-byte aligned");
+    if (address - w.shared_base >= ARENA_BYTES) fail(thread, at(pc), "ldmatrix of an address outside shared memory");
+    if (address % 16 != 0) fail(thread, at(pc), "ldmatrix of an address that is not 16-byte aligned");
     if (w.checks) check_access<Access::Load>(w, thread, address, 16, pc);
     memcpy(out, row, 16);
 }
@@ -21,14 +19,15 @@ void read_matrix_row(void* out, const void* row, u32 lane, const void* pc) {
 void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
     Worker& w = *self;
     const u64 to = reinterpret_cast<u64>(shared), from = reinterpret_cast<u64>(global);
-    if (to - w.shared_base >= ARENA_BYTES) fail_at(w.thread, PC, "cp.async to an address outside shared memory");
+    if (to - w.shared_base >= ARENA_BYTES) fail(w.thread, at(HOST_PC), "cp.async to an address outside shared memory");
     if (to % bytes != 0 || (valid && from % bytes != 0))
-        fail_at(w.thread, PC, "cp.async: address not %u-byte aligned", bytes);
-    if (valid && from - memory.base >= memory.bytes) fail_at(w.thread, PC, "cp.async: source outside every allocation");
+        fail(w.thread, at(HOST_PC), "cp.async: address not %u-byte aligned", bytes);
+    if (valid && from - memory.base >= memory.bytes)
+        fail(w.thread, at(HOST_PC), "cp.async: source outside every allocation");
     if (w.checks) {
-        check_access<Access::Store>(w, w.thread, to, bytes, PC);
+        check_access<Access::Store>(w, w.thread, to, bytes, HOST_PC);
         mark_copying(w, u32(to - w.shared_base), bytes);
-        if (valid) check_access<Access::Load>(w, w.thread, from, bytes, PC);
+        if (valid) check_access<Access::Load>(w, w.thread, from, bytes, HOST_PC);
     }
     memset(shared, 0xFF, bytes);
     Fiber& f = w.fibers[w.thread];
@@ -37,7 +36,8 @@ void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
         f.copies = static_cast<Copy*>(realloc(f.copies, f.copy_capacity * sizeof(Copy)));
         if (f.copies == nullptr) abort();
     }
-    f.copies[f.copy_count++] = {static_cast<u8*>(shared), static_cast<const u8*>(global), bytes, valid, f.group, PC};
+    f.copies[f.copy_count++] = {
+        static_cast<u8*>(shared), static_cast<const u8*>(global), bytes, valid, f.group, HOST_PC};
 }
 
 void copy_commit() {
@@ -77,8 +77,10 @@ static u32 apply(u32 old, u32 value, Atomic op) {
 // After a fence, an atomic publishes what this block has stored; every atomic lets it see what others published.
 static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
     const u64 address = reinterpret_cast<u64>(p);
-    if (--w.budget < 0) exhausted(w, Site{nullptr, 0}, pc);
-    if (address % bytes != 0) fail_at(w.thread, pc, "atomic: address not %u-byte aligned", bytes);
+    if (--w.budget < 0) exhausted(w, at(pc));
+    if (address % bytes != 0) fail(w.thread, at(pc), "atomic: address not %u-byte aligned", bytes);
+    if (address - w.shared_base >= ARENA_BYTES && address - memory.base >= memory.bytes)
+        outside(w, w.thread, address, bytes, Access::Atomic, pc);
     if (w.checks) check_access<Access::Atomic>(w, w.thread, address, bytes, pc);
     if (w.fenced && w.launch->released != nullptr) __atomic_store_n(w.launch->released + w.block, 1, __ATOMIC_RELEASE);
     w.acquired = true;
@@ -86,7 +88,7 @@ static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
 
 u32 atomic_u32(u32* p, u32 value, Atomic op) {
     Worker& w = *self;
-    begin_atomic(w, p, 4, PC);
+    begin_atomic(w, p, 4, HOST_PC);
     u32 old = __atomic_load_n(p, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(p, &old, apply(old, value, op), true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
     }
@@ -95,7 +97,7 @@ u32 atomic_u32(u32* p, u32 value, Atomic op) {
 
 u64 atomic_add_u64(u64* p, u64 value) {
     Worker& w = *self;
-    begin_atomic(w, p, 8, PC);
+    begin_atomic(w, p, 8, HOST_PC);
     return __atomic_fetch_add(p, value, __ATOMIC_ACQ_REL);
 }
 

@@ -9,7 +9,7 @@ u64 rewire_host_reserve(u64* bytes);
 void rewire_host_allocate(u64 address, u64 bytes);
 // Ends the allocation; a large one goes back to the system.
 void rewire_host_free(u64 address, u64 bytes);
-// The program's load address: what addr2line wants subtracted.
+// What the loader added to the program's addresses: addr2line wants it subtracted.
 u64 rewire_host_image();
 
 // The entry point of that name, or null.

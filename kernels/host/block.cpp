@@ -22,12 +22,7 @@ static u32 take_ready(Worker& w) {
 }
 
 static bool same_place(const Fiber& a, const Fiber& b) {
-    return a.state == b.state && (a.state == State::Done || (a.what == b.what && a.site.line == b.site.line));
-}
-
-static const char* short_name(const char* file) {
-    const char* tail = strstr(file, "kernels/");
-    return tail == nullptr ? file : tail + 8;
+    return a.state == b.state && (a.state == State::Done || (a.what == b.what && a.site == b.site));
 }
 
 // Nobody can go on: who waits where.
@@ -46,12 +41,12 @@ static const char* short_name(const char* file) {
             used += size_t(snprintf(text + used, sizeof text - used, one ? "has exited" : "have exited"));
         } else {
             blamed = blamed == NONE ? i : blamed;
-            used += size_t(snprintf(text + used, sizeof text - used, "%s at %s (%s:%d)", one ? "waits" : "wait", f.what,
-                                    short_name(f.site.file), f.site.line));
+            used += size_t(snprintf(text + used, sizeof text - used, "%s at %s%s", one ? "waits" : "wait", f.what,
+                                    Place(f.site).text));
         }
         i = last + 1;
     }
-    fail(blamed, Site{nullptr, 0}, "divergent synchronisation: %s", text);
+    fail(blamed, NOWHERE, "divergent synchronisation: %s", text);
 }
 
 // Leaves the running fiber, which waits or has ended, for the next one that can run.
@@ -107,14 +102,15 @@ void run_block(Worker& w, u64 block) {
 }
 
 void barrier(Site site) {
+    site.pc = HOST_PC;
     Worker& w = *self;
     Fiber& me = w.fibers[w.thread];
-    if (--w.budget < 0) exhausted(w, site, nullptr);
+    if (--w.budget < 0) exhausted(w, site);
     if (w.waiting == 0) {
         w.barrier_site = site;
-    } else if (w.barrier_site.line != site.line || w.barrier_site.file != site.file) {
-        fail(w.thread, site, "arrives at __syncthreads while thread %u waits at another (%s:%d)", w.waiters,
-             short_name(w.barrier_site.file), w.barrier_site.line);
+    } else if (w.barrier_site != site) {
+        fail(w.thread, site, "arrives at __syncthreads while thread %u waits at another%s", w.waiters,
+             Place(w.barrier_site).text);
     }
     if (++w.waiting < w.threads) {
         me.state = State::Barrier;
@@ -138,7 +134,7 @@ void barrier(Site site) {
 void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* what, Site site) {
     Worker& w = *self;
     const u32 lane = w.thread % 32, bit = 1u << lane;
-    if (--w.budget < 0) exhausted(w, site, nullptr);
+    if (--w.budget < 0) exhausted(w, site);
     if ((mask & bit) == 0) fail(w.thread, site, "%s with mask 0x%08x, which lacks the lane itself", what, mask);
     Warp& warp = w.warp_state[w.warp];
     Meeting* m = nullptr;
@@ -146,16 +142,19 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
         Meeting& other = warp.meetings[i];
         if (other.mask == mask) m = &other;
         else if ((other.mask & mask) != 0 && (other.arrived & mask) != 0)
-            fail(w.thread, site, "%s with mask 0x%08x while lanes of it wait at %s with mask 0x%08x (%s:%d)", what, mask,
-                 other.what, other.mask, short_name(other.site.file), other.site.line);
+            fail(w.thread, site, "%s with mask 0x%08x while lanes of it wait at %s with mask 0x%08x%s", what, mask,
+                 other.what, other.mask, Place(other.site).text);
     }
     if (m == nullptr) {
         const u32 first = w.warp * 32, present = w.threads - first >= 32 ? 32 : w.threads - first;
         for (u32 i = 0; i < 32; ++i) {
             if ((mask >> i & 1) == 0) continue;
-            if (i >= present) fail(w.thread, site, "%s with mask 0x%08x names lane %u, but the warp has %u lanes", what, mask, i, present);
+            if (i >= present)
+                fail(w.thread, site, "%s with mask 0x%08x names lane %u, but the warp has %u lanes", what, mask, i,
+                     present);
             if (w.fibers[first + i].state == State::Done)
-                fail(w.thread, site, "%s with mask 0x%08x names lane %u, whose thread %u has exited", what, mask, i, first + i);
+                fail(w.thread, site, "%s with mask 0x%08x names lane %u, whose thread %u has exited", what, mask, i,
+                     first + i);
         }
         m = &warp.meetings[warp.open++];
         m->mask = mask;
@@ -163,9 +162,9 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
         m->run = run;
         m->what = what;
         m->site = site;
-    } else if (m->run != run || m->site.line != site.line || m->site.file != site.file) {
-        fail(w.thread, site, "arrives at %s while lane %d waits at %s (%s:%d)", what, __builtin_ctz(m->arrived), m->what,
-             short_name(m->site.file), m->site.line);
+    } else if (m->run != run || m->site != site) {
+        fail(w.thread, site, "arrives at %s while lane %d waits at %s%s", what, __builtin_ctz(m->arrived), m->what,
+             Place(m->site).text);
     }
     m->arrived |= bit;
     m->lanes[lane] = payload;
@@ -190,7 +189,7 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
     if (at != last) warp.meetings[at] = warp.meetings[last];
 }
 
-void sync_warp(u32 mask, Site site) { meet(nullptr, nullptr, mask, "__syncwarp", site); }
+void sync_warp(u32 mask, Site site) { meet(nullptr, nullptr, mask, "__syncwarp", site.at(HOST_PC)); }
 
 u32 thread_x() { return self->thread_index[self->thread].x; }
 u32 thread_y() { return self->thread_index[self->thread].y; }
@@ -210,10 +209,11 @@ void* shared_object(const void* id, size_t bytes) {
     Worker& w = *self;
     for (u32 i = 0; i < w.object_count; ++i)
         if (w.objects[i].id == id) return reinterpret_cast<void*>(w.shared_base + w.objects[i].offset);
-    if (w.object_count == MAX_OBJECTS) fail(w.thread, Site{nullptr, 0}, "more than %u shared objects in one block", MAX_OBJECTS);
+    if (w.object_count == MAX_OBJECTS) fail(w.thread, NOWHERE, "more than %u shared objects in one block", MAX_OBJECTS);
     u32 used = 0;
     for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
-    if (used + bytes > SHARED_BYTES) fail(w.thread, Site{nullptr, 0}, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
+    if (used + bytes > SHARED_BYTES)
+        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
     const u32 offset = w.shared_end, end = offset + u32((bytes + 2 * CHUNK - 1) / CHUNK * CHUNK);
     memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
     for (u32 i = offset; i < end; i += CHUNK) {
@@ -249,7 +249,8 @@ void shuffle(void* const* lanes, u32 mask) {
         ShuffleLane& lane = *static_cast<ShuffleLane*>(lanes[i]);
         if ((mask >> lane.source & 1) == 0) {
             const Meeting& m = complete_meeting(w);
-            fail(w.warp * 32 + i, m.site, "%s from lane %u, which is not in the mask 0x%08x", m.what, lane.source, mask);
+            fail(w.warp * 32 + i, m.site, "%s from lane %u, which is not in the mask 0x%08x", m.what, lane.source,
+                 mask);
         }
         lane.out = static_cast<ShuffleLane*>(lanes[lane.source])->value;
     }

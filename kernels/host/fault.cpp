@@ -39,10 +39,10 @@ static void handle(int signal, siginfo_t* info, void* context) {
     if (w != nullptr && stack_pointer(c) - w->stacks < stacks_bytes) {
         const u64 address = reinterpret_cast<u64>(info->si_addr), pc = program_counter(c);
         const void* const place = pc == 0 ? nullptr : reinterpret_cast<const void*>(pc + 1);
-        if (signal == SIGFPE) fail_at(w->thread, place, "arithmetic fault");
+        if (signal == SIGFPE) fail(w->thread, at(place), "arithmetic fault");
         if (address - w->stacks < stacks_bytes)
-            fail_at(w->thread, place, "more than %llu bytes of local variables: stack overflow", STACK_BYTES);
-        fail_at(w->thread, place, "memory fault at 0x%llx", address);
+            fail(w->thread, at(place), "more than %llu bytes of local variables: stack overflow", STACK_BYTES);
+        fail(w->thread, at(place), "memory fault at 0x%llx", address);
     }
     for (int i = 0; i < 3; ++i) {
         if (signals[i] != signal) continue;

@@ -68,12 +68,20 @@ static ALWAYS_INLINE bool quick_global(Worker& w, u64 at) {
     return true;
 }
 
+// Without checks: a kernel may spoil its own data, but not the process.
+template <Access ACCESS>
+static ALWAYS_INLINE void stay_inside(Worker& w, u64 address, u32 bytes, const void* pc) {
+    if (address - w.shared_base >= ARENA_BYTES && address - memory.base >= memory.bytes &&
+        !is_private(w, address, ACCESS))
+        outside(w, w.thread, address, bytes, ACCESS, pc);
+}
+
 template <u32 BYTES, Access ACCESS>
 static ALWAYS_INLINE void touch(const void* p, const void* pc) {
     Worker& w = *self;
     const u64 address = reinterpret_cast<u64>(p), offset = address - w.shared_base;
-    if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, Site{nullptr, 0}, pc);
-    if (!w.checks) return;
+    if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, at(pc));
+    if (!w.checks) return stay_inside<ACCESS>(w, address, BYTES, pc);
     if (offset < ARENA_BYTES) {
         if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
     } else {
@@ -91,19 +99,18 @@ struct Source {
 
 [[noreturn]] static void undefined(const void* data, const char* what) {
     const Source& source = *static_cast<const Source*>(data);
-    fail(self->thread, Site{source.file, int(source.line)}, "%s", what);
+    fail(self->thread, Site{source.file, int(source.line), nullptr}, "%s", what);
 }
 
 }  // namespace host
 
 using namespace host;
 
-#define PC __builtin_return_address(0)
-#define HOOKS(bytes)                                                                               \
-    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }             \
-    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }           \
-    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, PC); }   \
-    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, PC); }
+#define HOOKS(bytes)                                                                                  \
+    extern "C" void __tsan_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); }           \
+    extern "C" void __tsan_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }         \
+    extern "C" void __tsan_unaligned_read##bytes(void* p) { touch<bytes, Access::Load>(p, HOST_PC); } \
+    extern "C" void __tsan_unaligned_write##bytes(void* p) { touch<bytes, Access::Store>(p, HOST_PC); }
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
@@ -114,12 +121,16 @@ extern "C" void __tsan_init() {}
 
 extern "C" void __tsan_read_range(void* p, size_t bytes) {
     Worker& w = *self;
-    if (w.checks) check_access<Access::Load>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
+    const u64 address = reinterpret_cast<u64>(p);
+    if (w.checks) check_access<Access::Load>(w, w.thread, address, u32(bytes), HOST_PC);
+    else stay_inside<Access::Load>(w, address, u32(bytes), HOST_PC);
 }
 
 extern "C" void __tsan_write_range(void* p, size_t bytes) {
     Worker& w = *self;
-    if (w.checks) check_access<Access::Store>(w, w.thread, reinterpret_cast<u64>(p), u32(bytes), PC);
+    const u64 address = reinterpret_cast<u64>(p);
+    if (w.checks) check_access<Access::Store>(w, w.thread, address, u32(bytes), HOST_PC);
+    else stay_inside<Access::Store>(w, address, u32(bytes), HOST_PC);
 }
 
 extern "C" void __ubsan_handle_type_mismatch_v1(const void* data, u64 pointer) {

@@ -15,52 +15,48 @@ __thread Worker* self __attribute__((tls_model("initial-exec")));
 // Written by build.rs: the tables of all kernel files, ended by a null.
 extern const Kernel* const* const tables[];
 
-static const char* short_name(const char* file) {
-    const char* tail = strstr(file, "kernels/");
-    return tail == nullptr ? file : tail + 8;
+// `kernels/` and what is before it say nothing.
+Place::Place(Site site) : text{} {
+    if (site.file == nullptr && site.pc == nullptr) return;
+    const char* file = site.file == nullptr ? "?" : site.file;
+    for (const char* next; (next = strstr(file, "kernels/")) != nullptr;) file = next + 8;
+    // The launcher replaces `{pc address|otherwise}`. A wrapper's line alone would not say which kernel calls it.
+    const u64 pc = reinterpret_cast<u64>(site.pc) - 1;
+    if (site.file == nullptr) snprintf(text, sizeof text, " ({pc %llx|at %llx})", pc, pc);
+    else if (site.pc != nullptr && strncmp(file, "common/", 7) == 0)
+        snprintf(text, sizeof text, " ({pc %llx|%s:%d})", pc, file, site.line);
+    else snprintf(text, sizeof text, " (%s:%d)", file, site.line);
 }
 
-[[noreturn]] static void leave(Worker& w, u32 thread, const char* place, const char* format, va_list args) {
+void fail(u32 thread, Site site, const char* format, ...) {
+    Worker& w = *self;
     Launch& l = *w.launch;
     if (__atomic_exchange_n(&l.failed, 1, __ATOMIC_RELAXED) == 0) {
         const uint3 b = w.block_index, t = w.thread_index[thread];
-        int used = snprintf(l.message, sizeof l.message, "block (%u,%u,%u) thread (%u,%u,%u): ", b.x, b.y, b.z, t.x, t.y, t.z);
-        used += vsnprintf(l.message + used, sizeof l.message - size_t(used), format, args);
-        if (used < int(sizeof l.message)) snprintf(l.message + used, sizeof l.message - size_t(used), "%s", place);
+        const size_t room = sizeof l.message;
+        size_t used =
+            size_t(snprintf(l.message, room, "block (%u,%u,%u) thread (%u,%u,%u): ", b.x, b.y, b.z, t.x, t.y, t.z));
+        va_list args;
+        va_start(args, format);
+        used += size_t(vsnprintf(l.message + used, room - used, format, args));
+        va_end(args);
+        if (used < room) snprintf(l.message + used, room - used, "%s", Place(site).text);
     }
     void* dropped;
     rewire_host_switch(&dropped, w.home);
     __builtin_unreachable();
 }
 
-void fail(u32 thread, Site site, const char* format, ...) {
-    char place[256] = "";
-    if (site.file != nullptr) snprintf(place, sizeof place, " (%s:%d)", short_name(site.file), site.line);
-    va_list args;
-    va_start(args, format);
-    leave(*self, thread, place, format, args);
-}
-
-// The launcher replaces `{pc hex}` by file and line.
-void fail_at(u32 thread, const void* pc, const char* format, ...) {
-    char place[64] = "";
-    if (pc != nullptr) snprintf(place, sizeof place, " ({pc %llx})", reinterpret_cast<u64>(pc) - 1);
-    va_list args;
-    va_start(args, format);
-    leave(*self, thread, place, format, args);
-}
-
-void exhausted(Worker& w, Site site, const void* pc) {
-    static const char format[] = "more than %llu loads, stores and meetings in one block: endless loop?";
-    if (pc == nullptr) fail(w.thread, site, format, w.launch->budget);
-    fail_at(w.thread, pc, format, w.launch->budget);
+void exhausted(Worker& w, Site site) {
+    fail(w.thread, site, "more than %llu loads, stores and meetings in one block: endless loop?", w.launch->budget);
 }
 
 static Worker* make_worker() {
     const u64 state = reserve(sizeof(Worker)), words = reserve(sizeof(Cell) * (ARENA_BYTES / 4));
     const u64 bytes = reserve(sizeof(Cell) * ARENA_BYTES), arena = reserve(ARENA_BYTES);
     const u64 signal_stack = reserve(SIGNAL_STACK_BYTES);
-    void* stacks = mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* stacks =
+        mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (state == 0 || words == 0 || bytes == 0 || arena == 0 || signal_stack == 0 || stacks == MAP_FAILED) abort();
     Worker* w = reinterpret_cast<Worker*>(state);
     w->words = reinterpret_cast<Cell*>(words);
@@ -99,7 +95,8 @@ static void give_back(Worker* w) {
 // Stacks become usable when a launch first needs that many; the page below each stays a guard.
 static void map_stacks(Worker& w, u32 threads) {
     for (; w.stacks_mapped < threads; ++w.stacks_mapped)
-        mprotect(reinterpret_cast<void*>(w.stacks + w.stacks_mapped * STACK_STRIDE + 4096), STACK_BYTES, PROT_READ | PROT_WRITE);
+        mprotect(reinterpret_cast<void*>(w.stacks + w.stacks_mapped * STACK_STRIDE + GUARD_BYTES), STACK_BYTES,
+                 PROT_READ | PROT_WRITE);
 }
 
 static void enter(Worker& w, Launch& l) {
@@ -134,8 +131,8 @@ const Kernel* rewire_host_kernel(const char* name) {
     return nullptr;
 }
 
-Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                     const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget) {
+Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes, const u64* words,
+                          u32 lifo, u32 checks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
     if (l == nullptr) abort();

@@ -13,7 +13,8 @@ constexpr u64 BLOCK_MASK = (1 << 20) - 1, MANY = BLOCK_MASK;
 constexpr u64 MARK_SEVERAL = 1ull << 58, MARK_ATOMIC = 1ull << 59;
 constexpr u32 CLEARING = 0xFFFFFFFF;
 
-[[noreturn]] void global_race(Worker& w, u32 thread, u64 address, u64 mark, Access access, bool after_load, const void* pc);
+[[noreturn]] void global_race(Worker& w, u32 thread, u64 address, u64 mark, Access access, bool after_load,
+                              const void* pc);
 
 // Clears the marks of an earlier launch. Other OS threads of this launch wait for it.
 void refresh(Granule& granule, u64* marks, u32 epoch);
@@ -39,7 +40,8 @@ inline bool replace_mark(const Worker& w, u64* at, u64& mark, u64 next) {
     return true;
 }
 
-inline __attribute__((always_inline)) void mark_load(Worker& w, u64* at, u32 thread, u64 address, u64 bytes, const void* pc) {
+inline __attribute__((always_inline)) void mark_load(Worker& w, u64* at, u32 thread, u64 address, u64 bytes,
+                                                     const void* pc) {
     u64 mark = __atomic_load_n(at, __ATOMIC_RELAXED);
     const u64 me = w.block + 1;
     for (;;) {
@@ -52,7 +54,8 @@ inline __attribute__((always_inline)) void mark_load(Worker& w, u64* at, u32 thr
     }
 }
 
-inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 thread, u64 address, u64 bytes, bool atomic, const void* pc) {
+inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 thread, u64 address, u64 bytes,
+                                                      bool atomic, const void* pc) {
     u64 mark = __atomic_load_n(at, __ATOMIC_RELAXED);
     const u64 me = w.block + 1, meetings = w.stamp - w.start < 15 ? w.stamp - w.start : 15;
     const u64 mine = me | u64(thread) << 40 | meetings << 50 | (atomic ? MARK_ATOMIC : 0);
@@ -70,7 +73,8 @@ inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 th
 }
 
 template <Access ACCESS>
-inline __attribute__((always_inline)) void mark_word(Worker& w, u64* at, u32 thread, u64 address, u64 bytes, const void* pc) {
+inline __attribute__((always_inline)) void mark_word(Worker& w, u64* at, u32 thread, u64 address, u64 bytes,
+                                                     const void* pc) {
     if constexpr (ACCESS == Access::Load) mark_load(w, at, thread, address, bytes, pc);
     else mark_store(w, at, thread, address, bytes, ACCESS == Access::Atomic, pc);
 }
@@ -78,7 +82,8 @@ inline __attribute__((always_inline)) void mark_word(Worker& w, u64* at, u32 thr
 template <Access ACCESS>
 inline __attribute__((always_inline)) void granule_access(Worker& w, u32 thread, u64 at, u32 bytes, const void* pc) {
     Granule& granule = memory.granules[at / GRANULE];
-    if (__builtin_expect(at % GRANULE + bytes > granule.valid, 0)) outside(w, thread, memory.base + at, bytes, ACCESS, pc);
+    if (__builtin_expect(at % GRANULE + bytes > granule.valid, 0))
+        outside(w, thread, memory.base + at, bytes, ACCESS, pc);
     if (w.launch->released == nullptr) return;
     if (__builtin_expect(__atomic_load_n(&granule.epoch, __ATOMIC_ACQUIRE) != w.epoch, 0))
         refresh(granule, memory.marks + at / GRANULE * (GRANULE / 4), w.epoch);

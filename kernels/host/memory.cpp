@@ -23,6 +23,7 @@ static int find_image(dl_phdr_info* info, size_t, void*) {
     if (here < begin || here >= end) return 0;
     memory.image_begin = begin;
     memory.image_end = end;
+    memory.image_bias = info->dlpi_addr;
     return 1;
 }
 
@@ -62,11 +63,11 @@ void rewire_host_allocate(u64 address, u64 bytes) {
 void rewire_host_free(u64 address, u64 bytes) {
     Granule* granule = memory.granules + (address - memory.base) / GRANULE;
     for (u64 i = 0; i < (bytes + GRANULE - 1) / GRANULE; ++i) granule[i].valid = 0;
-    const u64 page = 4096, begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+    const u64 page = 64 * 1024, begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
     if (bytes >= 1 << 20) {
         madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
         madvise(memory.marks + (begin - memory.base) / 4, 2 * (end - begin), MADV_DONTNEED);
     }
 }
 
-u64 rewire_host_image() { return memory.image_begin; }
+u64 rewire_host_image() { return memory.image_bias; }

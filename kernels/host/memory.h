@@ -15,8 +15,8 @@ struct Granule {
 struct Memory {
     u64 base, bytes;
     Granule* granules;
-    u64* marks;  // one per 4 bytes, see global.h
-    u64 image_begin, image_end;  // this program's own constants may be read
+    u64* marks;                              // one per 4 bytes, see global.h
+    u64 image_bias, image_begin, image_end;  // this program's own constants may be read
 };
 
 extern Memory memory;

@@ -8,8 +8,8 @@ constexpr u32 MAX_THREADS = 1024;
 constexpr u32 SHARED_BYTES = 227 * 1024;  // sm_90's limit for one block
 constexpr u32 MAX_OBJECTS = 64;           // shared objects of one block
 constexpr u32 ARENA_BYTES = SHARED_BYTES + 128 * MAX_OBJECTS;
-constexpr u32 CHUNK = 64;                 // shared objects begin at multiples of it
-constexpr u32 NONE = 0xFFFF;              // no fiber
+constexpr u32 CHUNK = 64;                         // shared objects begin at multiples of it
+constexpr u32 NONE = 0xFFFF;                      // no fiber
 constexpr u64 MAX_MARKED_BLOCKS = (1 << 20) - 2;  // larger grids run without the checks between blocks
 
 // A launch, shared by the workers that run its blocks.
@@ -21,12 +21,12 @@ struct Launch {
     bool lifo;
     bool checks;
     bool alone;
-    u64 budget;      // loads, stores and meetings of one block
+    u64 budget;  // loads, stores and meetings of one block
     u64 blocks;
-    u64 next;        // block to hand out, atomic
-    u32 epoch;       // of the global-memory shadow
-    u32 failed;      // atomic: the first failure writes the message
-    u8* released;    // per block: stored, fenced, then an atomic
+    u64 next;      // block to hand out, atomic
+    u32 epoch;     // of the global-memory shadow
+    u32 failed;    // atomic: the first failure writes the message
+    u8* released;  // per block: stored, fenced, then an atomic
     char message[1024];
 };
 
@@ -93,13 +93,13 @@ struct Worker {
     Cell* words;
     u32 thread;  // the running fiber
     u32 warp;
-    u32 stamp;   // rises with each barrier and __syncwarp, over all blocks
-    u32 full;    // stamps below it lie before the last barrier of the whole block
-    u32 start;   // stamps below it belong to earlier blocks
-    u32 epoch;   // of the launch, in the marks of global memory
+    u32 stamp;                           // rises with each barrier and __syncwarp, over all blocks
+    u32 full;                            // stamps below it lie before the last barrier of the whole block
+    u32 start;                           // stamps below it belong to earlier blocks
+    u32 epoch;                           // of the launch, in the marks of global memory
     u64 mark_of_reader, mark_of_writer;  // of this block, see marks.h
     bool checks;
-    bool alone;  // no other OS thread runs blocks of this launch
+    bool alone;                      // no other OS thread runs blocks of this launch
     u8 chunks[ARENA_BYTES / CHUNK];  // bytes of each chunk that belong to an object
     Cell* bytes;
     u32 shared_end;
@@ -115,11 +115,11 @@ struct Worker {
     Fiber fibers[MAX_THREADS];
     u16 ready[MAX_THREADS];  // ring (FIFO) or stack (LIFO)
     u32 ready_head, ready_count;
-    u16 waiters;             // list of those at the barrier
+    u16 waiters;  // list of those at the barrier
     u32 waiting;
     Site barrier_site;
     Warp warp_state[32];
-    u32 seen[32][32];        // seen[w][v]: stamps of warp v below it are ordered before warp w
+    u32 seen[32][32];  // seen[w][v]: stamps of warp v below it are ordered before warp w
     Object objects[MAX_OBJECTS];
     u32 object_count, dynamic_offset;
     bool fenced, acquired;
@@ -136,7 +136,8 @@ u64 reserve(u64 bytes);
 void* fiber_stack_top(u64 stacks, u32 index);
 void* fiber_prepare(void* top, void (*entry)());
 extern "C" void rewire_host_switch(void** save, void* load);
-constexpr u64 STACK_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + 4096;
+// The guard below each stack is a page, also where pages have 64 KiB.
+constexpr u64 STACK_BYTES = 64 * 1024, GUARD_BYTES = 64 * 1024, STACK_STRIDE = STACK_BYTES + GUARD_BYTES;
 
 // fault.cpp
 void catch_faults();
@@ -146,11 +147,17 @@ void swap_signal_stack(Worker& w, bool enter);
 void run_block(Worker& w, u64 block);
 void reschedule(Worker& w);
 
-// launch.cpp: keeps the message of the first failure and leaves the block. `pc` 0: no place in the source.
+// launch.cpp: keeps the message of the first failure and leaves the block.
+constexpr Site NOWHERE = {nullptr, 0, nullptr};
 [[noreturn]] void fail(u32 thread, Site site, const char* format, ...) __attribute__((format(printf, 3, 4)));
-[[noreturn]] void fail_at(u32 thread, const void* pc, const char* format, ...) __attribute__((format(printf, 3, 4)));
+constexpr Site at(const void* pc) { return NOWHERE.at(pc); }
+// ` (file:line)` for a message.
+struct Place {
+    char text[160];
+    explicit Place(Site site);
+};
 
 // The block's budget is used up.
-[[noreturn]] void exhausted(Worker& w, Site site, const void* pc);
+[[noreturn]] void exhausted(Worker& w, Site site);
 
 }  // namespace host

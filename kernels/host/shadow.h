@@ -12,7 +12,8 @@ enum class Access { Load, Store, Atomic };
 
 [[noreturn]] void outside(Worker& w, u32 thread, u64 address, u32 bytes, Access access, const void* pc);
 [[noreturn]] void unwritten(Worker& w, const Cell& cell, u32 thread, u32 offset, const void* pc);
-[[noreturn]] void shared_race(Worker& w, u32 thread, u32 other, u32 offset, Access access, const char* before, u32 before_pc, const void* pc);
+[[noreturn]] void shared_race(Worker& w, u32 thread, u32 other, u32 offset, Access access, const char* before,
+                              u32 before_pc, const void* pc);
 
 inline u32 pc_offset(const void* pc) { return u32(reinterpret_cast<u64>(pc) - memory.image_begin); }
 
@@ -50,7 +51,8 @@ inline bool read_by_others(const Worker& w, const Cell& c, u32 thread) {
     return false;
 }
 
-inline __attribute__((always_inline)) void cell_store(Worker& w, Cell& c, u32 thread, u32 offset, Access access, const void* pc) {
+inline __attribute__((always_inline)) void cell_store(Worker& w, Cell& c, u32 thread, u32 offset, Access access,
+                                                      const void* pc) {
     const u32 warp = thread / 32;
     const bool atomics = access == Access::Atomic && (c.flags & CELL_ATOMIC) != 0;
     if (c.wrote_at >= w.full && c.writer != thread && !atomics && !ordered(w, warp, c.writer / 32, c.wrote_at))
@@ -73,7 +75,9 @@ inline __attribute__((always_inline)) void cell_access(Worker& w, Cell& c, u32 t
     }
 }
 
-inline bool is_split(const Worker& w, const Cell& word) { return (word.flags & CELL_SPLIT) != 0 && word.wrote_at >= w.start; }
+inline bool is_split(const Worker& w, const Cell& word) {
+    return (word.flags & CELL_SPLIT) != 0 && word.wrote_at >= w.start;
+}
 
 // From now on this block looks at the word's bytes: threads may own different ones.
 inline void split(Worker& w, u32 word) {
@@ -97,7 +101,8 @@ template <Access ACCESS>
 inline __attribute__((always_inline)) void shared_access(Worker& w, u32 thread, u32 offset, u32 bytes, const void* pc) {
     const u32 within = offset % CHUNK;
     if (__builtin_expect(within + bytes > w.chunks[offset / CHUNK], 0)) {
-        const bool inside = within + bytes > CHUNK && within < w.chunks[offset / CHUNK] && w.chunks[offset / CHUNK] == CHUNK &&
+        const bool inside = within + bytes > CHUNK && within < w.chunks[offset / CHUNK] &&
+                            w.chunks[offset / CHUNK] == CHUNK &&
                             (offset + bytes - 1) % CHUNK < w.chunks[(offset + bytes - 1) / CHUNK];
         if (!inside) outside(w, thread, w.shared_base + offset, bytes, ACCESS, pc);
     }

@@ -16,6 +16,9 @@
 // For the twin of an instruction: never inlined, not instrumented, so that its operands stay out of memory.
 #define HOST_TWIN __attribute__((noinline, no_sanitize("thread", "undefined")))
 
+// In a twin: the place of the call.
+#define HOST_PC __builtin_return_address(0)
+
 // For a wrapper: always inlined, so that a message names the kernel's line and not the wrapper's alone.
 #define HOST_INLINE inline __attribute__((always_inline))
 
@@ -59,8 +62,13 @@ namespace host {
 struct Site {
     const char* file;
     int line;
+    const void* pc;  // for messages, where the call stands in a wrapper
+
+    constexpr bool operator==(const Site& other) const { return line == other.line && file == other.file; }
+    constexpr bool operator!=(const Site& other) const { return !(*this == other); }
+    constexpr Site at(const void* address) const { return {file, line, address}; }
 };
-constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line, nullptr}; }
 
 // `const`: a fiber keeps its identity. One function for each number, so that the compiler calls once and hoists it.
 #define HOST_CONST __attribute__((const))
@@ -114,7 +122,8 @@ constexpr char letter() {
     else if constexpr (__is_same(A, unsigned long long)) return 'm';
     else if constexpr (__is_same(A, float)) return 'f';
     else {
-        static_assert(sizeof(A) == 8 && __is_same(decltype(*A()), decltype(*A())), "a kernel takes pointers, i32, u32, i64, u64 and f32");
+        static_assert(sizeof(A) == 8 && __is_same(decltype(*A()), decltype(*A())),
+                      "a kernel takes pointers, i32, u32, i64, u64 and f32");
         return 'p';
     }
 }
@@ -163,8 +172,10 @@ constexpr unsigned max_threads(unsigned threads = 1024, unsigned = 0, unsigned =
 #define blockDim (dim3{host::block_dim_x(), host::block_dim_y(), host::block_dim_z()})
 #define gridDim (dim3{host::grid_dim_x(), host::grid_dim_y(), host::grid_dim_z()})
 
-inline void __syncthreads(host::Site site = host::here()) { host::barrier(site); }
-inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) { host::sync_warp(mask, site); }
+HOST_INLINE void __syncthreads(host::Site site = host::here()) { host::barrier(site); }
+HOST_INLINE void __syncwarp(unsigned mask = 0xFFFFFFFFu, host::Site site = host::here()) {
+    host::sync_warp(mask, site);
+}
 template <class T>
 inline T __ldg(const T* p) {
     return *p;

@@ -3,6 +3,7 @@
 mod attack;
 mod bench;
 mod completions;
+mod data;
 mod demo;
 mod doctor;
 mod eval;
@@ -66,6 +67,7 @@ enum Command {
     Bench(bench::Args),
     Report(report::Args),
     Shrink(shrink::Args),
+    Data(data::Args),
     List(list::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -85,6 +87,7 @@ impl Command {
             Self::Report(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Shrink(args) => args.run(context),
+            Self::Data(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }

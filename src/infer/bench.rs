@@ -51,7 +51,7 @@ impl Bench {
         }
         let prunable = weights(model)?;
         let nonzero = count(&prunable);
-        let total: usize = prunable.iter().map(|(_, values)| values.len()).sum();
+        let total: usize = prunable.values().map(Vec::len).sum();
         let mut result = BenchResult {
             arch: model.arch().to_string(),
             device: model.device().to_string(),

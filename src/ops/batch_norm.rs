@@ -9,7 +9,7 @@ use crate::{Error, Result, Tape};
 /// Training: `y = (x − μ_B)/√(σ²_B + eps) · weight + bias` with the batch's mean and biased variance by channel;
 /// `running ← (1 − momentum)·running + momentum·batch`, there with the unbiased variance, as in PyTorch.
 ///
-/// Shapes: x, y [.., C], more than one value a channel; weight, bias, running_mean, running_var [C].
+/// Shapes: x, y [.., C], more than one value a channel; weight, bias, running_mean, running_var `[C]`.
 /// Gradient: through the statistics, for x, weight and bias; keeps x and the statistics.
 /// Source: Ioffe & Szegedy 2015.
 #[allow(clippy::too_many_arguments)] // The operands of PyTorch's `batch_norm`.

@@ -9,10 +9,10 @@ use crate::tensor::{On, Tensor};
 use crate::{Error, Result, Tape};
 use rayon::prelude::*;
 
-/// `w' = m⊙(w + α⊙η)` with `η = σ·n`: n[i] is standard normal number i of the stream, σ the deviation of all of w
+/// `w' = m⊙(w + α⊙η)` with `η = σ·n`: `n[i]` is standard normal number i of the stream, σ the deviation of all of w
 /// (divided by len − 1; masked zeros count). α is one number a layer (PNI) or an output channel (CNI).
 ///
-/// Shapes: w, w' [K, ..] of 2 elements or more; alpha [1] or [K]; mask like w, u8, without one m = 1.
+/// Shapes: w, w' `[K, ..]` of 2 elements or more; alpha `[1]` or `[K]`; mask like w, u8, without one m = 1.
 /// Gradient: `dw = m⊙dw'`, `dα_k = Σ m·dw'·η` over what α_k scales; η and σ are constants. η is drawn again in
 /// the backward pass, not kept. The stream must differ from forward to forward.
 /// Source: Rakin et al. 2019 (arXiv 1905.13074) section 3; He et al. 2019 (PNI).

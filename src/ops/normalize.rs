@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 /// `y[.., c] = (x[.., c] − mean[c]) / std[c]`. A layer of the model, so that attacks see pixels.
 ///
-/// Shapes: x, y [.., C]; mean, std [C]. Gradient: `dx = dy / std`; mean and std are constants.
+/// Shapes: x, y [.., C]; mean, std `[C]`. Gradient: `dx = dy / std`; mean and std are constants.
 /// Units: x in [0, 1].
 pub fn normalize(tape: &mut Tape, x: &Tensor, mean: &Tensor, std: &Tensor) -> Result<Tensor> {
     let c = *x

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 /// Mean cross-entropy: `L = (1/N) Σ_n (log Σ_k exp z[n, k] − z[n, labels[n]])`, shifted by the row's maximum.
 ///
-/// Shapes: logits z [N, K], N and K at least 1; labels [N] i32 in 0..K; result [1].
+/// Shapes: logits z `[N, K]`, N and K at least 1; labels `[N]` i32 in 0..K; result `[1]`.
 /// Gradient: `dz = (softmax(z) − onehot) · dL / N`; a seed of N thus gives the gradient of the summed loss.
 /// Errors: a label outside 0..K is [`crate::ErrorKind::Param`] on the CPU; a kernel gives NaN for its image.
 pub fn softmax_xent(tape: &mut Tape, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
@@ -23,7 +23,7 @@ pub fn softmax_xent(tape: &mut Tape, logits: &Tensor, labels: &Tensor) -> Result
     Ok(loss)
 }
 
-/// The cross-entropy of every image by itself: shapes as [`softmax_xent`], result [N]; not differentiated.
+/// The cross-entropy of every image by itself: shapes as [`softmax_xent`], result `[N]`; not differentiated.
 pub fn softmax_xent_each(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     Ok(rows(logits, labels, false)?.0)
 }

@@ -303,10 +303,8 @@ fn prunable(model: &Model, method: &dyn Method) -> Vec<String> {
     let mut first = true;
     for node in &model.graph().nodes {
         match &node.op {
-            Op::Conv { name, .. } => {
-                if method.first_conv() || !std::mem::take(&mut first) {
-                    names.push(format!("{name}.weight"));
-                }
+            Op::Conv { name, .. } if (method.first_conv() || !std::mem::take(&mut first)) => {
+                names.push(format!("{name}.weight"));
             }
             Op::Linear { name, .. } if method.linear() => names.push(format!("{name}.weight")),
             _ => {}

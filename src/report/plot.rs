@@ -113,7 +113,7 @@ fn draw_bars(
         let colour = COLOURS[index % COLOURS.len()];
         area.draw(&Text::new(name.clone(), (8, top + 2), ("sans-serif", 12)))?;
         area.draw(&Rectangle::new([(LEFT, top), (right, top + ROW - 6)], colour.filled()))?;
-        let label = format!("{value:.4} {unit}");
+        let label = format!("{value:.*} {unit}", if *value < 1000.0 { 2 } else { 0 });
         area.draw(&Text::new(label, (right + 6, top + 2), ("sans-serif", 12)))?;
     }
     area.present()?;

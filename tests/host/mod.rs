@@ -1,5 +1,6 @@
 //! The device `cuda-host`: its checks find kernels that are wrong on purpose, and its twins equal the instructions.
 
+mod device;
 mod right;
 mod speed;
 mod twins;
@@ -45,12 +46,12 @@ impl KernelArg for Buffer<'_> {
     }
 }
 
-/// The null pointer.
-struct Null;
+/// Any address.
+struct Place(u64);
 
-impl KernelArg for Null {
+impl KernelArg for Place {
     fn arg(&self) -> Arg {
-        Arg::Ptr(0)
+        Arg::Ptr(self.0)
     }
 }
 

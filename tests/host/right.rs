@@ -65,7 +65,9 @@ fn part_of_a_warp_may_meet_alone() {
         let y = Buffer::new(&gpu, 4 * 48);
         Launch::new("right_partial_warp").block(48, 1, 1).arg(&y).run(&gpu).unwrap();
         let votes = |first: u32, lanes: u32| {
-            (0..lanes).filter(|l| (first + l) % 3 == 0).fold(0u32, |votes, l| votes | 1 << l)
+            (0..lanes)
+                .filter(|l| (first + l).is_multiple_of(3))
+                .fold(0u32, |votes, l| votes | 1 << l)
         };
         let want = |t: u32| if t < 32 { votes(0, 32) } else { votes(32, 16) };
         assert_eq!(y.get::<u32>(), (0..48).map(want).collect::<Vec<_>>());
@@ -90,7 +92,7 @@ fn copies_land_at_the_matching_wait() {
         let x: Vec<f32> = (0..len).map(|i| (i % 17) as f32).collect();
         let (dx, y) = (Buffer::of(&gpu, &x), Buffer::new(&gpu, 128));
         let launch = Launch::new("right_double_buffer").block(32, 1, 1);
-        launch.arg(&dx).arg(&y).arg(&(len as i32)).run(&gpu).unwrap();
+        launch.arg(&dx).arg(&y).arg(&{ len }).run(&gpu).unwrap();
         let at = |i: usize| x.get(i).copied().unwrap_or(0.0);
         let want = |t: usize| (0..16).map(|k| at(32 * k + (t ^ 5))).sum();
         assert_eq!(y.get::<f32>(), (0..32).map(want).collect::<Vec<f32>>());

@@ -111,8 +111,9 @@ fn mistakes_that_the_compiler_can_see_are_found() {
     fails(with_int("wrong_local_array", 4), &["index outside the array", &line("a[i] = float(i)")]);
     fails(with_int("wrong_division", 0), &["division by zero", &line("7 / by")]);
     fails(with_int("wrong_shift", 32), &["shift by a negative count", &line("1 << by")]);
-    let null =
-        |gpu: &Host| Launch::new("wrong_null_pointer").arg(&super::Null).block(32, 1, 1).run(gpu);
+    let null = |gpu: &Host| {
+        Launch::new("wrong_null_pointer").arg(&super::Place(0)).block(32, 1, 1).run(gpu)
+    };
     fails(null, &["null pointer", "wrong.cu:"]);
     let at = line("reinterpret_cast<const float4*>(x + 1)");
     fails(tile("wrong_misaligned_vector", 32), &["misaligned address", &at]);
@@ -129,7 +130,10 @@ fn misaligned_operands_of_instructions_are_found() {
 
 #[test]
 fn meetings_with_absent_lanes_are_found() {
-    let parts = ["shfl_xor with mask 0xffffffff names lane 16, but the warp has 16 lanes"];
+    let at = line("y[threadIdx.x] = warp_sum(1.0f)");
+    let what =
+        "shfl_xor with mask 0xffffffff names lane 16, but the warp has 16 lanes (common/warp.cuh:";
+    let parts = [what, &format!("in {at}")];
     fails(write("wrong_partial_warp", 1, 48), &parts);
     fails(write("wrong_exited_lane", 1, 32), &["thread 7 has exited", &line("shfl_xor(1.0f, 1);")]);
     let parts = ["thread (15,0,0): shfl_idx from lane 16, which is not in the mask 0x0000ffff"];

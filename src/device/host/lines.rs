@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// The message with each `{pc hex}` replaced by file and line, as the debug information has it.
+/// The message with each `{pc hex|otherwise}` replaced by file and line, as the debug information has it.
 pub(super) fn resolve(message: &str) -> String {
     let mut out = String::new();
     let mut rest = message;
@@ -12,8 +12,9 @@ pub(super) fn resolve(message: &str) -> String {
         rest.split_once("{pc ").and_then(|(b, r)| Some((b, r.split_once('}')?)))
     {
         out += before;
+        let (pc, otherwise) = pc.split_once('|').unwrap_or((pc, pc));
         let place = u64::from_str_radix(pc, 16).ok().and_then(source_line);
-        out += &place.unwrap_or_else(|| format!("at {pc}"));
+        out += place.as_deref().unwrap_or(otherwise);
         rest = after;
     }
     out + rest

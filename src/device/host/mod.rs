@@ -27,7 +27,8 @@ pub enum Schedule {
 pub struct HostOptions {
     /// `REWIRE_HOST_SCHEDULE`: `fifo` (default) or `lifo`.
     pub schedule: Schedule,
-    /// `REWIRE_HOST_CHECKS`: `full` (default) or `off`, which checks synchronisation only.
+    /// `REWIRE_HOST_CHECKS`: `full` (default) or `off`, for measurements: only what could damage the
+    /// process, meetings and what the compiler sees are then checked.
     pub checks: bool,
     /// `REWIRE_HOST_BUDGET`: loads, stores and meetings that one block may make before it is taken for an endless loop.
     pub budget: u64,

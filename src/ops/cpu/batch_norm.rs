@@ -17,7 +17,7 @@ fn piece(c: usize) -> usize {
 /// Source: Chan, Golub & LeVeque 1983 (merging of means and squared deviations).
 pub(crate) fn statistics(x: &[f32], mean: &mut [f32], var: &mut [f32]) {
     let c = mean.len();
-    assert!(var.len() == c && (c == 0 && x.is_empty() || x.len() % c.max(1) == 0));
+    assert!(var.len() == c && (c == 0 && x.is_empty() || x.len().is_multiple_of(c.max(1))));
     mean.fill(0.0);
     var.fill(0.0);
     if x.is_empty() {

@@ -47,11 +47,23 @@ fn elementwise() {
         // Finite differences do not see the kink at 0: `relu_at_zero` does.
         if !matches!(case.fill, Fill::Zeros | Fill::Denormal | Fill::Ties) {
             let relu = |x: &[Vec<f64>]| map(&x[0], |x| x.max(0.0));
-            check(random, &format!("relu, {name}"), &[a.clone()], |t, x| ops::relu(t, &x[0]), relu);
+            check(
+                random,
+                &format!("relu, {name}"),
+                std::slice::from_ref(&a),
+                |t, x| ops::relu(t, &x[0]),
+                relu,
+            );
         }
         let scale = |x: &[Vec<f64>]| map(&x[0], |x| -1.5 * x);
         let what = format!("scale, {name}");
-        check(random, &what, &[a.clone()], |tape, x| ops::scale(tape, &x[0], -1.5), scale);
+        check(
+            random,
+            &what,
+            std::slice::from_ref(&a),
+            |tape, x| ops::scale(tape, &x[0], -1.5),
+            scale,
+        );
         let add = |x: &[Vec<f64>]| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect();
         check(random, &format!("add, {name}"), &[a, b], |t, x| ops::add(t, &x[0], &x[1]), add);
     }
@@ -63,7 +75,12 @@ fn relu_at_zero() {
     let x = [0.0, -0.0, tiny, -tiny, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -1.0, 1.0];
     let operand = (x.to_vec(), vec![x.len()]);
     for device in devices() {
-        let (y, dx) = run(&device, &[operand.clone()], |t, x| ops::relu(t, &x[0]), Some(&[7.0; 9]));
+        let (y, dx) = run(
+            &device,
+            std::slice::from_ref(&operand),
+            |t, x| ops::relu(t, &x[0]),
+            Some(&[7.0; 9]),
+        );
         let nan = f32::NAN;
         assert_same_bits("relu", &y, &[0.0, 0.0, tiny, 0.0, f32::INFINITY, 0.0, nan, 0.0, 1.0]);
         assert_same_bits("relu", &dx[0], &[0.0, 0.0, 7.0, 0.0, 7.0, 0.0, 7.0, 0.0, 7.0]);
@@ -355,7 +372,13 @@ fn softmax_xent() {
         };
         let logits = case.operand(random);
         let mean = |z: &[Vec<f64>]| vec![each(&z[0]).iter().sum::<f64>() / n as f64];
-        check(random, &format!("softmax_xent, {}", case.name), &[logits.clone()], op, mean);
+        check(
+            random,
+            &format!("softmax_xent, {}", case.name),
+            std::slice::from_ref(&logits),
+            op,
+            mean,
+        );
         for device in devices() {
             let z = Tensor::from_vec(logits.0.clone(), &case.shape, &device).unwrap();
             let losses = ops::softmax_xent_each(&z, &label_tensor(&device)).unwrap();
@@ -375,7 +398,7 @@ fn a_seed_of_n_gives_the_gradient_of_the_sum_to_the_last_bit() {
             let labels = Tensor::from_vec(vec![3i32; n], &[n], &z[0].device())?;
             ops::softmax_xent(tape, &z[0], &labels)
         };
-        let (_, dz) = run(&device, &[logits.clone()], op, Some(&[n as f32]));
+        let (_, dz) = run(&device, std::slice::from_ref(&logits), op, Some(&[n as f32]));
         let one = |tape: &mut Tape, z: &[Tensor]| {
             let labels = Tensor::from_vec(vec![3i32], &[1], &z[0].device())?;
             ops::softmax_xent(tape, &z[0], &labels)
