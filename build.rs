@@ -226,6 +226,10 @@ mod host {
             units.push(unit(&folder, name.trim_end_matches(".cpp"), include, false, &[text, &all]));
         }
         compile(&folder, &units);
+        println!("cargo::rustc-check-cfg=cfg(host_fma)");
+        if has_fma() {
+            println!("cargo::rustc-cfg=host_fma");
+        }
         let mut archive = cc::Build::new();
         archive.objects(units.iter().map(|u| &u.object)).cpp(true).cpp_link_stdlib(None);
         archive.compile("rewire_host");
@@ -317,12 +321,26 @@ mod host {
             build.flag("--param").flag("tsan-instrument-func-entry-exit=0");
             // A wrapper's last call returns to the wrapper, so that its place in the source is known.
             build.flag("-fno-optimize-sibling-calls");
+            if has_fma() {
+                build.flag("-mfma");
+            }
+            // A frame larger than the guard below a stack touches the guard.
+            build.flag("-fstack-clash-protection");
             // A loop turned into a call of memset or memcpy would escape the hooks.
             build.flag("-fno-tree-loop-distribute-patterns");
         }
         let command = build.get_compiler().to_command();
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         words.map(|w| w.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether kernels may use the fused multiply-add of the processor: a call of `fmaf` takes ten times longer.
+    fn has_fma() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|a| a == "x86_64")
+            && is_x86_feature_detected!("fma");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Compiles what has no object yet, on all cores, and removes objects of older sources.

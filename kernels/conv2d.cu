@@ -158,7 +158,7 @@ __device__ inline void pack_rows(const float* x, const i32* channels, typename M
         for (i32 j = first; j < first + CHUNK<Mode>; j += 4) {
             float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             if (whole && j < c) {
-                value = *reinterpret_cast<const float4*>(row + j);
+                value = load_float4(row + j);
             } else {
                 if (j < c) value.x = row[channels == nullptr ? j : channels[j]];
                 if (j + 1 < c) value.y = row[channels == nullptr ? j + 1 : channels[j + 1]];

@@ -170,7 +170,7 @@ struct Accumulator<F32, COLUMNS> {
 
   private:
     __device__ static float4 load(const u8* tile, int row, int chunk) {
-        return *reinterpret_cast<const float4*>(tile + swizzled(row, chunk));
+        return load_float4(tile + swizzled(row, chunk));
     }
 
     __device__ static float dot(float4 a, float4 b, float c) {

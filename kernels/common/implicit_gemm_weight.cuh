@@ -203,7 +203,7 @@ struct WeightAccumulator<F32, FILTERS> {
     }
 
   private:
-    __device__ static float4 load(const u8* at) { return *reinterpret_cast<const float4*>(at); }
+    __device__ static float4 load(const u8* at) { return load_float4(at); }
 
     __device__ static void add(float4& sum, float dy, float4 x) {
         sum.x = fmaf(dy, x.x, sum.x);

@@ -16,6 +16,17 @@ struct bf16 {
     u16 bits;
 };
 
+// Four floats at an address aligned to 16 bytes. One load on the host too, where copying the struct would be four.
+__device__ inline float4 load_float4(const void* p) {
+#ifdef HOST_SHIM
+    typedef float Vector __attribute__((vector_size(16)));
+    const Vector v = *static_cast<const Vector*>(p);
+    return make_float4(v[0], v[1], v[2], v[3]);
+#else
+    return *static_cast<const float4*>(p);
+#endif
+}
+
 // SHARED(tile, float[32][33]);  a shared-memory array, aligned to 16 bytes, contents undefined.
 // DYN_SHARED(float, tile);      a pointer to the launch's dynamic shared memory, aligned to 16 bytes.
 // Plain `__shared__` does not compile on the host: the checks must see every shared object.

@@ -4,9 +4,11 @@
 
 namespace host {
 
+inline bool is_local(const Worker& w, u64 address) { return address - w.stacks < MAX_THREADS * STACK_STRIDE; }
+
 // A local variable, a kernel argument or a constant of the program: nothing of the device.
 inline bool is_private(const Worker& w, u64 address, Access access) {
-    return address - w.stacks < MAX_THREADS * STACK_STRIDE ||
+    return is_local(w, address) ||
            (access == Access::Load && address - memory.image_begin < memory.image_end - memory.image_begin);
 }
 

@@ -86,7 +86,7 @@ static ALWAYS_INLINE void touch(const void* p, const void* pc) {
         if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
     } else {
         const u64 at = address - memory.base;
-        if (at < memory.bytes && quick_global<BYTES, ACCESS>(w, at)) return;
+        if (at < memory.bytes ? quick_global<BYTES, ACCESS>(w, at) : is_local(w, address)) return;
     }
     check<BYTES, ACCESS>(w, address, pc);
 }

@@ -226,7 +226,7 @@ fn an_endless_loop_ends() {
 #[test]
 fn a_full_stack_is_an_error() {
     for _ in 0..3 {
-        fails(with_int("wrong_stack_overflow", 1_000_000), &["stack overflow (wrong.cu:"]);
+        fails(with_int("wrong_stack_overflow", 7), &["stack overflow (wrong.cu:"]);
     }
 }
 

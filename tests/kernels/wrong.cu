@@ -186,12 +186,8 @@ extern "C" __global__ void __launch_bounds__(32) wrong_division(i32* y, i32 by) 
 
 extern "C" __global__ void __launch_bounds__(32) wrong_shift(i32* y, i32 by) { y[threadIdx.x] = 1 << by; }
 
-__device__ float descend(float x, i32 depth) {
-    float frame[64];
-    for (int i = 0; i < 64; ++i) frame[i] = x + float(i);
-    return depth == 0 ? frame[0] : descend(frame[depth % 64], depth - 1) + frame[depth % 61];
-}
-
-extern "C" __global__ void __launch_bounds__(32) wrong_stack_overflow(float* y, i32 depth) {
-    y[threadIdx.x] = descend(1.0f, depth);
+extern "C" __global__ void __launch_bounds__(32) wrong_stack_overflow(float* y, i32 at) {
+    float frame[20000];
+    for (int i = 0; i < 20000; ++i) frame[i] = float(i);
+    y[threadIdx.x] = frame[at];
 }

@@ -89,8 +89,14 @@ impl Host {
 
     /// A device with these options.
     ///
-    /// Errors: [`crate::ErrorKind::Device`] where the system gives no address space.
+    /// Errors: [`crate::ErrorKind::Device`] where the system gives no address space, or where the program was
+    /// built on a machine whose processor can do more.
     pub fn new(options: HostOptions) -> Result<Self> {
+        #[cfg(host_fma)]
+        if !std::arch::is_x86_feature_detected!("fma") {
+            let message = "this program's kernels use FMA instructions, which this processor lacks; build it here";
+            return Err(Error::device("cuda-host", message));
+        }
         Ok(Self { options, memory: Memory::get()? })
     }
 }
