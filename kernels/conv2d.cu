@@ -2,7 +2,7 @@
 //
 //   forward          y[n,p,q,k]  = bias[k] + sum_{r,s,c} x[n, p*stride - pad + r, q*stride - pad + s, c] * w[k,r,s,c]
 //   backward_input   dx[n,h,w,c] = sum_{r,s,k} dy[n, (h + pad - r)/stride, (w + pad - s)/stride, k] * w[k,r,s,c],
-//                    over the taps where the divisions are exact
+//                    over the taps where the divisions are exact: pixels and taps of one phase modulo the stride
 //   backward_weight  dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride - pad + r, q*stride - pad + s, c]
 //   backward_bias    db[k]       = sum_{n,p,q} dy[n,p,q,k]
 //
@@ -13,7 +13,8 @@
 // Shapes   packed x: [n,h,w,chunks], w: [k,r,s,chunks], dy: [n,p,q,chunks], transposed w: [c,r,s,chunks];
 //          y: [n,p,q,k], bias, db: [k], dw: [k,r,s,c], partials: [splits, elements of the result]; f32.
 //          bias, columns, channels and mask may be null. `columns`: where the columns of dx go, distinct.
-// Launch   tiles: 128 threads, grid (ceil(rows / 128), ceil(columns / 64)); weight: 128 threads, grid
+// Launch   tiles: 128 threads, grid (ceil(rows / 128), ceil(columns / 64)), for backward_input with the most rows of
+//          a phase and z = stride * stride; weight: 128 threads, grid
 //          (ceil(r*s*chunk columns / 128), ceil(k / 64), splits). pack_rows, sum_partials: 1-D, any grid.
 //          pack_transposed: block (32, 8), grid (ceil(c / 32), ceil(to / 32), taps); backward_bias: block (32, 8),
 //          grid (splits, ceil(k / 32)). Shared memory is static, below 48 KiB.
@@ -31,16 +32,28 @@ template <class Mode>
 __device__ inline void forward(Stages& stages, const typename Mode::T* x, const typename Mode::T* w, const float* bias,
                                float* y, i32 rows, i32 k, Convolution conv) {
     conv.chunks /= CHUNK<Mode>;
-    const PixelRows<DenseChannels<Mode>, false> a({x, conv.chunks}, conv);
-    multiply_tile<Mode>(stages, a, w, conv.r * conv.s * conv.chunks, Output{y, bias, nullptr, rows, k, k});
+    const i32 depth = conv.r * conv.s * conv.chunks;
+    const PixelRows<DenseChannels<Mode>, 1> a({x, conv.chunks}, conv);
+    const Columns<Mode, WholeRow> b{w, depth, depth, WholeRow(depth)};
+    multiply_tile(stages, a, b, Output<EveryRow>{y, bias, nullptr, rows, k, k, {}});
 }
 
+// dx [n, h, width, dx_stride] from dy [n, p, q, k] for the phase blockIdx.z.
 template <class Mode>
 __device__ inline void backward_input(Stages& stages, const typename Mode::T* dy, const typename Mode::T* w,
-                                      const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 c, Convolution conv) {
-    conv.chunks /= CHUNK<Mode>;
-    const PixelRows<DenseChannels<Mode>, true> a({dy, conv.chunks}, conv);
-    multiply_tile<Mode>(stages, a, w, conv.r * conv.s * conv.chunks, Output{dx, nullptr, columns, rows, c, dx_stride});
+                                      const i32* columns, float* dx, i32 dx_stride, i32 n, i32 p, i32 q, i32 k, i32 h,
+                                      i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
+    const i32 row = i32(blockIdx.z) / stride, column = i32(blockIdx.z) % stride, chunks = k / CHUNK<Mode>;
+    const AxisPhase down(row, h, r, stride, pad), along(column, width, s, stride, pad);
+    const i32 rows = n * down.pixels * along.pixels;
+    if (i32(blockIdx.x) * ROWS >= rows) return;
+    const Convolution conv{n, p, q, chunks, down.pixels, along.pixels, down.taps, along.taps, 1, down.source, along.source};
+    const PixelRows<DenseChannels<Mode>, -1> a({dy, chunks}, conv);
+    const Odometer tap(i32(threadIdx.x % 4), 4, chunks, max(along.taps, 1));
+    const Columns<Mode, PhaseChunks> b{w, r * s * chunks, down.taps * along.taps * chunks,
+                                       {tap, down.taps, stride, row, column, s}};
+    const PhasePlace place{down.pixels, along.pixels, down.first, along.first, stride, h, width};
+    multiply_tile(stages, a, b, Output<PhasePlace>{dx, nullptr, columns, rows, c, dx_stride, place});
 }
 
 template <class Mode>
@@ -53,34 +66,34 @@ __device__ inline void backward_weight(WeightStages& stages, const typename Mode
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 3) conv2d_forward_f32(const float* x, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_forward_f32(const float* x, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    forward<F32>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    forward<F32>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }
 
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_tf32(const float* x, const float* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    forward<Tf32>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    forward<Tf32>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }
 
 extern "C" __global__ void __launch_bounds__(128) conv2d_forward_bf16(const bf16* x, const bf16* w, const float* bias, float* y, i32 rows, i32 n, i32 h, i32 width, i32 c, i32 p, i32 q, i32 k, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    forward<Bf16>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, pad});
+    forward<Bf16>(stages, x, w, bias, y, rows, k, {n, h, width, c, p, q, r, s, stride, -pad, -pad});
 }
 
-extern "C" __global__ void __launch_bounds__(128, 3) conv2d_backward_input_f32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_f32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    backward_input<F32>(stages, dy, w, columns, dx, dx_stride, rows, c, {n, p, q, k, h, width, r, s, stride, pad});
+    backward_input<F32>(stages, dy, w, columns, dx, dx_stride, n, p, q, k, h, width, c, r, s, stride, pad);
 }
 
-extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_tf32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_tf32(const float* dy, const float* w, const i32* columns, float* dx, i32 dx_stride, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    backward_input<Tf32>(stages, dy, w, columns, dx, dx_stride, rows, c, {n, p, q, k, h, width, r, s, stride, pad});
+    backward_input<Tf32>(stages, dy, w, columns, dx, dx_stride, n, p, q, k, h, width, c, r, s, stride, pad);
 }
 
-extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_bf16(const bf16* dy, const bf16* w, const i32* columns, float* dx, i32 dx_stride, i32 rows, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
+extern "C" __global__ void __launch_bounds__(128) conv2d_backward_input_bf16(const bf16* dy, const bf16* w, const i32* columns, float* dx, i32 dx_stride, i32 n, i32 p, i32 q, i32 k, i32 h, i32 width, i32 c, i32 r, i32 s, i32 stride, i32 pad) {
     SHARED(stages, Stages);
-    backward_input<Bf16>(stages, dy, w, columns, dx, dx_stride, rows, c, {n, p, q, k, h, width, r, s, stride, pad});
+    backward_input<Bf16>(stages, dy, w, columns, dx, dx_stride, n, p, q, k, h, width, c, r, s, stride, pad);
 }
 
 extern "C" __global__ void __launch_bounds__(128) conv2d_backward_weight_f32(const float* dy, const float* x, float* partials, i32 steps, i32 n, i32 h, i32 w, i32 packed_c, i32 c, i32 p, i32 q, i32 packed_k, i32 k, i32 r, i32 s, i32 stride, i32 pad) {

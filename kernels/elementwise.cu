@@ -12,24 +12,43 @@
 #include "common/elements.cuh"
 
 template <class F>
-__device__ inline void map(const float* x, float* y, i64 len, F f) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
+struct Map {
+    const float* x;
+    float* y;
+    F f;
+
+    template <int V>
+    __device__ void at(i64 i) const {
         Pack<float, V> v = load<V>(x + i);
         for (int j = 0; j < V; ++j) v.at[j] = f(v.at[j]);
         store(y + i, v);
-    });
-}
+    }
+};
 
 template <class F>
-__device__ inline void map2(const float* a, const float* b, float* y, i64 len, F f) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
+struct Map2 {
+    const float* a;
+    const float* b;
+    float* y;
+    F f;
+
+    template <int V>
+    __device__ void at(i64 i) const {
         Pack<float, V> v = load<V>(a + i);
         const Pack<float, V> w = load<V>(b + i);
         for (int j = 0; j < V; ++j) v.at[j] = f(v.at[j], w.at[j]);
         store(y + i, v);
-    });
+    }
+};
+
+template <class F>
+__device__ inline void map(const float* x, float* y, i64 len, F f) {
+    each_pack(len, Map<F>{x, y, f});
+}
+
+template <class F>
+__device__ inline void map2(const float* a, const float* b, float* y, i64 len, F f) {
+    each_pack(len, Map2<F>{a, b, y, f});
 }
 
 extern "C" __global__ void __launch_bounds__(256) relu_forward_f32(const float* x, float* y, i64 len) {

@@ -23,8 +23,9 @@ template <class Mode>
 __device__ inline void product(Stages& stages, const typename Mode::T* a, const typename Mode::T* b, const float* bias,
                                float* out, i32 m, i32 n, i32 depth) {
     const i32 chunks = depth / CHUNK<Mode>;
-    const MatrixRows<Mode, ROWS> rows(a, m, i32(blockIdx.x) * ROWS, chunks);
-    multiply_tile<Mode>(stages, rows, b, chunks, Output{out, bias, nullptr, m, n, n});
+    const MatrixRows<Mode, ROWS, WholeRow> rows{a, m, i32(blockIdx.x) * ROWS, chunks, WholeRow(chunks)};
+    const Columns<Mode, WholeRow> columns{b, chunks, chunks, WholeRow(chunks)};
+    multiply_tile(stages, rows, columns, Output<EveryRow>{out, bias, nullptr, m, n, n, {}});
 }
 
 // A convolution of one tap over images of one pixel.
@@ -37,7 +38,7 @@ __device__ inline void backward_weight(WeightStages& stages, const typename Mode
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 3) linear_forward_f32(const float* a, const float* b, const float* bias, float* out, i32 m, i32 n, i32 depth) {
+extern "C" __global__ void __launch_bounds__(128) linear_forward_f32(const float* a, const float* b, const float* bias, float* out, i32 m, i32 n, i32 depth) {
     SHARED(stages, Stages);
     product<F32>(stages, a, b, bias, out, m, n, depth);
 }

@@ -62,12 +62,19 @@ extern "C" __global__ void __launch_bounds__(256) squared_norms_f32(const float*
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256) apply_mask_f32(float* w, const u8* m, i64 len) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
+struct ApplyMask {
+    float* w;
+    const u8* m;
+
+    template <int V>
+    __device__ void at(i64 i) const {
         Pack<float, V> v = load<V>(w + i);
         const Pack<u8, V> active = load<V>(m + i);
         for (int j = 0; j < V; ++j) v.at[j] = active.at[j] != 0 ? v.at[j] : 0.0f;
         store(w + i, v);
-    });
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) apply_mask_f32(float* w, const u8* m, i64 len) {
+    each_pack(len, ApplyMask{w, m});
 }

@@ -12,26 +12,36 @@
 // Host     src/ops/masked_sgd.rs (CPU path, checks, launch)     Cases  tests/cases/masked_sgd.toml
 #include "common/elements.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) masked_sgd_f32(float* w, float* v, const float* g, const u8* m, const float* z, float lr, float momentum, i32 nesterov, float weight_decay, float rho, i32 first, i64 len) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
-        Pack<float, V> weight = load<V>(w + i);
-        Pack<float, V> velocity = {};
-        if (!first) velocity = load<V>(v + i);
+struct SgdStep {
+    float* w;
+    float* v;
+    const float* g;
+    const u8* m;
+    const float* z;
+    float lr, momentum, weight_decay, rho;
+    bool nesterov, first;
+
+    template <int V>
+    __device__ void at(i64 i) const {
+        Pack<float, V> weight = load<V>(w + i), velocity = {}, target = {};
         const Pack<float, V> gradient = load<V>(g + i);
-        Pack<u8, V> active;
-        for (int j = 0; j < V; ++j) active.at[j] = 1;
-        if (m != nullptr) active = load<V>(m + i);
-        Pack<float, V> target = {};
+        if (!first) velocity = load<V>(v + i);
         if (z != nullptr) target = load<V>(z + i);
+        Pack<u8, V> mask = {};
+        if (m != nullptr) mask = load<V>(m + i);
         for (int j = 0; j < V; ++j) {
+            const bool active = m == nullptr || mask.at[j] != 0;
             float total = gradient.at[j] + weight_decay * weight.at[j];
-            if (z != nullptr && active.at[j] != 0) total += rho * (weight.at[j] - target.at[j]);
+            if (z != nullptr && active) total += rho * (weight.at[j] - target.at[j]);
             velocity.at[j] = first ? total : momentum * velocity.at[j] + total;
             const float direction = nesterov ? total + momentum * velocity.at[j] : velocity.at[j];
-            weight.at[j] = active.at[j] != 0 ? weight.at[j] - lr * direction : 0.0f;
+            weight.at[j] = active ? weight.at[j] - lr * direction : 0.0f;
         }
         store(v + i, velocity);
         store(w + i, weight);
-    });
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) masked_sgd_f32(float* w, float* v, const float* g, const u8* m, const float* z, float lr, float momentum, i32 nesterov, float weight_decay, float rho, i32 first, i64 len) {
+    each_pack(len, SgdStep{w, v, g, m, z, lr, momentum, weight_decay, rho, nesterov != 0, first != 0});
 }

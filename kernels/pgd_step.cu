@@ -30,17 +30,25 @@ extern "C" __global__ void __launch_bounds__(256) pgd_start_f32(const float* x0,
     });
 }
 
-extern "C" __global__ void __launch_bounds__(256) pgd_step_f32(float* x, const float* x0, const float* g, float eps, float step_size, i64 len) {
-    each_pack(len, [=](i64 i, auto width) {
-        constexpr int V = decltype(width)::value;
+struct PgdStep {
+    float* x;
+    const float* x0;
+    const float* g;
+    float eps, step_size;
+
+    template <int V>
+    __device__ void at(i64 i) const {
         Pack<float, V> v = load<V>(x + i);
-        const Pack<float, V> center = load<V>(x0 + i);
-        const Pack<float, V> gradient = load<V>(g + i);
+        const Pack<float, V> center = load<V>(x0 + i), gradient = load<V>(g + i);
         for (int j = 0; j < V; ++j) {
-            const float s = gradient.at[j];
-            const float moved = s > 0.0f ? v.at[j] + step_size : s < 0.0f ? v.at[j] - step_size : v.at[j];
+            const float slope = gradient.at[j];
+            const float moved = slope > 0.0f ? v.at[j] + step_size : slope < 0.0f ? v.at[j] - step_size : v.at[j];
             v.at[j] = clip(moved, clip(center.at[j] - eps, 0.0f, 1.0f), clip(center.at[j] + eps, 0.0f, 1.0f));
         }
         store(x + i, v);
-    });
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) pgd_step_f32(float* x, const float* x0, const float* g, float eps, float step_size, i64 len) {
+    each_pack(len, PgdStep{x, x0, g, eps, step_size});
 }

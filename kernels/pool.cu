@@ -13,58 +13,74 @@
 // Host     src/ops/pool.rs     Cases  tests/cases/pool.toml
 #include "common/elements.cuh"
 
-// body(n, row, column, channel, Width<V>) for the channels of [n, rows, columns, c], V at a time.
-template <class Body>
-__device__ inline void each_pixel(i32 n, i32 rows, i32 columns, i32 c, Body body) {
-    const auto walk = [=](auto width) {
-        constexpr int V = decltype(width)::value;
-        const i64 groups = c / V;
-        each(i64(n) * rows * columns * groups, [=](i64 i) {
-            const i64 pixel = i / groups;
-            const i64 line = pixel / columns;
-            body(line / rows, i32(line % rows), i32(pixel % columns), i32(i % groups) * V, width);
-        });
-    };
-    if (c % 4 == 0) walk(Width<4>());
-    else walk(Width<1>());
+// body.at<V>(n, row, column, channel) for the channels of [n, rows, columns, c], V at a time.
+template <int V, class Body>
+__device__ inline void each_group(i64 n, i32 rows, i32 columns, i32 c, const Body& body) {
+    const i32 groups = c / V;
+    each(n * rows * columns * groups, [&](i64 i) {
+        const i64 pixel = i / groups;
+        const i64 line = pixel / columns;
+        body.template at<V>(line / rows, i32(line % rows), i32(pixel % columns), i32(i % groups) * V);
+    });
 }
 
-extern "C" __global__ void __launch_bounds__(256) max_pool2_forward_f32(const float* x, float* y, u8* position, i32 n, i32 h, i32 w, i32 c) {
-    const i32 p = h / 2, q = w / 2;
-    each_pixel(n, p, q, c, [=](i64 image, i32 row, i32 column, i32 channel, auto width) {
-        constexpr int V = decltype(width)::value;
-        const float* corner = x + ((image * h + 2 * row) * w + 2 * column) * c + channel;
+template <class Body>
+__device__ inline void each_pixel(i64 n, i32 rows, i32 columns, i32 c, const Body& body) {
+    if (c % 4 == 0) each_group<4>(n, rows, columns, c, body);
+    else each_group<1>(n, rows, columns, c, body);
+}
+
+struct MaxForward {
+    const float* x;
+    float* y;
+    u8* position;
+    i32 h, w, c;
+
+    template <int V>
+    __device__ void at(i64 n, i32 row, i32 column, i32 channel) const {
+        const float* corner = x + ((n * h + 2 * row) * w + 2 * column) * c + channel;
         Pack<float, V> best = load<V>(corner);
         Pack<u8, V> place = {};
         for (u8 k = 1; k < 4; ++k) {
             const Pack<float, V> v = load<V>(corner + (i64(k / 2) * w + k % 2) * c);
             for (int j = 0; j < V; ++j) {
-                if (v.at[j] > best.at[j] || (isnan(v.at[j]) && !isnan(best.at[j]))) {
-                    best.at[j] = v.at[j];
-                    place.at[j] = k;
-                }
+                const bool better = v.at[j] > best.at[j] || (isnan(v.at[j]) && !isnan(best.at[j]));
+                best.at[j] = better ? v.at[j] : best.at[j];
+                place.at[j] = better ? k : place.at[j];
             }
         }
-        const i64 out = ((image * p + row) * q + column) * c + channel;
+        const i64 out = ((n * (h / 2) + row) * (w / 2) + column) * c + channel;
         store(y + out, best);
         if (position != nullptr) store(position + out, place);
-    });
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) max_pool2_forward_f32(const float* x, float* y, u8* position, i32 n, i32 h, i32 w, i32 c) {
+    each_pixel(n, h / 2, w / 2, c, MaxForward{x, y, position, h, w, c});
 }
 
-extern "C" __global__ void __launch_bounds__(256) max_pool2_backward_f32(const float* dy, const u8* position, float* dx, i32 n, i32 h, i32 w, i32 c) {
-    const i32 p = h / 2, q = w / 2;
-    each_pixel(n, h, w, c, [=](i64 image, i32 row, i32 column, i32 channel, auto width) {
-        constexpr int V = decltype(width)::value;
+struct MaxBackward {
+    const float* dy;
+    const u8* position;
+    float* dx;
+    i32 h, w, c;
+
+    template <int V>
+    __device__ void at(i64 n, i32 row, i32 column, i32 channel) const {
         Pack<float, V> out = {};
-        if (row / 2 < p && column / 2 < q) {
-            const i64 window = ((image * p + row / 2) * q + column / 2) * c + channel;
+        if (row / 2 < h / 2 && column / 2 < w / 2) {
+            const i64 window = ((n * (h / 2) + row / 2) * (w / 2) + column / 2) * c + channel;
             const Pack<float, V> gradient = load<V>(dy + window);
             const Pack<u8, V> place = load<V>(position + window);
             const u8 here = u8(row % 2 * 2 + column % 2);
             for (int j = 0; j < V; ++j) out.at[j] = place.at[j] == here ? gradient.at[j] : 0.0f;
         }
-        store(dx + ((image * h + row) * w + column) * c + channel, out);
-    });
+        store(dx + ((n * h + row) * w + column) * c + channel, out);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) max_pool2_backward_f32(const float* dy, const u8* position, float* dx, i32 n, i32 h, i32 w, i32 c) {
+    each_pixel(n, h, w, c, MaxBackward{dy, position, dx, h, w, c});
 }
 
 extern "C" __global__ void __launch_bounds__(256) global_avg_pool_forward_f32(const float* x, float* y, i32 n, i32 pixels, i32 c) {
@@ -76,11 +92,19 @@ extern "C" __global__ void __launch_bounds__(256) global_avg_pool_forward_f32(co
     });
 }
 
-extern "C" __global__ void __launch_bounds__(256) global_avg_pool_backward_f32(const float* dy, float* dx, i32 n, i32 pixels, i32 c) {
-    each_pixel(n, pixels, 1, c, [=](i64 image, i32 pixel, i32, i32 channel, auto width) {
-        constexpr int V = decltype(width)::value;
-        Pack<float, V> out = load<V>(dy + image * c + channel);
+struct MeanBackward {
+    const float* dy;
+    float* dx;
+    i32 pixels, c;
+
+    template <int V>
+    __device__ void at(i64 n, i32 pixel, i32, i32 channel) const {
+        Pack<float, V> out = load<V>(dy + n * c + channel);
         for (int j = 0; j < V; ++j) out.at[j] /= float(pixels);
-        store(dx + (image * pixels + pixel) * c + channel, out);
-    });
+        store(dx + (n * pixels + pixel) * c + channel, out);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) global_avg_pool_backward_f32(const float* dy, float* dx, i32 n, i32 pixels, i32 c) {
+    each_pixel(n, pixels, 1, c, MeanBackward{dy, dx, pixels, c});
 }

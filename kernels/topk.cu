@@ -29,10 +29,11 @@ extern "C" __global__ void __launch_bounds__(256) topk_histogram_f32(const float
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) bins[bin] = 0;
     __syncthreads();
     const u64 prefix = first ? 0 : state[0];
-    each(len, [=, &bins](i64 i) {
+    u32* const counters = bins;
+    each(len, [=](i64 i) {
         if (m[i] != from) return;
         const u64 rank = rank_of(x[i], i, largest, index_bits);
-        if (rank >> (shift + width) == prefix) atomic_add_u32(&bins[rank >> shift & ((1u << width) - 1)], 1);
+        if (rank >> (shift + width) == prefix) atomic_add_u32(&counters[rank >> shift & ((1u << width) - 1)], 1);
     });
     __syncthreads();
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x)
@@ -70,13 +71,14 @@ extern "C" __global__ void __launch_bounds__(256) topk_select(u32* histogram, u6
         if (threadIdx.x == 0) state[0] = ~u64(0), state[1] = wanted;
         return;
     }
-    u64 rest = wanted;
-    if (rest > upto || rest <= upto - own) return;
-    rest -= upto - own;
-    u32 j = 0;
-    while (rest > counts[j]) rest -= counts[j++];
-    state[0] = prefix << width | (threadIdx.x * EACH + j);
-    state[1] = rest;
+    u64 below = upto - own;
+    for (u32 j = 0; j < EACH; ++j) {
+        if (below < wanted && wanted <= below + counts[j]) {
+            state[0] = prefix << width | (threadIdx.x * EACH + j);
+            state[1] = wanted - below;
+        }
+        below += counts[j];
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(256) topk_flip_f32(const float* x, u8* m, const u64* state, i32 from, i32 largest, i32 index_bits, i64 len) {

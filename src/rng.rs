@@ -68,11 +68,16 @@ impl Philox {
         unit(self.bits(index))
     }
 
-    /// Number `index` as a standard normal f32, see [`normal_pair`].
+    /// Standard normal numbers `4·block .. 4·block + 4`, see [`normal_pair`].
+    pub fn normals(&self, block: u32) -> [f32; 4] {
+        let [a, b, c, d] = self.block(block);
+        let (first, second) = (normal_pair(a, b), normal_pair(c, d));
+        [first.0, first.1, second.0, second.1]
+    }
+
+    /// Number `index` as a standard normal f32.
     pub fn normal(&self, index: usize) -> f32 {
-        let [a, b, c, d] = self.block((index / 4) as u32);
-        let pair = if index % 4 < 2 { normal_pair(a, b) } else { normal_pair(c, d) };
-        if index.is_multiple_of(2) { pair.0 } else { pair.1 }
+        self.normals((index / 4) as u32)[index % 4]
     }
 }
 

@@ -6,22 +6,29 @@ use rewire::data::Dataset;
 use rewire::nn::{Execution, Model, Normalization};
 use rewire::train::{TrainSettings, Trainer};
 use rewire::{Device, Mode, Seed, Tape, Tensor, ops};
+use std::sync::OnceLock;
 
 const ARCH: &str = "resnet18:width=0.0625,classes=4,in_channels=1";
-const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=64,test=20";
+const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=128,test=40";
 
 fn settings(text: &str) -> AttackSettings {
     toml::from_str::<AttackSettings>(text).unwrap().resolved().unwrap()
 }
 
-/// A network that has learnt something, in a few steps without noise.
+/// A network that has learnt something.
 fn trained() -> (Model, Dataset) {
+    static MODEL: OnceLock<Model> = OnceLock::new();
     let data = Dataset::load(DATA).unwrap();
-    let model = network_of(ARCH, &Device::Cpu);
-    let train = TrainSettings { epochs: 3, batch_size: 16, ..TrainSettings::default() };
-    let mut trainer = Trainer::new(train, model, None, Seed(1), Mode::F32).unwrap();
-    trainer.run(&data, true, &[], &mut |_, _| Ok(())).unwrap();
-    (trainer.model().clone(), data)
+    let train = || {
+        let text = "epochs = 8\nbatch_size = 16\noptimizer = { kind = 'sgd', lr = 0.02 }";
+        let model = network_of(ARCH, &Device::Cpu);
+        let train: TrainSettings = toml::from_str(text).unwrap();
+        let mut trainer = Trainer::new(train, model, None, Seed(1), Mode::F32).unwrap();
+        trainer.run(&data, true, &[], &mut |_, _| Ok(())).unwrap();
+        trainer.model().clone()
+    };
+    let model = MODEL.get_or_init(train).clone();
+    (model, data)
 }
 
 fn attacked(model: &Model, data: &Dataset, attacks: &[AttackSettings], batch: usize) -> Outcome {
@@ -61,7 +68,7 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
     for entry in ATTACKS {
         let name = entry.name;
         let mut last = accuracy;
-        for (eps, k) in [("0", 0.0), ("2/255", 2.0), ("16/255", 16.0), ("64/255", 64.0)] {
+        for (eps, k) in [("0", 0.0), ("1/255", 1.0), ("4/255", 4.0), ("64/255", 64.0)] {
             let attack = settings(&format!("attack = '{name}'\neps = '{eps}'\nsteps = 5"));
             let outcome = attacked(&model, &data, &[attack], 7);
             let robust = Outcome::percent(&outcome.robust[0]);
@@ -71,14 +78,19 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
             }
             let farthest = outcome.distance.iter().copied().fold(0.0, f32::max);
             assert!(farthest <= k / 255.0 + 1e-7, "{name}: {farthest}");
-            assert!(robust <= last + 5.0, "{name}: {robust} at {eps} after {last}");
+            // Far away, where the loss is not linear, one long step may miss.
+            assert!(k > 4.0 || robust <= last, "{name}: {robust} at {eps} after {last}");
             if eps == "0" {
                 assert_eq!((&outcome.robust[0], &outcome.worst), (&clean.clean, &clean.clean));
                 assert_eq!(pixels(&outcome), pixels(&clean));
             }
             last = robust;
+            if eps == "4/255" {
+                let noise = attacked(&model, &data, &[settings("eps = '4/255'\nsteps = 0")], 7);
+                let noise = Outcome::percent(&noise.robust[0]);
+                assert!(robust < noise - 20.0, "{name}: {robust}, noise alone {noise}");
+            }
         }
-        assert!(last < accuracy - 20.0, "{name} finds nothing: {last} of {accuracy}");
     }
     assert_eq!(state_bits(&model), before);
 }

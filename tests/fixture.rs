@@ -16,7 +16,7 @@ pub fn numbers(value: &Value) -> Vec<f64> {
 }
 
 /// Number `index` of the stream `name`: [-1, 1) in steps of 2⁻²³.
-fn uniform(name: &str) -> impl Fn(usize) -> f64 {
+pub fn uniform(name: &str) -> impl Fn(usize) -> f64 {
     let key = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |key, byte| {
         (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });

@@ -12,5 +12,7 @@ mod models;
 mod ops;
 mod prune;
 mod pytorch;
+mod pytorch_ops;
 mod run;
+mod shrink;
 mod train;

@@ -148,3 +148,44 @@ fn what_an_architecture_cannot_be_is_refused_by_name() {
     }
     assert!(MODELS.iter().all(|model| models::blueprint(&arch(model.name)).is_ok()));
 }
+
+/// The table of `docs/models.md`.
+fn table() -> String {
+    let mut text = String::from(
+        "| name | what | source | convolutions | parameters | MACs an image | names of tensors |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for model in MODELS {
+        let arch = arch(model.name);
+        let blueprint = models::blueprint(&arch).unwrap();
+        let layers = blueprint.layers(&arch).unwrap();
+        let convs: Vec<&Layer> = layers.iter().filter(|layer| layer.is_conv()).collect();
+        text += &format!(
+            "| `{}` | {} | {} | {} | {} | {} | `{}` … `{}`, `{}` |\n",
+            model.name,
+            model.summary,
+            model.source,
+            convs.len(),
+            grouped(blueprint.parameter_count()),
+            grouped(layers.iter().map(Layer::macs).sum()),
+            convs[0].name,
+            convs[convs.len() - 1].name,
+            layers[layers.len() - 1].name,
+        );
+    }
+    text
+}
+
+/// `14728266` as `14,728,266`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap()).collect();
+    groups.join(",")
+}
+
+#[test]
+fn the_table_of_models_is_that_of_the_registry() {
+    let page = include_str!("../docs/models.md");
+    assert!(page.contains(&table()), "docs/models.md must hold:\n{}", table());
+}

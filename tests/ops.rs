@@ -2,6 +2,7 @@
 //! numbers are fresh in each run.
 
 mod conv;
+mod small;
 
 use rewire::{Device, Mode};
 use std::fmt::Debug;

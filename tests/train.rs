@@ -7,7 +7,7 @@ use rewire::nn::{Execution, Model};
 use rewire::optim::{Constraint, Optimizer, OptimizerSettings};
 use rewire::prune::{PruneSettings, Pruner};
 use rewire::train::{Event, TrainSettings, Trainer};
-use rewire::{Device, Mode, Result, Seed, Tape, Tensor};
+use rewire::{Device, ErrorKind, Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 
 const ARCH: &str = "vgg16:width=0.0625,in_channels=1,classes=4";
@@ -226,6 +226,52 @@ fn sgd_and_adam_follow_pytorchs_arithmetic_on_every_parameter() {
 }
 
 #[test]
+fn sparse_execution_trains_as_the_dense_does() {
+    // Masks that never change: every pass runs over kept weights only, the weight gradient too.
+    let after = |execution: &str, prune: &str| {
+        let text = format!(
+            "max_steps = 4\nexecution = '{execution}'\noptimizer = {{ kind = 'sgd', lr = 1e-3 }}"
+        );
+        let mut losses = Vec::new();
+        run(&mut trainer(&text, Some(prune), &Device::Cpu), |_, event| {
+            if let Event::Step(step) = event {
+                losses.push(step.loss);
+            }
+        });
+        losses
+    };
+    let fixed = "method = 'static'\ndensity = 0.3";
+    for (sparse, dense) in after("sparse", fixed).iter().zip(after("dense", fixed)) {
+        assert!((sparse / dense - 1.0).abs() < 1e-3, "{sparse} {dense}");
+    }
+    // Masks that change: the momentum of pruned weights is still there to rank by.
+    let text = format!("execution = 'sparse'\n{ADVERSARY}");
+    let mut trainer = trainer(&text, Some(DNR), &Device::Cpu);
+    run(&mut trainer, |_, _| {});
+    let (name, mask) = trainer.pruner().unwrap().masks().next().unwrap();
+    let v = trainer.optimizer().momentum()[name].to_vec::<f32>().unwrap();
+    let mask = mask.to_vec::<u8>().unwrap();
+    assert!(v.iter().zip(mask).any(|(v, m)| m == 0 && *v != 0.0));
+}
+
+#[test]
+fn weight_noise_changes_training_not_pruned_weights_and_is_drawn_by_the_seed() {
+    let after = |text: &str| {
+        let mut trainer = trainer(&format!("{text}\n{ADVERSARY}"), Some(DNR), &Device::Cpu);
+        run(&mut trainer, |trainer, _| {
+            for (name, mask) in trainer.pruner().unwrap().masks() {
+                let weight = trainer.model().param(name).unwrap().to_vec::<f32>().unwrap();
+                let mask = mask.to_vec::<u8>().unwrap();
+                assert!(weight.iter().zip(mask).all(|(w, m)| m == 1 || *w == 0.0), "{name}");
+            }
+        });
+        state_bits(trainer.model())
+    };
+    let noisy = after("weight_noise = 0.25");
+    assert!(noisy == after("weight_noise = 0.25") && noisy != after(""));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
     let result = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -260,6 +306,22 @@ fn a_run_goes_on_from_its_state_with_the_same_bits() {
     }
 }
 
+/// The state after `epochs` epochs on the CPU: statistics and masks have settled. An untrained network's signal sinks
+/// below rounding in eval mode, where pooling then picks by noise on any device.
+fn settled(mut trainer: Trainer, epochs: usize) -> (BTreeMap<String, Tensor>, String) {
+    let data = Dataset::load(DATA).unwrap();
+    let mut state = None;
+    let stopped = trainer.run(&data, true, &[], &mut |trainer, event| match event {
+        Event::Epoch(epoch) if epoch.epoch == epochs => {
+            state = Some(trainer.state().unwrap());
+            Err(ErrorKind::Interrupted("settled".into()).into())
+        }
+        _ => Ok(()),
+    });
+    assert!(stopped.is_err());
+    state.unwrap()
+}
+
 #[test]
 fn kernels_train_as_the_cpu_does() {
     let host = Device::new("cuda-host").unwrap();
@@ -268,21 +330,30 @@ fn kernels_train_as_the_cpu_does() {
             let prune = format!(
                 "method = 'dnr'\ngranularity = '{granularity}'\ndensity = {density}\nrho = 1e-4"
             );
-            // One step an epoch, so that three steps rewire twice.
-            let text = format!("optimizer = {{ kind = 'sgd', lr = 1e-5 }}\n{ADVERSARY}");
-            let train = TrainSettings { batch_size: 24, ..settings(&text) };
             let arch = format!("{arch}:width=0.0625,in_channels=1,classes=4");
+            // One step an epoch; the last three rewire twice.
+            let at = |lr: f64| {
+                let text = format!(
+                    "max_steps = 19\noptimizer = {{ kind = 'sgd', lr = {lr} }}\n{ADVERSARY}"
+                );
+                TrainSettings { epochs: 32, batch_size: 24, ..settings(&text) }
+            };
+            let state = settled(trainer_of(&arch, at(0.02), Some(&prune), &Device::Cpu), 16);
             let result = |device: &Device| {
-                let mut trainer = trainer_of(&arch, train.clone(), Some(&prune), device);
+                let mut trainer = trainer_of(&arch, at(1e-5), Some(&prune), device);
+                trainer.load_state(state.0.clone(), &state.1).unwrap();
+                let before = masks(&trainer);
                 let mut losses = Vec::new();
                 run(&mut trainer, |_, event| {
                     if let Event::Step(step) = event {
-                        losses.extend([step.clean_loss.unwrap(), step.adversarial_loss.unwrap()]);
+                        losses.push(step.loss);
                     }
                 });
+                assert!(masks(&trainer) != before, "{arch} {granularity}: nothing was rewired");
                 (losses, masks(&trainer))
             };
             let ((want, cpu), (got, kernels)) = (result(&Device::Cpu), result(&host));
+            assert_eq!(got.len(), 3);
             let near = |(got, want): (&f64, &f64)| (got / want - 1.0).abs() < 1e-3;
             let close = got.iter().zip(&want).all(near);
             assert!(close, "{arch} {granularity}: {got:?}, on the CPU {want:?}");

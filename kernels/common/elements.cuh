@@ -20,12 +20,6 @@ __device__ inline void store(T* p, Pack<T, V> pack) {
     *reinterpret_cast<Pack<T, V>*>(p) = pack;
 }
 
-// V as a type, for generic lambdas: `constexpr int V = decltype(width)::value;`.
-template <int V>
-struct Width {
-    static constexpr int value = V;
-};
-
 // body(i) for each i of 0..count, over the threads of a 1-D grid.
 template <class Body>
 __device__ inline void each(i64 count, Body body) {
@@ -33,10 +27,10 @@ __device__ inline void each(i64 count, Body body) {
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) body(i);
 }
 
-// body(first, Width<4>) for each full four of 0..len, body(i, Width<1>) for each of the rest.
+// body.at<4>(first) for each full four of 0..len, body.at<1>(i) for each of the rest.
 template <class Body>
-__device__ inline void each_pack(i64 len, Body body) {
+__device__ inline void each_pack(i64 len, const Body& body) {
     const i64 packs = len / 4;
-    each(packs, [=](i64 i) { body(4 * i, Width<4>()); });
-    each(len - 4 * packs, [=](i64 i) { body(4 * packs + i, Width<1>()); });
+    each(packs, [&](i64 i) { body.template at<4>(4 * i); });
+    each(len - 4 * packs, [&](i64 i) { body.template at<1>(4 * packs + i); });
 }

@@ -20,41 +20,58 @@ using Stages = u8[STAGES][STAGE_BYTES];
 
 __device__ inline int swizzled(int row, int chunk) { return row * ROW_BYTES + ((chunk ^ (row / 2 % 4)) * 16); }
 
-// Rows of a plain matrix of `depth` chunks a row, from row `first` on, HEIGHT of them in a tile.
-template <class Mode, int HEIGHT>
+// The chunks of a row in order, as one thread takes them: every fourth.
+struct WholeRow {
+    i32 chunk, end;
+
+    __device__ explicit WholeRow(i32 end) : chunk(i32(threadIdx.x % 4)), end(end) {}
+    __device__ bool inside() const { return chunk < end; }
+    __device__ i32 at() const { return chunk; }
+    __device__ void advance() { chunk += 4; }
+};
+
+// Rows of a plain matrix of `length` chunks a row, from row `first` on, HEIGHT of them in a tile; `chunks` says which
+// chunks of a row are taken, and in which order.
+template <class Mode, int HEIGHT, class Chunks>
 struct MatrixRows {
     using T = typename Mode::T;
     static constexpr int COUNT = (HEIGHT + 31) / 32;
     const T* source;
-    i32 rows, first, depth, chunk;
-
-    __device__ MatrixRows(const T* source, i32 rows, i32 first, i32 depth)
-        : source(source), rows(rows), first(first), depth(depth), chunk(i32(threadIdx.x % 4)) {}
+    i32 rows, first, length;
+    Chunks chunks;
 
     __device__ void load(u8* stage) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             const int row = int(threadIdx.x / 4) + 32 * i;
             if (HEIGHT % 32 != 0 && row >= HEIGHT) break;
-            const bool valid = first + row < rows && chunk < depth;
-            const i64 at = valid ? i64(first + row) * depth + chunk : 0;
+            const bool valid = first + row < rows && chunks.inside();
+            const i64 at = valid ? i64(first + row) * length + chunks.at() : 0;
             cp_async16(stage + swizzled(row, int(threadIdx.x % 4)), source + at * CHUNK<Mode>, valid);
         }
-        chunk += 4;
+        chunks.advance();
     }
 };
 
-// Where a product goes: row m at `out + m * stride`, column n of it at `columns[n]`, or at n where that is null.
+// Row m of a product is row m of the output.
+struct EveryRow {
+    __device__ i64 at(i32 m) const { return m; }
+};
+
+// Where a product goes: row m at `out + place.at(m) * stride`, column n of it at `columns[n]`, or at n where that is
+// null.
+template <class Place>
 struct Output {
     float* out;
     const float* bias;
     const i32* columns;
     i32 rows, count, stride;
+    Place place;
 
     __device__ void put(i32 m, i32 n, float value) const {
         if (m >= rows || n >= count) return;
         if (bias != nullptr) value += bias[n];
-        out[i64(m) * stride + (columns == nullptr ? n : columns[n])] = value;
+        out[place.at(m) * stride + (columns == nullptr ? n : columns[n])] = value;
     }
 
     // Two neighbours, n even.
@@ -65,8 +82,16 @@ struct Output {
             return;
         }
         if (bias != nullptr) value.x += bias[n], value.y += bias[n + 1];
-        *reinterpret_cast<float2*>(out + i64(m) * stride + n) = value;
+        *reinterpret_cast<float2*>(out + place.at(m) * stride + n) = value;
     }
+};
+
+// `b` of a product: a matrix of `length` chunks a row, of which `chunks` takes `depth`.
+template <class Mode, class Chunks>
+struct Columns {
+    const typename Mode::T* source;
+    i32 length, depth;
+    Chunks chunks;
 };
 
 // The sums of a warp's 32 rows by COLUMNS: 16 x 8 tiles of the tensor core.
@@ -99,7 +124,8 @@ struct Accumulator {
     }
 
     // To `output`, from row m and column n on.
-    __device__ void store(const Output& output, i32 m, i32 n) const {
+    template <class Place>
+    __device__ void store(const Output<Place>& output, i32 m, i32 n) const {
         const int g = int(lane_id()) / 4, t = int(lane_id()) % 4;
 #pragma unroll
         for (int i = 0; i < 2; ++i)
@@ -118,7 +144,7 @@ struct Accumulator<F32, COLUMNS> {
 
     __device__ void step(const u8* a, const u8* b) {
         const int lane = int(lane_id());
-#pragma unroll
+#pragma unroll 1  // the registers of one chunk at a time
         for (int chunk = 0; chunk < 4; ++chunk) {
             float4 rows[8];
 #pragma unroll
@@ -132,7 +158,8 @@ struct Accumulator<F32, COLUMNS> {
         }
     }
 
-    __device__ void store(const Output& output, i32 m, i32 n) const {
+    template <class Place>
+    __device__ void store(const Output<Place>& output, i32 m, i32 n) const {
         const int lane = int(lane_id());
 #pragma unroll
         for (int i = 0; i < 8; ++i)
@@ -151,12 +178,12 @@ struct Accumulator<F32, COLUMNS> {
     }
 };
 
-// The tile (blockIdx.x, blockIdx.y), whose rows `a` loads; `b` is a matrix of `depth` chunks a row.
-template <class Mode, int COLUMNS, class A>
-__device__ inline void multiply_tile(Stages& stages, A a, const typename Mode::T* b, i32 depth, const Output& output) {
+// The tile (blockIdx.x, blockIdx.y), whose rows `a` loads.
+template <class Mode, int COLUMNS, class A, class Chunks, class Place>
+__device__ inline void multiply_tile(Stages& stages, A a, const Columns<Mode, Chunks>& b, const Output<Place>& output) {
     const i32 m = i32(blockIdx.x) * ROWS + i32(warp_id()) * WARP_ROWS, n = i32(blockIdx.y) * MAX_COLUMNS;
-    const i32 steps = (depth + 3) / 4;
-    MatrixRows<Mode, COLUMNS> columns(b, output.count, n, depth);
+    const i32 steps = (b.depth + 3) / 4;
+    MatrixRows<Mode, COLUMNS, Chunks> columns{b.source, output.count, n, b.length, b.chunks};
     const auto load = [&](i32 step) {
         if (step < steps) {
             u8* const stage = stages[step % STAGES];
@@ -179,10 +206,10 @@ __device__ inline void multiply_tile(Stages& stages, A a, const typename Mode::T
 }
 
 // As few columns as the rest of the matrix has: a pruned layer does not multiply zeros.
-template <class Mode, class A>
-__device__ inline void multiply_tile(Stages& stages, A a, const typename Mode::T* b, i32 depth, const Output& output) {
+template <class Mode, class A, class Chunks, class Place>
+__device__ inline void multiply_tile(Stages& stages, A a, const Columns<Mode, Chunks>& b, const Output<Place>& output) {
     const i32 rest = output.count - i32(blockIdx.y) * MAX_COLUMNS;
-    if (rest > 32) multiply_tile<Mode, 64>(stages, a, b, depth, output);
-    else if (rest > 16) multiply_tile<Mode, 32>(stages, a, b, depth, output);
-    else multiply_tile<Mode, 16>(stages, a, b, depth, output);
+    if (rest > 32) multiply_tile<Mode, 64>(stages, a, b, output);
+    else if (rest > 16) multiply_tile<Mode, 32>(stages, a, b, output);
+    else multiply_tile<Mode, 16>(stages, a, b, output);
 }

@@ -65,6 +65,13 @@ __device__ inline float2 normal_pair(u32 radius, u32 turn) {
     return make_float2(r * (quarter % 4 == 1 || quarter % 4 == 2 ? -cosine : cosine), r * (quarter % 4 >= 2 ? -sine : sine));
 }
 
+// Standard normal numbers 4*block .. 4*block+3 of the stream, as src/rng.rs's `Philox::normals`.
+__device__ inline float4 philox_normals(uint2 key, u32 layer, u64 step, u32 block) {
+    const uint4 n = philox_block(key, layer, step, block);
+    const float2 first = normal_pair(n.x, n.y), second = normal_pair(n.z, n.w);
+    return make_float4(first.x, first.y, second.x, second.y);
+}
+
 // Number `index` of the stream as a standard normal number, as src/rng.rs's `Philox::normal`.
 __device__ inline float philox_normal(uint2 key, u32 layer, u64 step, u64 index) {
     const uint4 n = philox_block(key, layer, step, u32(index / 4));

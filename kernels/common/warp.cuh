@@ -63,17 +63,17 @@ T shfl_xor(T value, u32 bits, u32 mask = FULL_MASK, host::Site site = host::here
     return host::shuffle_from(value, (lane_id() ^ bits) % 32, mask, "shfl_xor", site);
 }
 
-HOST_TWIN inline u32 ballot(bool vote, u32 mask = FULL_MASK, host::Site site = host::here()) {
+HOST_TWIN inline u32 ballot(bool vote, u32 mask, host::Site site = host::here()) {
     host::VoteLane lane{vote, 0};
     host::meet(host::ballot, &lane, mask, "ballot", site);
     return lane.out;
 }
 
-inline bool any(bool vote, u32 mask = FULL_MASK, host::Site site = host::here()) {
+inline bool any(bool vote, u32 mask, host::Site site = host::here()) {
     return ballot(vote, mask, site) != 0;
 }
 
-inline bool all(bool vote, u32 mask = FULL_MASK, host::Site site = host::here()) {
+inline bool all(bool vote, u32 mask, host::Site site = host::here()) {
     return ballot(vote, mask, site) == mask;
 }
 
@@ -101,10 +101,11 @@ __device__ inline T shfl_xor(T value, u32 bits, u32 mask = FULL_MASK) {
     return __shfl_xor_sync(mask, value, int(bits));
 }
 
-// Bit l = the vote of lane l, 0 for lanes outside the mask.
-__device__ inline u32 ballot(bool vote, u32 mask = FULL_MASK) { return __ballot_sync(mask, vote); }
-__device__ inline bool any(bool vote, u32 mask = FULL_MASK) { return __any_sync(mask, vote); }
-__device__ inline bool all(bool vote, u32 mask = FULL_MASK) { return __all_sync(mask, vote); }
+// Bit l = the vote of lane l, 0 for lanes outside the mask. The mask has no default: NVRTC has old functions of these
+// names with one parameter.
+__device__ inline u32 ballot(bool vote, u32 mask) { return __ballot_sync(mask, vote); }
+__device__ inline bool any(bool vote, u32 mask) { return __any_sync(mask, vote); }
+__device__ inline bool all(bool vote, u32 mask) { return __all_sync(mask, vote); }
 
 #endif
 

@@ -22,13 +22,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',', default_value = "pgd")]
     attack: Vec<String>,
     /// Radius of the L∞ ball, pixels in [0, 1]
-    #[arg(long, value_name = "EPS", default_value = "8/255")]
+    #[arg(long, value_name = "EPS", default_value = "8/255", allow_hyphen_values = true)]
     eps: String,
     /// Gradient steps
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: usize,
     /// Length of a step [default: 2.5·eps/steps]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     step_size: Option<String>,
     /// Attempts at an image, each from a random start
     #[arg(long, value_name = "N", default_value_t = 1)]

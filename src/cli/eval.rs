@@ -18,11 +18,12 @@ pub(super) struct Args {
     batch_size: usize,
 }
 
-/// Accuracies in percent.
+/// Accuracies in percent; `accuracy` is the top-1, under the name that every command's result has for it.
 #[derive(Serialize)]
 struct Printed {
     images: usize,
     accuracy: f64,
+    top1: f64,
     top5: f64,
     loss: f64,
 }
@@ -40,7 +41,8 @@ impl Args {
             "{} images of {}: accuracy {accuracy:.2} %, top-5 {top5:.2} %, loss {:.6}",
             scores.images, data.name, scores.loss
         );
-        let json = Printed { images: scores.images, accuracy, top5, loss: scores.loss };
+        let json =
+            Printed { images: scores.images, accuracy, top1: accuracy, top5, loss: scores.loss };
         context.print(&text, &json)?;
         Ok(Outcome::Done)
     }

@@ -4,7 +4,7 @@ use super::Context;
 use crate::data::{Dataset, Need};
 use crate::io::{self, Hints};
 use crate::nn::{ArchSpec, Model};
-use crate::{Result, models};
+use crate::{Error, Result, Seed, models};
 use std::path::PathBuf;
 
 /// A network's file.
@@ -27,6 +27,15 @@ struct DescribedArgs {
     normalize: Option<String>,
 }
 
+/// A network's file, or an architecture whose values do not matter.
+#[derive(clap::Args)]
+pub(super) struct OptionalModelArgs {
+    /// The network: a safetensors file [default: `--arch` with initial values]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    described: DescribedArgs,
+}
+
 /// A data set.
 #[derive(clap::Args)]
 pub(super) struct DataArgs {
@@ -44,6 +53,26 @@ impl DataArgs {
     /// Whether a data set was named.
     pub(super) fn is_explicit(&self) -> bool {
         self.data.is_some()
+    }
+}
+
+impl OptionalModelArgs {
+    /// Reads the network, or draws its initial values.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] where neither a file nor an architecture is given.
+    pub(super) fn load(self, context: &Context) -> Result<Model> {
+        let Self { model, described } = self;
+        if let Some(model) = model {
+            return ModelArgs { model, described }.load(None, context);
+        }
+        let Some(arch) = &described.arch else {
+            return Err(Error::param("MODEL", "nothing", "a file, or --arch NAME"));
+        };
+        let mut arch = ArchSpec::parse(arch)?.resolve();
+        if let Some(text) = &described.normalize {
+            arch.normalize = models::normalization(text)?;
+        }
+        models::initialised(arch, context.seed.unwrap_or(Seed(1)), &context.device()?)
     }
 }
 

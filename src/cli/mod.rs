@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand, each of them parse, library call, print.
 
 mod attack;
+mod bench;
 mod completions;
+mod demo;
 mod doctor;
 mod eval;
 mod inputs;
@@ -12,6 +14,7 @@ mod predict;
 mod progress;
 mod prune;
 mod report;
+mod shrink;
 mod train;
 
 use crate::{Device, Mode, Seed};
@@ -59,7 +62,10 @@ enum Command {
     Attack(attack::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Demo(demo::Args),
+    Bench(bench::Args),
     Report(report::Args),
+    Shrink(shrink::Args),
     List(list::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -74,8 +80,11 @@ impl Command {
             Self::Attack(args) => args.run(context),
             Self::Predict(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
+            Self::Demo(args) => args.run(context),
+            Self::Bench(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
+            Self::Shrink(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }

@@ -2,6 +2,7 @@
 //!
 //! Source: LeCun et al. 1998; Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747).
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -58,11 +59,7 @@ fn load_fashion_mnist(argument: Option<&str>, need: Need) -> Result<Dataset> {
     if argument.is_some() {
         return load(&FASHION_MNIST, folder(&FASHION_MNIST, argument)?, &CLOTHES, need);
     }
-    let mut places = vec![PathBuf::from(DEBIAN)];
-    if let Some(root) = std::env::var_os("REWIRE_DATA").filter(|root| !root.is_empty()) {
-        let root = PathBuf::from(root);
-        places.splice(0..0, [root.join("fashion-mnist"), root]);
-    }
+    let places = places(std::env::var_os("REWIRE_DATA"));
     let there =
         |dir: &&PathBuf| [TRAIN, TEST].iter().any(|stem| find(&dir.join(images(stem))).is_some());
     match places.iter().find(there) {
@@ -79,6 +76,15 @@ fn load_fashion_mnist(argument: Option<&str>, need: Need) -> Result<Dataset> {
             ))
         }
     }
+}
+
+/// Where the files are looked for, given the value of `$REWIRE_DATA`.
+fn places(root: Option<OsString>) -> Vec<PathBuf> {
+    let root = root.filter(|root| !root.is_empty()).map(PathBuf::from);
+    let mut places: Vec<_> =
+        root.into_iter().flat_map(|root| [root.join("fashion-mnist"), root]).collect();
+    places.push(DEBIAN.into());
+    places
 }
 
 fn load(entry: &DatasetEntry, dir: &Path, names: &[&str; 10], need: Need) -> Result<Dataset> {
@@ -186,4 +192,17 @@ fn load_mini(argument: Option<&str>, _need: Need) -> Result<Dataset> {
     )?;
     let names = CLOTHES.iter().map(|name| name.to_string()).collect();
     Dataset::join("fashion-mnist-mini", Some(10), names, Some(train), Some(test))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewire_data_comes_before_debians_folder() {
+        assert_eq!(places(None), [Path::new(DEBIAN)]);
+        assert_eq!(places(Some("".into())), [Path::new(DEBIAN)]);
+        let want = ["/d/fashion-mnist", "/d", DEBIAN].map(PathBuf::from);
+        assert_eq!(places(Some("/d".into())), want);
+    }
 }

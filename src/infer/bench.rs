@@ -243,7 +243,7 @@ fn head(x: &Tensor, n: usize) -> Result<Tensor> {
 }
 
 /// Seconds of one call, the device's work included.
-fn seconds(device: &Device, call: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn seconds(device: &Device, call: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     call()?;
     synchronize(device)?;
@@ -258,7 +258,7 @@ fn synchronize(device: &Device) -> Result<()> {
 }
 
 /// The middle value; 0 of none.
-fn median(mut times: Vec<f64>) -> f64 {
+pub(super) fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(0.0)
 }

@@ -50,6 +50,19 @@ pub struct BenchResult {
     pub figures: Vec<Figures>,
 }
 
+impl BenchResult {
+    /// The largest error of any row.
+    pub fn max_relative_error(&self) -> f64 {
+        self.rows.iter().map(|row| row.max_relative_error).fold(0.0, f64::max)
+    }
+
+    /// Whether every row is as close to float64 as its mode must be.
+    pub fn agrees(&self) -> bool {
+        let tolerance = self.mode.parse().map_or(0.0, crate::Mode::tolerance);
+        self.rows.iter().all(|row| row.max_relative_error <= tolerance)
+    }
+}
+
 /// One execution at one batch size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchRow {

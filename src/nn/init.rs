@@ -1,7 +1,6 @@
 //! Initial values of parameters, from one random stream a parameter.
 
 use crate::Seed;
-use crate::rng::Philox;
 
 /// How a parameter starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,7 +29,9 @@ impl Init {
         let rng = seed.stream(&format!("init.{name}"), 0, 0);
         match self {
             Self::Constant(value) => vec![value; len],
-            Self::Normal { std } => (0..len).map(|i| (std * normal(&rng, i)) as f32).collect(),
+            Self::Normal { std } => {
+                (0..len).map(|i| (std * f64::from(rng.normal(i))) as f32).collect()
+            }
             Self::XavierUniform { gain } => {
                 let window = len / (shape[0] * shape[shape.len() - 1]).max(1);
                 let fans = (shape[0] + shape[shape.len() - 1]) * window;
@@ -39,10 +40,4 @@ impl Init {
             }
         }
     }
-}
-
-/// A standard normal from the uniform numbers 2i and 2i + 1, by Box and Muller's transform.
-fn normal(rng: &Philox, i: usize) -> f64 {
-    let (u, v) = (1.0 - f64::from(rng.uniform(2 * i)), f64::from(rng.uniform(2 * i + 1)));
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

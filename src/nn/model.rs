@@ -238,14 +238,21 @@ impl Pass<'_> {
             }
             Op::Conv { name, bias, stride, padding, .. } => {
                 let (weight, bias) = (self.tensor(name, "weight")?, self.optional(*bias, name)?);
-                if !self.constants[i].is_empty() {
-                    return Err(Error::param(
-                        "graph",
-                        name,
+                let key = format!("{name}.weight");
+                match (self.how.sparse.get(&key), self.constants[i].first()) {
+                    (None, None) => ops::conv2d(tape, x, weight, bias, *stride, *padding),
+                    (None, Some(channels)) => {
+                        ops::gather_conv2d(tape, x, weight, channels, bias, *stride, *padding)
+                    }
+                    (Some(filter), None) => {
+                        ops::sparse_conv2d(tape, x, filter, weight, bias, *stride, *padding)
+                    }
+                    (Some(_), Some(_)) => Err(Error::param(
+                        "execution.sparse",
+                        key,
                         "a convolution that reads all channels",
-                    ));
+                    )),
                 }
-                ops::conv2d(tape, x, weight, bias, *stride, *padding)
             }
             Op::BatchNorm { name, eps, momentum } => {
                 let (weight, bias) = (self.tensor(name, "weight")?, self.tensor(name, "bias")?);

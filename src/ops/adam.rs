@@ -12,8 +12,8 @@ use rayon::prelude::*;
 pub struct AdamStep {
     /// Learning rate.
     pub lr: f32,
-    /// Decay rates of the moments.
-    pub betas: [f32; 2],
+    /// Decay rates β₁ and β₂ of the moments; in f64, so that 1 − β keeps its digits.
+    pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f32,
     /// L2 coefficient, on every weight.
@@ -24,14 +24,30 @@ pub struct AdamStep {
     pub t: u32,
 }
 
+/// The numbers of a step that do not depend on the element.
+struct Factors {
+    /// `lr / (1 − β₁ᵗ)`.
+    step_size: f32,
+    /// `√(1 − β₂ᵗ)`.
+    root: f32,
+    /// `1 − β₁`, β₂, `1 − β₂`.
+    first: f32,
+    keep: f32,
+    second: f32,
+}
+
 impl AdamStep {
-    /// `lr / (1 − β₁ᵗ)` and `√(1 − β₂ᵗ)`, in f64 as PyTorch.
-    fn corrections(&self) -> [f32; 2] {
-        let correction = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(self.t));
-        [
-            (f64::from(self.lr) / correction(self.betas[0])) as f32,
-            correction(self.betas[1]).sqrt() as f32,
-        ]
+    /// In f64 before rounding, as PyTorch.
+    fn factors(&self) -> Factors {
+        let [beta1, beta2] = self.betas;
+        let t = f64::from(self.t);
+        Factors {
+            step_size: (f64::from(self.lr) / (1.0 - beta1.powf(t))) as f32,
+            root: (1.0 - beta2.powf(t)).sqrt() as f32,
+            first: (1.0 - beta1) as f32,
+            keep: beta2 as f32,
+            second: (1.0 - beta2) as f32,
+        }
     }
 }
 
@@ -69,19 +85,20 @@ pub fn masked_adam(
         }
         On::Gpu(gpu) => {
             [&mut *w, first, second].into_iter().try_for_each(Tensor::make_unique)?;
-            let [step_size, root] = step.corrections();
+            let factors = step.factors();
             Launch::new("masked_adam_f32")
-                .elements(w.len())
+                .elements(w.len().div_ceil(4))
                 .arg(w)
                 .arg(first)
                 .arg(second)
                 .arg(g)
                 .arg(&mask)
                 .arg(&z)
-                .arg(&step_size)
-                .arg(&root)
-                .arg(&step.betas[0])
-                .arg(&step.betas[1])
+                .arg(&factors.step_size)
+                .arg(&factors.root)
+                .arg(&factors.first)
+                .arg(&factors.keep)
+                .arg(&factors.second)
                 .arg(&step.eps)
                 .arg(&step.weight_decay)
                 .arg(&step.rho)
@@ -100,7 +117,7 @@ fn update(
     mask: Option<&[u8]>,
     z: Option<&[f32]>,
 ) {
-    let ([step_size, root], [beta1, beta2]) = (step.corrections(), step.betas);
+    let factors = step.factors();
     for i in 0..w.len() {
         let active = mask.is_none_or(|mask| mask[i] != 0);
         let mut g = g[i] + step.weight_decay * w[i];
@@ -109,9 +126,9 @@ fn update(
         {
             g += step.rho * (w[i] - z[i]);
         }
-        first[i] += (1.0 - beta1) * (g - first[i]);
-        second[i] = beta2 * second[i] + (1.0 - beta2) * g * g;
-        let direction = first[i] / (second[i].sqrt() / root + step.eps);
-        w[i] = if active { w[i] - step_size * direction } else { 0.0 };
+        first[i] += factors.first * (g - first[i]);
+        second[i] = factors.keep * second[i] + factors.second * g * g;
+        let direction = first[i] / (second[i].sqrt() / factors.root + step.eps);
+        w[i] = if active { w[i] - factors.step_size * direction } else { 0.0 };
     }
 }

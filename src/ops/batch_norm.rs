@@ -1,11 +1,10 @@
 //! Batch normalisation over the last axis, in training and with running statistics.
 
-use super::elementwise::CHUNK;
+use super::cpu::batch_norm as cpu;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Result, Tape};
-use rayon::prelude::*;
 
 /// Training: `y = (x − μ_B)/√(σ²_B + eps) · weight + bias` with the batch's mean and biased variance by channel;
 /// `running ← (1 − momentum)·running + momentum·batch`, there with the unbiased variance, as in PyTorch.
@@ -34,7 +33,7 @@ pub fn batch_norm_train(
     let ids = (x.id(), weight.id(), bias.id());
     let (x_saved, weight_saved) = (x.clone(), weight.clone());
     tape.push(&[x, weight, bias], &y, move |dy, gradients| {
-        let sums = parameter_gradients(dy, &x_saved, &layout, &batch)?;
+        let sums = parameter_gradients(dy, &x_saved, &layout, &batch, &weight_saved)?;
         if gradients.wants(ids.0) {
             let through = Some((&x_saved, &sums));
             gradients.add(ids.0, input_gradient(dy, &layout, &batch, &weight_saved, through)?)?;
@@ -69,7 +68,7 @@ pub fn batch_norm_eval(
             gradients.add(ids.0, input_gradient(dy, &layout, &running, &weight_saved, None)?)?;
         }
         if let Some(x) = for_parameters {
-            let sums = parameter_gradients(dy, &x, &layout, &running)?;
+            let sums = parameter_gradients(dy, &x, &layout, &running, &weight_saved)?;
             gradients.add(ids.1, sums.weight)?;
             gradients.add(ids.2, sums.bias)?;
         }
@@ -91,13 +90,12 @@ struct Sums {
     bias: Tensor,
 }
 
-/// How `rows` × `c` values are walked: by the CPU in chunks of `chunk` rows; by kernels in blocks of
-/// `lanes` × 256/`lanes` threads, channels along x, `slices` slices of rows along y.
+/// `rows` × `c` values, and how kernels walk them: in blocks of `lanes` × 256/`lanes` threads with channels along x;
+/// the first stage of a sum over rows in `slices` slices along y.
 #[derive(Clone, Copy)]
 struct Layout {
     rows: usize,
     c: usize,
-    chunk: usize,
     lanes: usize,
     slices: usize,
 }
@@ -116,11 +114,21 @@ impl Layout {
         let lanes = c.next_power_of_two().min(32);
         // Eight rows a thread before another slice pays; more than 128 only lengthen the second stage.
         let slices = rows.div_ceil(8 * (256 / lanes)).clamp(1, 128);
-        Ok(Self { rows, c, chunk: (CHUNK / c).max(1), lanes, slices })
+        Ok(Self { rows, c, lanes, slices })
     }
 
-    fn launch(&self, name: &'static str) -> Launch {
-        Launch::new(name).grid(self.c.div_ceil(self.lanes) as u32, self.slices as u32, 1).block(
+    /// A first stage of a sum over rows.
+    fn partial(&self, name: &'static str) -> Launch {
+        self.launch(name, self.slices)
+    }
+
+    /// A walk over all elements, four rows a thread.
+    fn elements(&self, name: &'static str) -> Launch {
+        self.launch(name, self.rows.div_ceil(4 * (256 / self.lanes)).clamp(1, 65535))
+    }
+
+    fn launch(&self, name: &'static str, slices: usize) -> Launch {
+        Launch::new(name).grid(self.c.div_ceil(self.lanes) as u32, slices as u32, 1).block(
             self.lanes as u32,
             (256 / self.lanes) as u32,
             1,
@@ -131,42 +139,18 @@ impl Layout {
     fn finish(&self, name: &'static str) -> Launch {
         Launch::new(name).grid(self.c.div_ceil(128) as u32, 1, 1).block(128, 1, 1)
     }
-
-    /// Sums over rows by channel in f64: chunks in parallel, their sums added in order.
-    fn sums<const S: usize>(&self, add: impl Fn(usize, &mut [[f64; S]]) + Sync) -> Vec<[f64; S]> {
-        let partial = (0..self.rows.div_ceil(self.chunk))
-            .into_par_iter()
-            .map(|i| {
-                let mut sums = vec![[0.0; S]; self.c];
-                let rows = i * self.chunk..((i + 1) * self.chunk).min(self.rows);
-                rows.for_each(|row| add(row * self.c, &mut sums));
-                sums
-            })
-            .collect::<Vec<_>>();
-        let mut total = vec![[0.0; S]; self.c];
-        for sums in partial {
-            for (total, sum) in total.iter_mut().zip(sums) {
-                (0..S).for_each(|s| total[s] += sum[s]);
-            }
-        }
-        total
-    }
-
-    /// `f(row's offset, row of out)` for every row.
-    fn fill(&self, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
-        let elements = self.chunk * self.c;
-        out.par_chunks_mut(elements).enumerate().for_each(|(i, chunk)| {
-            for (row, out) in chunk.chunks_exact_mut(self.c).enumerate() {
-                f(i * elements + row * self.c, out);
-            }
-        });
-    }
 }
 
 impl Statistics {
     /// `1/√(var + eps)` by channel.
     fn inv_std(&self) -> Result<Vec<f32>> {
-        Ok(self.var.cpu::<f32>()?.iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect())
+        let mut inv_std = vec![0.0; self.var.len()];
+        cpu::inverse_deviation(self.var.cpu()?, self.eps, &mut inv_std);
+        Ok(inv_std)
+    }
+
+    fn norm<'a>(&'a self, inv_std: &'a [f32], weight: &'a Tensor) -> Result<cpu::Norm<'a>> {
+        Ok(cpu::Norm { mean: self.mean.cpu()?, invstd: inv_std, gamma: weight.cpu()? })
     }
 }
 
@@ -183,30 +167,21 @@ fn batch_statistics(
     let mut var = x.empty_like(&[c], DType::F32)?;
     match x.on() {
         On::Cpu => {
-            let x = x.cpu::<f32>()?;
-            let sums = layout.sums::<1>(|at, sums| {
-                sums.iter_mut().zip(&x[at..]).for_each(|(s, &x)| s[0] += f64::from(x));
-            });
-            let means = sums.iter().map(|s| s[0] / rows as f64).collect::<Vec<_>>();
-            let squares = layout.sums::<1>(|at, sums| {
-                for ((s, &x), mean) in sums.iter_mut().zip(&x[at..]).zip(&means) {
-                    s[0] += (f64::from(x) - mean) * (f64::from(x) - mean);
-                }
-            });
             let (mean, var) = (mean.cpu_mut::<f32>()?, var.cpu_mut::<f32>()?);
-            let running = running_mean.cpu_mut::<f32>()?.iter_mut();
-            for (i, (r_mean, r_var)) in running.zip(running_var.cpu_mut::<f32>()?).enumerate() {
-                mean[i] = means[i] as f32;
-                var[i] = (squares[i][0] / rows as f64) as f32;
-                let unbiased = (squares[i][0] / (rows - 1) as f64) as f32;
-                *r_mean = (1.0 - momentum) * *r_mean + momentum * mean[i];
-                *r_var = (1.0 - momentum) * *r_var + momentum * unbiased;
-            }
+            cpu::statistics(x.cpu()?, mean, var);
+            let unbiased = rows as f32 / (rows - 1) as f32;
+            let average = |running: &mut f32, batch: f32| {
+                *running = (1.0 - momentum) * *running + momentum * batch;
+            };
+            let means = running_mean.cpu_mut::<f32>()?.iter_mut().zip(mean);
+            means.for_each(|(running, mean)| average(running, *mean));
+            let vars = running_var.cpu_mut::<f32>()?.iter_mut().zip(var);
+            vars.for_each(|(running, var)| average(running, *var * unbiased));
         }
         On::Gpu(gpu) => {
             let partial = x.empty_like(&[2, slices, c], DType::F32)?;
             layout
-                .launch("batch_norm_statistics_f32")
+                .partial("batch_norm_statistics_f32")
                 .arg(x)
                 .arg(&partial)
                 .arg(&(rows as i32))
@@ -242,20 +217,11 @@ fn forward(
     let mut y = x.empty_like(x.shape(), DType::F32)?;
     match x.on() {
         On::Cpu => {
-            let (x, mean, bias) =
-                (x.cpu::<f32>()?, statistics.mean.cpu::<f32>()?, bias.cpu::<f32>()?);
-            let weight = weight.cpu::<f32>()?.iter();
-            let scale =
-                weight.zip(statistics.inv_std()?).map(|(w, inv)| inv * w).collect::<Vec<f32>>();
-            layout.fill(y.cpu_mut()?, |at, y| {
-                let x = &x[at..][..c];
-                for i in 0..c {
-                    y[i] = (x[i] - mean[i]) * scale[i] + bias[i];
-                }
-            });
+            let inv_std = statistics.inv_std()?;
+            statistics.norm(&inv_std, weight)?.forward(x.cpu()?, bias.cpu()?, y.cpu_mut()?);
         }
         On::Gpu(gpu) => layout
-            .launch("batch_norm_forward_f32")
+            .elements("batch_norm_forward_f32")
             .arg(x)
             .arg(&statistics.mean)
             .arg(&statistics.var)
@@ -275,31 +241,25 @@ fn parameter_gradients(
     x: &Tensor,
     layout: &Layout,
     statistics: &Statistics,
+    weight: &Tensor,
 ) -> Result<Sums> {
     let &Layout { rows, c, slices, .. } = layout;
     let mut sums =
         Sums { weight: x.empty_like(&[c], DType::F32)?, bias: x.empty_like(&[c], DType::F32)? };
     match x.on() {
         On::Cpu => {
-            let (x, dy) = (x.cpu::<f32>()?, dy.cpu::<f32>()?);
-            let (mean, inv_std) = (statistics.mean.cpu::<f32>()?, statistics.inv_std()?);
-            let totals = layout.sums::<2>(|at, sums| {
-                let (x, dy) = (&x[at..][..c], &dy[at..][..c]);
-                for i in 0..c {
-                    let x_hat = (x[i] - mean[i]) * inv_std[i];
-                    sums[i][0] += f64::from(dy[i] * x_hat);
-                    sums[i][1] += f64::from(dy[i]);
-                }
-            });
-            let outputs = sums.weight.cpu_mut::<f32>()?.iter_mut().zip(sums.bias.cpu_mut()?);
-            for ((weight, bias), total) in outputs.zip(totals) {
-                (*weight, *bias) = (total[0] as f32, total[1] as f32);
-            }
+            let inv_std = statistics.inv_std()?;
+            statistics.norm(&inv_std, weight)?.backward_parameters(
+                x.cpu()?,
+                dy.cpu()?,
+                sums.weight.cpu_mut()?,
+                sums.bias.cpu_mut()?,
+            );
         }
         On::Gpu(gpu) => {
             let partial = x.empty_like(&[2, slices, c], DType::F32)?;
             layout
-                .launch("batch_norm_backward_weight_f32")
+                .partial("batch_norm_backward_weight_f32")
                 .arg(dy)
                 .arg(x)
                 .arg(&statistics.mean)
@@ -335,30 +295,18 @@ fn input_gradient(
     let mut dx = dy.empty_like(dy.shape(), DType::F32)?;
     match dy.on() {
         On::Cpu => {
-            let (dy, mean) = (dy.cpu::<f32>()?, statistics.mean.cpu::<f32>()?);
             let inv_std = statistics.inv_std()?;
-            let weight = weight.cpu::<f32>()?.iter();
-            let scale = weight.zip(&inv_std).map(|(w, inv)| inv * w).collect::<Vec<f32>>();
-            let Some((x, sums)) = through else {
-                layout.fill(dx.cpu_mut()?, |at, dx| {
-                    dx.iter_mut().zip(&dy[at..]).zip(&scale).for_each(|((dx, dy), s)| *dx = dy * s);
-                });
-                return Ok(dx);
-            };
-            let mean_of = |sum: &Tensor| -> Result<Vec<f32>> {
-                Ok(sum.cpu::<f32>()?.iter().map(|sum| sum / rows as f32).collect())
-            };
-            let (x, weight, bias) = (x.cpu::<f32>()?, mean_of(&sums.weight)?, mean_of(&sums.bias)?);
-            layout.fill(dx.cpu_mut()?, |at, dx| {
-                let (x, dy) = (&x[at..][..c], &dy[at..][..c]);
-                for i in 0..c {
-                    let x_hat = (x[i] - mean[i]) * inv_std[i];
-                    dx[i] = scale[i] * (dy[i] - bias[i] - x_hat * weight[i]);
+            let norm = statistics.norm(&inv_std, weight)?;
+            let (dy, dx) = (dy.cpu()?, dx.cpu_mut()?);
+            match through {
+                None => norm.backward_input_frozen(dy, dx),
+                Some((x, sums)) => {
+                    norm.backward_input(x.cpu()?, dy, sums.weight.cpu()?, sums.bias.cpu()?, dx);
                 }
-            });
+            }
         }
         On::Gpu(gpu) => layout
-            .launch("batch_norm_backward_input_f32")
+            .elements("batch_norm_backward_input_f32")
             .arg(dy)
             .arg(&through.map(|(x, _)| x))
             .arg(&statistics.mean)

@@ -2,7 +2,8 @@
 
 use super::conv_shape::ConvShape;
 use super::cpu;
-use super::implicit_gemm::{self, ImplicitGemm};
+use super::implicit_gemm::ImplicitGemm;
+use super::product::{Product, check_operands, record};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result, Tape};
@@ -36,25 +37,9 @@ pub fn conv2d(
 ) -> Result<Tensor> {
     let channels = x.dims4("conv2d", "x")?[3];
     let shape = checked_shape("conv2d", x, w, bias, stride, padding, channels)?;
-    let mode = tape.mode();
-    let y = forward(mode, &shape, x, w, bias)?;
-    let (x_id, w_id, bias_id) = (x.id(), w.id(), bias.map(Tensor::id));
-    let saved_x = tape.tracks(w).then(|| x.clone());
-    let saved_w = tape.tracks(x).then(|| w.clone());
-    let inputs = [Some(x), Some(w), bias];
-    let inputs: Vec<_> = inputs.into_iter().flatten().collect();
-    tape.push(&inputs, &y, move |dy, gradients| {
-        if let Some(w) = &saved_w {
-            gradients.add(x_id, backward_input(mode, &shape, dy, w)?)?;
-        }
-        if let Some(x) = &saved_x {
-            gradients.add(w_id, backward_weight(mode, &shape, x, dy)?)?;
-        }
-        match bias_id.filter(|&id| gradients.wants(id)) {
-            Some(id) => gradients.add(id, backward_bias(dy)?),
-            None => Ok(()),
-        }
-    });
+    let conv = Conv2d { mode: tape.mode(), shape };
+    let y = conv.forward(x, w, bias)?;
+    record(tape, conv, [x, w], bias, &y);
     Ok(y)
 }
 
@@ -79,77 +64,54 @@ pub(super) fn checked_shape(
         let room = format!("filters of 1 to {} by 1 to {}", h + 2 * padding, width + 2 * padding);
         return Err(Error::shape(op, "w", room, w.shape()));
     }
-    if let Some(bias) = bias {
-        bias.expect_shape(op, "bias", &[k])?;
-    }
-    for (operand, what) in [(Some(x), "x"), (Some(w), "w"), (bias, "bias")] {
-        let Some(operand) = operand else { continue };
-        operand.expect_dtype(op, DType::F32)?;
-        same_device(op, what, x, operand)?;
-    }
+    check_operands(op, [x, w], bias, k)?;
     Ok(shape)
 }
 
-/// Checks that `operand`, called `what`, is where `x` is.
-pub(super) fn same_device(op: &str, what: &str, x: &Tensor, operand: &Tensor) -> Result<()> {
-    if x.device() == operand.device() {
-        return Ok(());
-    }
-    let message = format!("{op}: {what} must be there with x, it is on {}", operand.device());
-    Err(Error::device(x.device().to_string(), message))
-}
-
-/// `y = x ∗ w + bias` for checked operands.
-fn forward(
+/// A checked convolution.
+struct Conv2d {
     mode: Mode,
-    shape: &ConvShape,
-    x: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
-) -> Result<Tensor> {
-    let mut y = x.empty_like(&[shape.n, shape.p(), shape.q(), shape.k], DType::F32)?;
-    match x.on() {
-        On::Cpu => {
-            let bias = bias.map(Tensor::cpu).transpose()?;
-            cpu::conv2d::forward(shape, x.cpu()?, w.cpu()?, bias, mode, y.cpu_mut()?);
-        }
-        On::Gpu(gpu) => ImplicitGemm { gpu, mode, shape }.forward(x, w, bias, &y)?,
-    }
-    Ok(y)
+    shape: ConvShape,
 }
 
-/// dx of [`conv2d`].
-fn backward_input(mode: Mode, shape: &ConvShape, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let mut dx = dy.empty_like(&[shape.n, shape.h, shape.w, shape.c], DType::F32)?;
-    match dy.on() {
-        On::Cpu => cpu::conv2d::backward_input(shape, dy.cpu()?, w.cpu()?, mode, dx.cpu_mut()?),
-        On::Gpu(gpu) => ImplicitGemm { gpu, mode, shape }.backward_input(dy, w, None, &dx)?,
+impl Conv2d {
+    fn forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut y = x.empty_like(&[shape.n, shape.p(), shape.q(), shape.k], DType::F32)?;
+        match x.on() {
+            On::Cpu => {
+                let bias = bias.map(Tensor::cpu).transpose()?;
+                cpu::conv2d::forward(shape, x.cpu()?, w.cpu()?, bias, mode, y.cpu_mut()?);
+            }
+            On::Gpu(gpu) => ImplicitGemm { gpu, mode, shape }.forward(x, w, bias, &y)?,
+        }
+        Ok(y)
     }
-    Ok(dx)
 }
 
-/// dw of [`conv2d`].
-fn backward_weight(mode: Mode, shape: &ConvShape, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let mut dw = dy.empty_like(&[shape.k, shape.r, shape.s, shape.c], DType::F32)?;
-    match dy.on() {
-        On::Cpu => {
-            let (x, dy) = (x.cpu()?, dy.cpu()?);
-            cpu::conv2d_weight::backward_weight(shape, x, dy, mode, dw.cpu_mut()?);
+impl Product for Conv2d {
+    fn backward_input(&self, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut dx = dy.empty_like(&[shape.n, shape.h, shape.w, shape.c], DType::F32)?;
+        match dy.on() {
+            On::Cpu => cpu::conv2d::backward_input(shape, dy.cpu()?, w.cpu()?, mode, dx.cpu_mut()?),
+            On::Gpu(gpu) => ImplicitGemm { gpu, mode, shape }.backward_input(dy, w, None, &dx)?,
         }
-        On::Gpu(gpu) => {
-            ImplicitGemm { gpu, mode, shape }.backward_weight(x, None, dy, None, &dw)?;
-        }
+        Ok(dx)
     }
-    Ok(dw)
-}
 
-/// The gradient of a bias: `db[k] = Σ dy[.., k]`, in f32 in every mode.
-pub(super) fn backward_bias(dy: &Tensor) -> Result<Tensor> {
-    let k = dy.shape()[dy.shape().len() - 1];
-    let mut db = dy.empty_like(&[k], DType::F32)?;
-    match dy.on() {
-        On::Cpu => cpu::conv2d::backward_bias(dy.cpu()?, db.cpu_mut()?),
-        On::Gpu(gpu) => implicit_gemm::backward_bias(gpu, dy, &db)?,
+    fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (mode, shape) = (self.mode, &self.shape);
+        let mut dw = dy.empty_like(&[shape.k, shape.r, shape.s, shape.c], DType::F32)?;
+        match dy.on() {
+            On::Cpu => {
+                let (x, dy) = (x.cpu()?, dy.cpu()?);
+                cpu::conv2d_weight::backward_weight(shape, x, dy, mode, dw.cpu_mut()?);
+            }
+            On::Gpu(gpu) => {
+                ImplicitGemm { gpu, mode, shape }.backward_weight(x, None, dy, None, &dw)?;
+            }
+        }
+        Ok(dw)
     }
-    Ok(db)
 }

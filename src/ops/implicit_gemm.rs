@@ -81,8 +81,9 @@ impl ImplicitGemm<'_> {
         let filter_rows = shape.k * shape.r * shape.s;
         let filter = pack_rows(self.gpu, self.mode, w, filter_rows, shape.c, None)?;
         let launch = launch.arg(&filter).arg(&bias).arg(y);
+        let rows = shape.n * shape.p() * shape.q();
         let geometry = [shape.h, shape.w, c, shape.p(), shape.q(), shape.k];
-        self.tiles(launch, shape.n * shape.p() * shape.q(), shape.k, geometry)
+        self.tiles(launch.arg(&int(rows)?), [rows, shape.k, 1], geometry)
     }
 
     /// `dx = dy ∗ᵀ w`. With `channels`, column j of the product goes to channel `channels[j]` of the wider `dx`.
@@ -110,16 +111,18 @@ impl ImplicitGemm<'_> {
             .arg(dx)
             .arg(&int(dx.shape()[3])?);
         let geometry = [p, q, dy.channels, shape.h, shape.w, shape.c];
-        self.tiles(launch, shape.n * shape.h * shape.w, shape.c, geometry)
+        // The pixels of each phase modulo the stride are a product of their own.
+        let phase = |extent: usize| extent.div_ceil(shape.stride);
+        let rows = shape.n * phase(shape.h) * phase(shape.w);
+        self.tiles(launch, [rows, shape.c, shape.stride * shape.stride], geometry)
     }
 
-    /// One launch over all tiles of `rows` × `columns`; `geometry` is input height, width and channels,
-    /// output height, width and channels.
+    /// One launch over all tiles of `products` products of `rows` × `columns`; `geometry` is input height, width
+    /// and channels, output height, width and channels.
     fn tiles(
         &self,
         launch: Launch,
-        rows: usize,
-        columns: usize,
+        [rows, columns, products]: [usize; 3],
         geometry: [usize; 6],
     ) -> Result<()> {
         if rows == 0 || columns == 0 {
@@ -127,9 +130,8 @@ impl ImplicitGemm<'_> {
         }
         let ConvShape { n, r, s, stride, pad, .. } = *self.shape;
         let mut launch = launch
-            .grid(blocks(rows, ROWS)?, blocks(columns, COLUMNS)?, 1)
+            .grid(blocks(rows, ROWS)?, blocks(columns, COLUMNS)?, blocks(products, 1)?)
             .block(THREADS, 1, 1)
-            .arg(&int(rows)?)
             .arg(&int(n)?);
         for value in geometry.into_iter().chain([r, s, stride, pad]) {
             launch = launch.arg(&int(value)?);
@@ -268,9 +270,9 @@ impl KernelArg for Packed {
     }
 }
 
-/// Channels of a packed row.
+/// Channels of a packed row: at least one chunk.
 fn padded(mode: Mode, channels: usize) -> usize {
-    channels.next_multiple_of(if mode == Mode::Bf16 { 8 } else { 4 })
+    channels.max(1).next_multiple_of(if mode == Mode::Bf16 { 8 } else { 4 })
 }
 
 fn operand_dtype(mode: Mode) -> DType {

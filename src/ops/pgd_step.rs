@@ -28,7 +28,7 @@ pub fn pgd_start(x0: &Tensor, eps: f32, rng: &Philox, first_index: u64) -> Resul
             );
         }
         On::Gpu(gpu) => Launch::new("pgd_start_f32")
-            .elements(x0.len())
+            .elements(x0.len().div_ceil(4) + 1)
             .arg(x0)
             .arg(&x)
             .arg(&eps)

@@ -196,7 +196,7 @@ impl Optimizer {
                     let Some(second) = self.second.get_mut(name) else { continue };
                     let step = AdamStep {
                         lr: lr as f32,
-                        betas: betas.map(|beta| beta as f32),
+                        betas: *betas,
                         eps: *eps as f32,
                         weight_decay: *weight_decay as f32,
                         rho,

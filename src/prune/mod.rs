@@ -8,12 +8,14 @@ mod dnr;
 mod driver;
 mod magnitude;
 mod mask;
+mod shrink;
 mod sparse_learning;
 mod static_mask;
 
 pub use driver::{Pruner, Rewired};
 pub use magnitude::Scope;
 pub use mask::{Draw, Granularity, empty_filters};
+pub use shrink::shrink;
 
 use crate::{Error, Result};
 use budget::Rounding;

@@ -22,6 +22,12 @@ pub struct TrainSettings {
     pub loss: Loss,
     /// β of the hybrid loss; 1: clean, and the attack is never run.
     pub beta: f64,
+    /// How the convolutions of masked layers run.
+    pub execution: TrainExecution,
+    /// α of normal noise on the weights in every training pass, in standard deviations of the layer's weights;
+    /// evaluation is without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_noise: Option<f64>,
     /// The update rule.
     pub optimizer: OptimizerSettings,
     /// The learning rate over time.
@@ -42,6 +48,18 @@ pub enum Loss {
     Adversarial,
 }
 
+/// How the convolutions of masked layers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainExecution {
+    /// Every weight is multiplied.
+    #[default]
+    Dense,
+    /// The attack multiplies kept weights only; so do the training passes where the masks never change, as
+    /// regrowth would need the gradients of pruned weights.
+    Sparse,
+}
+
 impl Default for TrainSettings {
     fn default() -> Self {
         Self {
@@ -51,6 +69,8 @@ impl Default for TrainSettings {
             warmup_epochs: 0,
             loss: Loss::Hybrid,
             beta: 0.5,
+            execution: TrainExecution::Dense,
+            weight_noise: None,
             optimizer: OptimizerSettings::default(),
             schedule: ScheduleSettings::Constant,
             adversary: None,
@@ -74,6 +94,10 @@ impl TrainSettings {
         }
         if !(0.0..=1.0).contains(&self.beta) {
             return Err(Error::param("train.beta", self.beta, "from 0 to 1"));
+        }
+        if self.weight_noise.is_some_and(|alpha| !(alpha.is_finite() && alpha > 0.0)) {
+            let got = format!("{:?}", self.weight_noise);
+            return Err(Error::param("train.weight_noise", got, "finite and above 0"));
         }
         self.optimizer.check()?;
         self.schedule.check()?;

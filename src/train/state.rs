@@ -70,6 +70,7 @@ impl Trainer {
         if let Some(pruner) = &mut self.pruner {
             pruner.load_state(take("pruner"))?;
         }
+        self.build_filters()?;
         let Counters { best_epoch, epoch, finished, images, step, step_in_epoch, .. } = counters;
         let accuracy = f64::from_bits(counters.best_accuracy);
         self.best = (best_epoch > 0).then_some(Best { epoch: best_epoch, accuracy });

@@ -1,9 +1,9 @@
 //! One training step.
 
+use super::execution::Pass;
 use super::trainer::Trainer;
 use crate::attack::{self, Network};
 use crate::data::Batch;
-use crate::nn::Execution;
 use crate::optim::Constraint;
 use crate::{Result, Tape, Tensor, ops};
 use std::collections::BTreeMap;
@@ -33,16 +33,24 @@ impl Trainer {
         let mut gradients = GradientMap::new();
         let both = adversarial_weight == 0.0 || self.settings.loss == super::Loss::Hybrid;
         let clean = match both {
-            true => Some(self.accumulate(&x, &labels, clean_weight, &mut gradients)?),
+            true => {
+                Some(self.accumulate(Pass::Clean, &x, &labels, clean_weight, &mut gradients)?)
+            }
             false => None,
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let how = Execution::default();
+                let how = self.execution(Pass::Attack, &mut Tape::new(self.mode))?;
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
                 let stream = |restart| self.seed.stream("attack.start", self.step, restart);
                 let x = attack::adversary(&network, &x, &labels, settings, stream)?;
-                Some(self.accumulate(&x, &labels, adversarial_weight, &mut gradients)?)
+                Some(self.accumulate(
+                    Pass::Adversarial,
+                    &x,
+                    &labels,
+                    adversarial_weight,
+                    &mut gradients,
+                )?)
             }
             _ => None,
         };
@@ -74,6 +82,7 @@ impl Trainer {
     /// One pass in train mode; adds `weight` times the gradients of its loss, which it returns.
     fn accumulate(
         &mut self,
+        pass: Pass,
         x: &Tensor,
         labels: &Tensor,
         weight: f64,
@@ -81,7 +90,7 @@ impl Trainer {
     ) -> Result<Tensor> {
         let mut tape = Tape::new(self.mode);
         self.model.watch(&mut tape);
-        let how = Execution::default();
+        let how = self.execution(pass, &mut tape)?;
         let logits = self.model.forward_train(&mut tape, x, &how)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;

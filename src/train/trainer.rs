@@ -4,15 +4,19 @@ use super::{EpochEvent, Event, StepEvent, TrainSettings};
 use crate::data::{Dataset, Loader};
 use crate::models;
 use crate::nn::Model;
+use crate::ops::SparseFilter;
 use crate::optim::{Optimizer, Schedule};
 use crate::prune::Pruner;
 use crate::{Error, Mode, Result, Seed};
+use std::collections::BTreeMap;
 
 /// A network in training.
 pub struct Trainer {
     pub(super) settings: TrainSettings,
     pub(super) model: Model,
     pub(super) pruner: Option<Pruner>,
+    /// Formats of the masked convolutions, where passes run over kept weights only.
+    pub(super) filters: BTreeMap<String, SparseFilter>,
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) seed: Seed,
@@ -55,10 +59,11 @@ impl Trainer {
         }
         let optimizer = Optimizer::new(settings.optimizer.clone());
         let schedule = Schedule::new(settings.schedule.clone(), settings.optimizer.lr());
-        Ok(Self {
+        let mut trainer = Self {
             settings,
             model,
             pruner,
+            filters: BTreeMap::new(),
             optimizer,
             schedule,
             seed,
@@ -70,7 +75,9 @@ impl Trainer {
             images: 0,
             best: None,
             finished: false,
-        })
+        };
+        trainer.build_filters()?;
+        Ok(trainer)
     }
 
     /// The network as it is now.
@@ -183,6 +190,7 @@ impl Trainer {
             let (epoch, epochs) = (self.epoch + 1, self.settings.epochs);
             rewired = pruner.rewire(&mut self.model, self.optimizer.momentum(), epoch, epochs)?;
             pruner.anchor(&self.model)?;
+            self.build_filters()?;
         }
         let test = data.test()?;
         let batch_size = self.settings.batch_size;

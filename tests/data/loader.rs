@@ -1,6 +1,6 @@
 //! Order, augmentation and layout of batches; normalisation constants.
 
-use rewire::data::{AUGMENTATIONS, Augmentation, Batch, Loader, NORMALIZATIONS, Normalization};
+use rewire::data::{Augmentation, Batch, Loader, Normalization};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rewire::data::{DATASETS, Dataset, Need, Pixels, Split};
+use rewire::data::{AUGMENTATIONS, DATASETS, Dataset, NORMALIZATIONS, Need, Pixels, Split};
 use rewire::rng::Seed;
 use tempfile::TempDir;
 
@@ -96,4 +96,26 @@ fn names_are_those_of_the_registry() {
         assert_eq!(DATASETS.iter().filter(|e| e.name == entry.name).count(), 1);
     }
     assert_eq!(Dataset::load("synthetic:train=4,test=2").unwrap().name, "synthetic");
+}
+
+/// The tables of `docs/data.md` are those of the registries.
+#[test]
+fn the_documentation_lists_what_there_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/data.md");
+    let text = fs::read_to_string(path).unwrap();
+    let numbers = |values: &[f64]| {
+        let values: Vec<_> = values.iter().map(|v| format!("{v:.4}")).collect();
+        if values.is_empty() { "–".into() } else { values.join(", ") }
+    };
+    let sets = DATASETS.iter().map(|e| format!("| `{}` | {} |\n", e.form, e.summary));
+    let augmentations = AUGMENTATIONS.iter().map(|e| format!("| `{}` | {} |\n", e.name, e.summary));
+    let normalizations = NORMALIZATIONS.iter().map(|e| {
+        format!("| `{}` | {} | {} | {} |\n", e.name, e.summary, numbers(e.mean), numbers(e.std))
+    });
+    for table in [sets.collect::<String>(), augmentations.collect(), normalizations.collect()] {
+        assert!(
+            text.contains(&format!("|\n{table}\n")) || text.ends_with(&table),
+            "docs/data.md must hold\n{table}"
+        );
+    }
 }

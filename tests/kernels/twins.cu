@@ -49,9 +49,9 @@ extern "C" __global__ void __launch_bounds__(64) twin_warp(const i32* x, const u
     y[128 + i] = shfl_down(x[i], 5);
     y[192 + i] = shfl_xor(x[i], 9);
     y[256 + i] = shfl_idx(i64(x[i]) << 32, by[i]);
-    y[320 + i] = ballot(x[i] > 0);
-    y[384 + i] = any(x[i] == 40);
-    y[448 + i] = all(x[i] > -1000);
+    y[320 + i] = ballot(x[i] > 0, FULL_MASK);
+    y[384 + i] = any(x[i] == 40, FULL_MASK);
+    y[448 + i] = all(x[i] > -1000, FULL_MASK);
     y[512 + i] = warp_sum(x[i]);
     y[576 + i] = warp_max(x[i]);
 }

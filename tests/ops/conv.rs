@@ -1,5 +1,6 @@
 //! Convolution and linear layers.
 
+mod pruned;
 mod reference;
 
 use super::{Random, assert_close, devices, devices_and_modes};
@@ -17,6 +18,15 @@ struct Case {
     stride: usize,
     padding: usize,
     bias: bool,
+    /// Share of weights that are kept, for masked filters.
+    #[serde(default)]
+    density: f64,
+}
+
+impl Case {
+    fn small(x: [usize; 4], w: [usize; 4]) -> Self {
+        Self { name: "small".into(), x, w, stride: 2, padding: 1, bias: true, density: 0.0 }
+    }
 }
 
 #[derive(Deserialize)]
@@ -49,6 +59,11 @@ impl Operands {
         }
     }
 
+    /// J = Σ y · dy.
+    fn loss(&self, y: &[f64]) -> f64 {
+        y.iter().zip(&self.dy).map(|(y, &dy)| y * f64::from(dy)).sum()
+    }
+
     /// y, dx, dw, dbias in float64.
     fn reference(&self) -> [Vec<f64>; 4] {
         let bias = self.bias.clone().unwrap_or_default();
@@ -71,33 +86,25 @@ const RESULTS: [&str; 4] = ["y", "dx", "dw", "dbias"];
 fn run(
     device: &Device,
     mode: Mode,
-    shapes: [&[usize]; 2],
-    operands: [&[f32]; 2],
-    bias: Option<&Vec<f32>>,
-    dy: &[f32],
+    operands: &Operands,
     op: impl Fn(&mut Tape, &Tensor, &Tensor, Option<&Tensor>) -> rewire::Result<Tensor>,
 ) -> [Vec<f32>; 4] {
     let tensor =
         |data: &[f32], shape: &[usize]| Tensor::from_vec(data.to_vec(), shape, device).unwrap();
-    let (x, w) = (tensor(operands[0], shapes[0]), tensor(operands[1], shapes[1]));
-    let bias = bias.map(|bias| tensor(bias, &[bias.len()]));
+    let Conv { x, w, .. } = operands.conv;
+    let (x, w) = (tensor(&operands.x, &x), tensor(&operands.w, &w));
+    let bias = operands.bias.as_ref().map(|bias| tensor(bias, &[bias.len()]));
     let mut tape = Tape::new(mode);
-    tape.watch(&x);
-    tape.watch(&w);
-    if let Some(bias) = &bias {
-        tape.watch(bias);
-    }
+    [Some(&x), Some(&w), bias.as_ref()].into_iter().flatten().for_each(|t| tape.watch(t));
     let y = op(&mut tape, &x, &w, bias.as_ref()).unwrap();
-    let gradients = tape.backward(&y, tensor(dy, y.shape())).unwrap();
+    let gradients = tape.backward(&y, tensor(&operands.dy, y.shape())).unwrap();
     let of = |tensor: &Tensor| gradients.get(tensor).unwrap().to_vec().unwrap();
     [y.to_vec().unwrap(), of(&x), of(&w), bias.as_ref().map_or(vec![], of)]
 }
 
 fn conv2d(device: &Device, mode: Mode, o: &Operands) -> [Vec<f32>; 4] {
-    let Conv { x, w, stride, padding } = o.conv;
-    run(device, mode, [&x, &w], [&o.x, &o.w], o.bias.as_ref(), &o.dy, |tape, x, w, bias| {
-        ops::conv2d(tape, x, w, bias, stride, padding)
-    })
+    let (stride, padding) = (o.conv.stride, o.conv.padding);
+    run(device, mode, o, |tape, x, w, bias| ops::conv2d(tape, x, w, bias, stride, padding))
 }
 
 #[test]
@@ -111,6 +118,34 @@ fn conv2d_and_its_gradients_equal_float64_loops() {
             for (i, result) in RESULTS.iter().enumerate() {
                 let what = (result, &case.name, &device, mode);
                 assert_close(what, &got[i], &want[i], mode.tolerance());
+            }
+        }
+    }
+}
+
+#[test]
+fn conv2d_of_random_shapes_equals_float64_loops() {
+    let mut random = Random::new();
+    for _ in 0..12 {
+        let mut from =
+            |least: u64, most: u64| (least + random.bits() % (most - least + 1)) as usize;
+        let [r, s, c, padding] = [from(1, 4), from(1, 4), from(1, 20), from(0, 2)];
+        let least = |filter: usize| filter.saturating_sub(2 * padding).max(1) as u64;
+        let case = Case {
+            name: "random".into(),
+            x: [from(1, 3), from(least(r), 9), from(least(s), 9), c],
+            w: [from(1, 20), r, s, c],
+            stride: from(1, 3),
+            padding,
+            bias: false,
+            density: 1.0,
+        };
+        let operands = Operands::new(&case, &mut random);
+        let want = operands.reference();
+        for (device, mode) in devices_and_modes() {
+            let got = conv2d(&device, mode, &operands);
+            for (i, result) in RESULTS.iter().enumerate() {
+                assert_close((result, &case, &device, mode), &got[i], &want[i], mode.tolerance());
             }
         }
     }
@@ -131,19 +166,10 @@ fn conv2d_gives_the_same_bits_again() {
 
 #[test]
 fn gradients_of_conv2d_equal_finite_differences() {
-    let case = Case {
-        name: "small".into(),
-        x: [2, 5, 4, 3],
-        w: [2, 3, 2, 3],
-        stride: 2,
-        padding: 1,
-        bias: true,
-    };
+    let case = Case::small([2, 5, 4, 3], [2, 3, 2, 3]);
     let o = Operands::new(&case, &mut Random::new());
     let (x, w, bias) = (wide(&o.x), wide(&o.w), wide(o.bias.as_ref().unwrap()));
-    let loss = |x: &[f64], w: &[f64], bias: &[f64]| {
-        o.conv.forward(x, w, bias).iter().zip(&o.dy).map(|(y, &dy)| y * f64::from(dy)).sum::<f64>()
-    };
+    let loss = |x: &[f64], w: &[f64], bias: &[f64]| o.loss(&o.conv.forward(x, w, bias));
     let want = [
         differences(&x, |x| loss(x, &w, &bias)),
         differences(&w, |w| loss(&x, w, &bias)),
@@ -243,13 +269,12 @@ fn linear_and_its_gradients_equal_float64_loops() {
             stride: 1,
             padding: 0,
             bias: case.bias,
+            density: 0.0,
         };
         let o = Operands::new(&as_conv, &mut random);
         let want = o.reference();
-        let shapes: [&[usize]; 2] = [&[case.batch, case.inputs], &[case.outputs, case.inputs]];
         for (device, mode) in devices_and_modes() {
-            let go =
-                || run(&device, mode, shapes, [&o.x, &o.w], o.bias.as_ref(), &o.dy, ops::linear);
+            let go = || run(&device, mode, &o, linear_of_pixels);
             let got = go();
             for (i, result) in RESULTS.iter().enumerate() {
                 let what = (result, &as_conv.name, &device, mode);
@@ -258,4 +283,22 @@ fn linear_and_its_gradients_equal_float64_loops() {
             assert_eq!(got, go(), "the same bits again");
         }
     }
+}
+
+/// [`ops::linear`] over the pixels of x `[n, 1, 1, f]`.
+fn linear_of_pixels(
+    tape: &mut Tape,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+) -> rewire::Result<Tensor> {
+    let [n, _, _, f] = x.dims4("test", "x")?;
+    let o = w.shape()[0];
+    let matrix = |tape: &mut Tape, from: &Tensor, shape: [usize; 2]| -> rewire::Result<Tensor> {
+        let (to, id, back) = (from.reshape(&shape)?, from.id(), from.shape().to_vec());
+        tape.push(&[from], &to, move |d, gradients| gradients.add(id, d.reshape(&back)?));
+        Ok(to)
+    };
+    let (x, w) = (matrix(tape, x, [n, f])?, matrix(tape, w, [o, f])?);
+    ops::linear(tape, &x, &w, bias)
 }

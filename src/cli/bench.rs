@@ -1,0 +1,137 @@
+//! `rewire bench`: the four executions of one network on a clock.
+
+use super::inputs::OptionalModelArgs;
+use super::{Context, Outcome};
+use crate::infer::{Bench, BenchResult, train_step};
+use crate::prune::{Granularity, PruneSettings, Pruner};
+use crate::{Error, Seed};
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Real latency and throughput of dense, masked, compacted and sparse execution of the same weights
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: OptionalModelArgs,
+    /// Images a call, comma-separated
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "1,32")]
+    batch: Vec<usize>,
+    /// First prunes by magnitude to this density, every convolution alike
+    #[arg(long, value_name = "SHARE", requires = "granularity")]
+    density: Option<f64>,
+    /// What is pruned: irregular, kernel, filter or channel
+    #[arg(long, value_name = "NAME", requires = "density")]
+    granularity: Option<String>,
+    /// Seconds that the calls of a batch size may take
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+    /// Measures a training step instead: forward, backward and SGD
+    #[arg(long, conflicts_with_all = ["density", "granularity"])]
+    train_step: bool,
+}
+
+#[derive(Serialize)]
+struct Steps {
+    arch: String,
+    device: String,
+    mode: String,
+    threads: usize,
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    batch: usize,
+    median_ms: f64,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        if let Some(batch) = self.batch.iter().find(|batch| !(1..=65_536).contains(*batch)) {
+            return Err(Error::param("--batch", batch, "from 1 to 65536").into());
+        }
+        if !(self.seconds.is_finite() && self.seconds >= 0.0) {
+            return Err(Error::param("--seconds", self.seconds, "0 or more").into());
+        }
+        let seed = context.seed.unwrap_or(Seed(1));
+        let mut model = self.model.load(context)?;
+        let budget = Duration::from_secs_f64(self.seconds);
+        if self.train_step {
+            let mut steps = Vec::new();
+            for batch in self.batch {
+                let median_ms = train_step(&model, batch, context.mode, budget, seed)? * 1e3;
+                steps.push(Step { batch, median_ms });
+            }
+            let text: Vec<String> = steps
+                .iter()
+                .map(|step| format!("batch {}: {:.2} ms a step", step.batch, step.median_ms))
+                .collect();
+            let steps = Steps {
+                arch: model.arch().to_string(),
+                device: model.device().to_string(),
+                mode: context.mode.to_string(),
+                threads: rayon::current_num_threads(),
+                steps,
+            };
+            context.print(&text.join("\n"), &steps)?;
+            return Ok(Outcome::Done);
+        }
+        if let (Some(density), Some(granularity)) = (self.density, &self.granularity) {
+            let settings = settings(density, granularity)?;
+            Pruner::new(&settings, &model, seed)?.apply(&mut model)?;
+        }
+        let bench = Bench { batches: self.batch, mode: context.mode, budget, seed };
+        let result = bench.run(&model, &mut |_| {})?;
+        context.print(&table(&result), &result)?;
+        Ok(if result.agrees() { Outcome::Done } else { Outcome::Failed })
+    }
+}
+
+/// Magnitude, every convolution alike.
+fn settings(density: f64, granularity: &str) -> crate::Result<PruneSettings> {
+    if !(density > 0.0 && density <= 1.0) {
+        return Err(Error::param("--density", density, "above 0 and at most 1"));
+    }
+    let known = Granularity::ALL.into_iter().find(|known| known.name() == granularity);
+    let granularity = known.ok_or_else(|| {
+        let names = Granularity::ALL.map(Granularity::name);
+        Error::param("--granularity", granularity, format!("one of {}", names.join(", ")))
+    })?;
+    let (method, keys) = ("magnitude".to_owned(), toml::Table::new());
+    Ok(PruneSettings { method, granularity, density, keys })
+}
+
+fn table(result: &BenchResult) -> String {
+    let BenchResult { arch, device, mode, threads, density, .. } = result;
+    let mut text =
+        format!("{arch} on {device} ({mode}, {threads} threads), density {density:.4}\n");
+    text += "execution  batch    median ms   images/s  speed-up          MACs  build ms    error\n";
+    for row in &result.rows {
+        _ = writeln!(
+            text,
+            "{:<9} {:>6} {:>12.4} {:>10.0} {:>8.2}× {:>13} {:>9.2} {:>8.1e}",
+            row.execution.name(),
+            row.batch,
+            row.median_ms,
+            row.images_per_second,
+            row.speedup_vs_dense,
+            row.macs,
+            row.build_ms,
+            row.max_relative_error
+        );
+    }
+    text += "\nspeed-up   batch  projected    counted  measured compact  measured sparse\n";
+    for figures in &result.figures {
+        _ = writeln!(
+            text,
+            "{:>16} {:>9.2}× {:>9.2}× {:>16.2}× {:>15.2}×",
+            figures.batch,
+            figures.projected,
+            figures.mac_ratio,
+            figures.measured_compact,
+            figures.measured_sparse
+        );
+    }
+    text
+}
