@@ -16,7 +16,7 @@ fn settings(text: &str) -> AttackSettings {
 }
 
 /// A network that has learnt something.
-pub fn trained() -> (Model, Dataset) {
+fn trained() -> (Model, Dataset) {
     static MODEL: OnceLock<Model> = OnceLock::new();
     let data = Dataset::load(DATA).unwrap();
     let train = || {
@@ -31,12 +31,7 @@ pub fn trained() -> (Model, Dataset) {
     (model, data)
 }
 
-pub fn attacked(
-    model: &Model,
-    data: &Dataset,
-    attacks: &[AttackSettings],
-    batch: usize,
-) -> Outcome {
+fn attacked(model: &Model, data: &Dataset, attacks: &[AttackSettings], batch: usize) -> Outcome {
     let how = Execution::default();
     let network = Network { model, how: &how, mode: Mode::F32 };
     let done = Outcome::default();
@@ -73,7 +68,7 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
     for entry in ATTACKS {
         let name = entry.name;
         let mut last = accuracy;
-        for (eps, k) in [("0", 0.0), ("2/255", 2.0), ("16/255", 16.0), ("64/255", 64.0)] {
+        for (eps, k) in [("0", 0.0), ("1/255", 1.0), ("4/255", 4.0), ("64/255", 64.0)] {
             let attack = settings(&format!("attack = '{name}'\neps = '{eps}'\nsteps = 5"));
             let outcome = attacked(&model, &data, &[attack], 7);
             let robust = Outcome::percent(&outcome.robust[0]);
@@ -83,14 +78,19 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
             }
             let farthest = outcome.distance.iter().copied().fold(0.0, f32::max);
             assert!(farthest <= k / 255.0 + 1e-7, "{name}: {farthest}");
-            assert!(robust <= last + 5.0, "{name}: {robust} at {eps} after {last}");
+            // Far away, where the loss is not linear, one long step may miss.
+            assert!(k > 4.0 || robust <= last, "{name}: {robust} at {eps} after {last}");
             if eps == "0" {
                 assert_eq!((&outcome.robust[0], &outcome.worst), (&clean.clean, &clean.clean));
                 assert_eq!(pixels(&outcome), pixels(&clean));
             }
             last = robust;
+            if eps == "4/255" {
+                let noise = attacked(&model, &data, &[settings("eps = '4/255'\nsteps = 0")], 7);
+                let noise = Outcome::percent(&noise.robust[0]);
+                assert!(robust < noise - 20.0, "{name}: {robust}, noise alone {noise}");
+            }
         }
-        assert!(last < accuracy - 20.0, "{name} finds nothing: {last} of {accuracy}");
     }
     assert_eq!(state_bits(&model), before);
 }

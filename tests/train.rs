@@ -226,6 +226,52 @@ fn sgd_and_adam_follow_pytorchs_arithmetic_on_every_parameter() {
 }
 
 #[test]
+fn sparse_execution_trains_as_the_dense_does() {
+    // Masks that never change: every pass runs over kept weights only, the weight gradient too.
+    let after = |execution: &str, prune: &str| {
+        let text = format!(
+            "max_steps = 4\nexecution = '{execution}'\noptimizer = {{ kind = 'sgd', lr = 1e-3 }}"
+        );
+        let mut losses = Vec::new();
+        run(&mut trainer(&text, Some(prune), &Device::Cpu), |_, event| {
+            if let Event::Step(step) = event {
+                losses.push(step.loss);
+            }
+        });
+        losses
+    };
+    let fixed = "method = 'static'\ndensity = 0.3";
+    for (sparse, dense) in after("sparse", fixed).iter().zip(after("dense", fixed)) {
+        assert!((sparse / dense - 1.0).abs() < 1e-3, "{sparse} {dense}");
+    }
+    // Masks that change: the momentum of pruned weights is still there to rank by.
+    let text = format!("execution = 'sparse'\n{ADVERSARY}");
+    let mut trainer = trainer(&text, Some(DNR), &Device::Cpu);
+    run(&mut trainer, |_, _| {});
+    let (name, mask) = trainer.pruner().unwrap().masks().next().unwrap();
+    let v = trainer.optimizer().momentum()[name].to_vec::<f32>().unwrap();
+    let mask = mask.to_vec::<u8>().unwrap();
+    assert!(v.iter().zip(mask).any(|(v, m)| m == 0 && *v != 0.0));
+}
+
+#[test]
+fn weight_noise_changes_training_not_pruned_weights_and_is_drawn_by_the_seed() {
+    let after = |text: &str| {
+        let mut trainer = trainer(&format!("{text}\n{ADVERSARY}"), Some(DNR), &Device::Cpu);
+        run(&mut trainer, |trainer, _| {
+            for (name, mask) in trainer.pruner().unwrap().masks() {
+                let weight = trainer.model().param(name).unwrap().to_vec::<f32>().unwrap();
+                let mask = mask.to_vec::<u8>().unwrap();
+                assert!(weight.iter().zip(mask).all(|(w, m)| m == 1 || *w == 0.0), "{name}");
+            }
+        });
+        state_bits(trainer.model())
+    };
+    let noisy = after("weight_noise = 0.25");
+    assert!(noisy == after("weight_noise = 0.25") && noisy != after(""));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
     let result = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -288,11 +334,11 @@ fn kernels_train_as_the_cpu_does() {
             // One step an epoch; the last three rewire twice.
             let at = |lr: f64| {
                 let text = format!(
-                    "max_steps = 15\noptimizer = {{ kind = 'sgd', lr = {lr} }}\n{ADVERSARY}"
+                    "max_steps = 19\noptimizer = {{ kind = 'sgd', lr = {lr} }}\n{ADVERSARY}"
                 );
-                TrainSettings { epochs: 24, batch_size: 24, ..settings(&text) }
+                TrainSettings { epochs: 32, batch_size: 24, ..settings(&text) }
             };
-            let state = settled(trainer_of(&arch, at(0.01), Some(&prune), &Device::Cpu), 12);
+            let state = settled(trainer_of(&arch, at(0.02), Some(&prune), &Device::Cpu), 16);
             let result = |device: &Device| {
                 let mut trainer = trainer_of(&arch, at(1e-5), Some(&prune), device);
                 trainer.load_state(state.0.clone(), &state.1).unwrap();
