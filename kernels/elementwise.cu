@@ -1,7 +1,7 @@
-// elementwise.cu -- rectified linear unit, sum, product with a number.
+// elementwise.cu -- rectified linear unit, sum.
 //
 //   relu_forward    y <- x <= 0 ? 0 : x            relu_backward   dx <- y <= 0 ? 0 : dy
-//   add_forward     y <- a + b                     scale_forward   y <- a * x
+//   add_forward     y <- a + b
 //
 // Shapes   every tensor: [len], contiguous, f32.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
@@ -61,8 +61,4 @@ extern "C" __global__ void __launch_bounds__(256) relu_backward_f32(const float*
 
 extern "C" __global__ void __launch_bounds__(256) add_forward_f32(const float* a, const float* b, float* y, i64 len) {
     map2(a, b, y, len, [](float a, float b) { return a + b; });
-}
-
-extern "C" __global__ void __launch_bounds__(256) scale_forward_f32(const float* x, float* y, float a, i64 len) {
-    map(x, y, len, [=](float x) { return a * x; });
 }

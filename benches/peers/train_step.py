@@ -5,8 +5,8 @@
 
 Both take VGG16 (convolutions with bias, batch norm) and ResNet18 for 32x32 images of 10 classes, random images,
 cross-entropy, SGD with Nesterov momentum 0.9 and weight decay 5e-4, float32. Rounds alternate between the two, so
-that both see the same machine; the ratio is PyTorch's median over rewire's, PyTorch in the faster of its two memory
-formats. Needs PyTorch 2 (CPU).
+that both see the same machine; a round's time is its median step. The ratio is PyTorch's median round over rewire's,
+PyTorch in the faster of its two memory formats. Needs PyTorch 2 (CPU).
 """
 
 import argparse
@@ -79,22 +79,24 @@ class PyTorch:
         F.cross_entropy(self.model(self.images), self.labels).backward()
         self.optimizer.step()
 
-    def milliseconds(self, steps):
-        times = []
-        for _ in range(steps + 1):
+    def milliseconds(self, seconds):
+        """Median over `seconds`, at least three steps; three before them are not counted."""
+        times, begin = [], time.perf_counter()
+        while len(times) < 6 or time.perf_counter() - begin < seconds:
             start = time.perf_counter()
             self.step()
             times.append(1e3 * (time.perf_counter() - start))
-        return times[1:]
+        return statistics.median(times[3:])
 
 
-def rewire_milliseconds(binary, arch, batch, steps, threads):
-    command = [binary, "bench", "--train-step", "--arch", arch, "--batch", str(batch), "--repeats", str(steps)]
+def rewire_milliseconds(binary, arch, batch, seconds, threads):
+    """The median that one run of the binary reports."""
+    command = [binary, "bench", "--train-step", "--arch", arch, "--batch", str(batch), "--seconds", str(seconds)]
     command += ["--device", "cpu", "--threads", str(threads), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout)["step_ms"]
+    return json.loads(done.stdout)["steps"][0]["median_ms"]
 
 
 def compare(arch, build, options):
@@ -103,9 +105,9 @@ def compare(arch, build, options):
     times = {name: [] for name in [*peers, "rewire"]}
     for _ in range(options.rounds):
         for name, peer in peers.items():
-            times[name] += peer.milliseconds(options.steps)
-        times["rewire"] += rewire_milliseconds(
-            options.binary, arch, options.batch, options.steps, options.threads
+            times[name].append(peer.milliseconds(options.seconds))
+        times["rewire"].append(
+            rewire_milliseconds(options.binary, arch, options.batch, options.seconds, options.threads)
         )
     medians = {name: statistics.median(values) for name, values in times.items()}
     best = min(peers, key=medians.get)
@@ -133,7 +135,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
-    parser.add_argument("--steps", type=int, default=4, help="timed steps in a turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

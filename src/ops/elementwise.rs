@@ -1,4 +1,4 @@
-//! Elementwise operations: `relu`, `add`, `scale`.
+//! Elementwise operations: `relu`, `add`.
 
 use crate::device::Launch;
 use crate::dtype::DType;
@@ -40,31 +40,6 @@ pub fn add(tape: &mut Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
     map2("add_forward_f32", a, b, |a, b| a + b)
-}
-
-/// Product with a number: `y = a·x`.
-///
-/// Shapes: any. Gradient: `dx = a·dy`.
-pub fn scale(tape: &mut Tape, x: &Tensor, a: f32) -> Result<Tensor> {
-    let y = scaled(x, a)?;
-    let x_id = x.id();
-    tape.push(&[x], &y, move |dy, gradients| gradients.add(x_id, scaled(dy, a)?));
-    Ok(y)
-}
-
-fn scaled(x: &Tensor, a: f32) -> Result<Tensor> {
-    let mut y = x.empty_like(x.shape(), DType::F32)?;
-    match x.on() {
-        On::Cpu => fill(y.cpu_mut()?, x.cpu()?, |x: f32| a * x),
-        On::Gpu(gpu) => Launch::new("scale_forward_f32")
-            .elements(x.len().div_ceil(4))
-            .arg(x)
-            .arg(&y)
-            .arg(&a)
-            .arg(&(x.len() as i64))
-            .run(gpu)?,
-    }
-    Ok(y)
 }
 
 /// `f` of every element, or the kernel of that name with the arguments `(x, y, len)`.

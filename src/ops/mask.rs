@@ -161,10 +161,15 @@ fn check(op: &'static str, x: &Tensor, mask: &Tensor) -> Result<()> {
     x.expect_dtype(op, DType::F32)
 }
 
-/// Σ f(i, x[i]): chunks in parallel, their sums added in order.
+/// Σ f(i, x[i]): chunks in parallel, in each eight running sums, all added in order.
 fn ordered_sum(x: &[f32], f: impl Fn(usize, f32) -> f64 + Sync) -> f64 {
     let chunk = |(chunk, x): (usize, &[f32])| {
-        x.iter().enumerate().map(|(i, &x)| f(chunk * CHUNK + i, x)).sum::<f64>()
+        let mut sums = [0.0; 8];
+        for (block, x) in x.chunks(8).enumerate() {
+            let first = chunk * CHUNK + 8 * block;
+            sums.iter_mut().zip(x).enumerate().for_each(|(i, (sum, &x))| *sum += f(first + i, x));
+        }
+        sums.into_iter().sum::<f64>()
     };
     let sums = x.par_chunks(CHUNK).enumerate().map(chunk).collect::<Vec<_>>();
     sums.into_iter().sum()

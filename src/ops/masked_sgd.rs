@@ -99,16 +99,36 @@ fn update(
     mask: Option<&[u8]>,
     z: Option<&[f32]>,
 ) {
-    for i in 0..w.len() {
-        let active = mask.is_none_or(|mask| mask[i] != 0);
-        let mut g = g[i] + step.weight_decay * w[i];
-        if let Some(z) = z
-            && active
-        {
-            g += step.rho * (w[i] - z[i]);
-        }
-        v[i] = if step.first { g } else { step.momentum * v[i] + g };
-        let direction = if step.nesterov { g + step.momentum * v[i] } else { v[i] };
-        w[i] = if active { w[i] - step.lr * direction } else { 0.0 };
+    let pull = |g: f32, w: f32, z: f32| g + step.rho * (w - z);
+    match (mask, z) {
+        (None, None) => each(step, w, v, g, |_| true, |_, g, _| g),
+        (None, Some(z)) => each(step, w, v, g, |_| true, |i, g, w| pull(g, w, z[i])),
+        (Some(m), None) => each(step, w, v, g, |i| m[i] != 0, |_, g, _| g),
+        (Some(m), Some(z)) => each(
+            step,
+            w,
+            v,
+            g,
+            |i| m[i] != 0,
+            |i, g, w| if m[i] != 0 { pull(g, w, z[i]) } else { g },
+        ),
+    }
+}
+
+/// The update with `active(i)` for the mask and `pulled(i, g, w)` for the gradient with its pull: a loop for each
+/// combination, so that none asks in every element whether there is a mask.
+fn each(
+    step: &SgdStep,
+    w: &mut [f32],
+    v: &mut [f32],
+    g: &[f32],
+    active: impl Fn(usize) -> bool,
+    pulled: impl Fn(usize, f32, f32) -> f32,
+) {
+    for (i, ((w, v), &g)) in w.iter_mut().zip(v).zip(g).enumerate() {
+        let g = pulled(i, g + step.weight_decay * *w, *w);
+        *v = if step.first { g } else { step.momentum * *v + g };
+        let direction = if step.nesterov { g + step.momentum * *v } else { *v };
+        *w = if active(i) { *w - step.lr * direction } else { 0.0 };
     }
 }

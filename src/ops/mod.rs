@@ -23,7 +23,7 @@ pub mod topk;
 pub use adam::{AdamStep, masked_adam};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
-pub use elementwise::{add, relu, scale};
+pub use elementwise::{add, relu};
 pub use gather_conv2d::gather_conv2d;
 pub use linear::linear;
 pub use mask::{

@@ -1,11 +1,12 @@
 //! Training: the loop, its settings, and the events it tells an observer. It knows no file format.
 
 mod event;
+mod noise;
 mod settings;
 mod state;
 mod step;
 mod trainer;
 
 pub use event::{EpochEvent, Event, StepEvent};
-pub use settings::{Loss, TrainSettings};
+pub use settings::{Loss, TrainExecution, TrainSettings};
 pub use trainer::{Best, Trainer};

@@ -29,6 +29,23 @@ pub struct TrainSettings {
     /// The attack inside the loop; none: clean training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AttackSettings>,
+    /// How masked convolutions run.
+    pub execution: TrainExecution,
+    /// α at the start of the noise on the weights; none: no noise. The paper has 0.25.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_noise: Option<f64>,
+}
+
+/// How masked convolutions run in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainExecution {
+    /// By the dense kernels.
+    #[default]
+    Dense,
+    /// The attack by the sparse kernels; the training passes too where the masks never change, with weight gradients
+    /// at kept positions only. Methods that regrow need the gradients of pruned weights, which are dense.
+    Sparse,
 }
 
 /// What is minimised where there is an adversary.
@@ -54,6 +71,8 @@ impl Default for TrainSettings {
             optimizer: OptimizerSettings::default(),
             schedule: ScheduleSettings::Constant,
             adversary: None,
+            execution: TrainExecution::Dense,
+            weight_noise: None,
         }
     }
 }
@@ -74,6 +93,9 @@ impl TrainSettings {
         }
         if !(0.0..=1.0).contains(&self.beta) {
             return Err(Error::param("train.beta", self.beta, "from 0 to 1"));
+        }
+        if let Some(alpha) = self.weight_noise.filter(|alpha| !(0.0..=100.0).contains(alpha)) {
+            return Err(Error::param("train.weight_noise", alpha, "from 0 to 100"));
         }
         self.optimizer.check()?;
         self.schedule.check()?;

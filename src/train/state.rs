@@ -33,6 +33,9 @@ impl Trainer {
         if let Some(pruner) = &self.pruner {
             put("pruner", pruner.state()?);
         }
+        if let Some(noise) = &self.noise {
+            put("noise", noise.state());
+        }
         let best = self.best.unwrap_or(Best { epoch: 0, accuracy: 0.0 });
         let counters = Counters {
             best_accuracy: best.accuracy.to_bits(),
@@ -70,6 +73,10 @@ impl Trainer {
         if let Some(pruner) = &mut self.pruner {
             pruner.load_state(take("pruner"))?;
         }
+        if let Some(noise) = &mut self.noise {
+            noise.load_state(take("noise"), counters.step)?;
+        }
+        self.build_filters()?;
         let Counters { best_epoch, epoch, finished, images, step, step_in_epoch, .. } = counters;
         let accuracy = f64::from_bits(counters.best_accuracy);
         self.best = (best_epoch > 0).then_some(Best { epoch: best_epoch, accuracy });

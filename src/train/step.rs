@@ -1,5 +1,6 @@
 //! One training step.
 
+use super::noise::Draw;
 use super::trainer::Trainer;
 use crate::attack::{self, Network};
 use crate::data::Batch;
@@ -16,7 +17,13 @@ pub(super) struct Losses {
     pub total: f64,
 }
 
-type GradientMap = BTreeMap<String, Tensor>;
+/// Gradients of a step so far, by name.
+#[derive(Default)]
+struct Sums {
+    params: BTreeMap<String, Tensor>,
+    /// Of the coefficients of the noise.
+    alphas: BTreeMap<String, Tensor>,
+}
 
 impl Trainer {
     /// Clean forward in train mode, attack in eval mode, adversarial forward in train mode, one update.
@@ -30,19 +37,21 @@ impl Trainer {
         let x = Tensor::from_vec(batch.images, &shape, self.model.device())?;
         let labels = Tensor::from_vec(batch.labels, &[n], self.model.device())?;
 
-        let mut gradients = GradientMap::new();
+        let mut sums = Sums::default();
         let both = adversarial_weight == 0.0 || self.settings.loss == super::Loss::Hybrid;
         let clean = match both {
-            true => Some(self.accumulate(&x, &labels, clean_weight, &mut gradients)?),
+            true => Some(self.accumulate(&x, &labels, clean_weight, Draw::Clean, &mut sums)?),
             false => None,
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let how = Execution::default();
+                let mut how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
+                how.sparse.clone_from(&self.filters);
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
                 let stream = |restart| self.seed.stream("attack.start", self.step, restart);
                 let x = attack::adversary(&network, &x, &labels, settings, stream)?;
-                Some(self.accumulate(&x, &labels, adversarial_weight, &mut gradients)?)
+                let (weight, draw) = (adversarial_weight, Draw::Adversarial);
+                Some(self.accumulate(&x, &labels, weight, draw, &mut sums)?)
             }
             _ => None,
         };
@@ -63,12 +72,29 @@ impl Trainer {
             anchor: pruner.and_then(|pruner| pruner.anchor_of(name)),
             rho: rho as f32,
         };
-        self.optimizer.step(self.model.params_mut(), &gradients, lr, constraint)?;
+        self.optimizer.step(self.model.params_mut(), &sums.params, lr, constraint)?;
+        if let Some(noise) = &mut self.noise {
+            noise.step(&sums.alphas, lr)?;
+        }
         let part = |loss: Option<f64>, weight: f64| loss.map_or(0.0, |loss| weight * loss);
         let total = part(clean, clean_weight)
             + part(adversarial, adversarial_weight)
             + part(dynamic_l2, l2_weight);
         Ok(Losses { clean, adversarial, dynamic_l2, total })
+    }
+
+    /// How a training pass runs: with fresh noise, and sparse where no mask will change.
+    fn execution(&self, tape: &mut Tape, draw: Draw) -> Result<Execution> {
+        let pruner = self.pruner.as_ref();
+        let mut how = Execution::default();
+        if let Some(noise) = &self.noise {
+            let draw = (self.seed, self.step, draw);
+            how.substitutes = noise.substitutes(tape, &self.model, pruner, draw)?;
+        }
+        if pruner.is_some_and(|pruner| pruner.is_static()) {
+            how.sparse.clone_from(&self.filters);
+        }
+        Ok(how)
     }
 
     /// One pass in train mode; adds `weight` times the gradients of its loss, which it returns.
@@ -77,22 +103,29 @@ impl Trainer {
         x: &Tensor,
         labels: &Tensor,
         weight: f64,
-        gradients: &mut GradientMap,
+        draw: Draw,
+        sums: &mut Sums,
     ) -> Result<Tensor> {
         let mut tape = Tape::new(self.mode);
         self.model.watch(&mut tape);
-        let how = Execution::default();
+        if let Some(noise) = &self.noise {
+            noise.watch(&mut tape);
+        }
+        let how = self.execution(&mut tape, draw)?;
         let logits = self.model.forward_train(&mut tape, x, &how)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;
         let mut found = tape.backward(&loss, seed)?;
         for (name, param) in self.model.params() {
             let Some(gradient) = found.take(param) else { continue };
-            let sum = match gradients.remove(name) {
+            let sum = match sums.params.remove(name) {
                 None => gradient,
                 Some(first) => ops::elementwise::sum(&first, &gradient)?,
             };
-            gradients.insert(name.clone(), sum);
+            sums.params.insert(name.clone(), sum);
+        }
+        if let Some(noise) = &self.noise {
+            noise.collect(&mut found, &mut sums.alphas)?;
         }
         Ok(loss)
     }

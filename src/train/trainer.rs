@@ -1,18 +1,24 @@
 //! The training loop: a state machine that can stop and go on after every event.
 
-use super::{EpochEvent, Event, StepEvent, TrainSettings};
+use super::noise::WeightNoise;
+use super::{EpochEvent, Event, StepEvent, TrainExecution, TrainSettings};
 use crate::data::{Dataset, Loader};
 use crate::models;
 use crate::nn::Model;
+use crate::ops::SparseFilter;
 use crate::optim::{Optimizer, Schedule};
 use crate::prune::Pruner;
 use crate::{Error, Mode, Result, Seed};
+use std::collections::BTreeMap;
 
 /// A network in training.
 pub struct Trainer {
     pub(super) settings: TrainSettings,
     pub(super) model: Model,
     pub(super) pruner: Option<Pruner>,
+    /// The masks as the sparse kernels read them, where they are to run.
+    pub(super) filters: BTreeMap<String, SparseFilter>,
+    pub(super) noise: Option<WeightNoise>,
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) seed: Seed,
@@ -53,13 +59,19 @@ impl Trainer {
             pruner.apply(&mut model)?;
             pruner.anchor(&model)?;
         }
+        let noise = settings
+            .weight_noise
+            .map(|alpha| WeightNoise::new(&model, alpha, settings.optimizer.clone()))
+            .transpose()?;
         let optimizer = Optimizer::new(settings.optimizer.clone());
         let lr = settings.optimizer.lr();
         let schedule = Schedule::new(settings.schedule.clone(), lr, settings.epochs);
-        Ok(Self {
+        let mut trainer = Self {
             settings,
             model,
             pruner,
+            filters: BTreeMap::new(),
+            noise,
             optimizer,
             schedule,
             seed,
@@ -71,7 +83,23 @@ impl Trainer {
             images: 0,
             best: None,
             finished: false,
-        })
+        };
+        trainer.build_filters()?;
+        Ok(trainer)
+    }
+
+    /// [`Self::filters`] of the masks as they are now.
+    pub(super) fn build_filters(&mut self) -> Result<()> {
+        let Some(pruner) = &self.pruner else { return Ok(()) };
+        if self.settings.execution == TrainExecution::Sparse {
+            for (name, mask) in pruner.masks() {
+                let weight = self.model.param(name)?;
+                if weight.shape().len() == 4 {
+                    self.filters.insert(name.to_owned(), SparseFilter::build(weight, mask)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The network as it is now.
@@ -184,6 +212,7 @@ impl Trainer {
             let (epoch, epochs) = (self.epoch + 1, self.settings.epochs);
             rewired = pruner.rewire(&mut self.model, self.optimizer.momentum(), epoch, epochs)?;
             pruner.anchor(&self.model)?;
+            self.build_filters()?;
         }
         let test = data.test()?;
         let batch_size = self.settings.batch_size;

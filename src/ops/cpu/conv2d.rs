@@ -5,6 +5,7 @@
 //! copies its rows for [`STEPS`] values of (tap, c) into the cache and runs every panel over them.
 
 use super::kernel::{Init, Isa, MAX_ROWS, ROW_STRIDE, STEPS, Segment, Tile};
+use super::pack;
 use super::round;
 use super::scratch::{self, Shared};
 use super::taps::{Axis, Group};
@@ -51,7 +52,7 @@ pub(super) fn forward_on(
     let product =
         Product { isa, mode, n, input: [h, width, c], columns: k, bias, rows, cols: columns };
     scratch::with(product.packed_len(), |packed| {
-        pack_forward(isa, shape, w, mode, packed);
+        pack::forward(isa, shape, w, mode, packed);
         product.run(x, packed, y);
     });
 }
@@ -78,7 +79,7 @@ pub(super) fn backward_input_on(
     assert!(w.len() == shape.filter_len());
     let product = Product { isa, mode, n, input: [p, q, k], columns: c, bias: None, rows, cols };
     scratch::with(product.packed_len(), |packed| {
-        pack_backward(isa, shape, w, mode, packed);
+        pack::backward(isa, shape, w, mode, packed);
         product.run(dy, packed, dx);
     });
 }
@@ -105,52 +106,6 @@ pub(crate) fn backward_bias(dy: &[f32], db: &mut [f32]) {
         total.iter_mut().zip(sum).for_each(|(total, &sum)| *total += f64::from(sum));
     }
     db.iter_mut().zip(&total).for_each(|(db, &total)| *db = total as f32);
-}
-
-/// Filter in panels of output channels: `packed[k / width][r, s, c][k % width]`.
-fn pack_forward(isa: &Isa, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
-    const STEP: usize = 16;
-    let (width, depth) = (isa.columns(), shape.r * shape.s * shape.c);
-    if depth == 0 {
-        return;
-    }
-    packed.par_chunks_mut(depth * width).enumerate().for_each(|(panel, packed)| {
-        let filters = &w[(panel * width * depth).min(w.len())..];
-        // Some steps of all filters at a time: reads and writes both stay within the first-level cache.
-        for (block, packed) in packed.chunks_mut(STEP * width).enumerate() {
-            let mut row = [0.0f32; STEP];
-            let steps = packed.len() / width;
-            for j in 0..width {
-                let start = j * depth + block * STEP;
-                match filters.get(start..start + steps) {
-                    Some(filter) => round::copy(mode, filter, &mut row[..steps]),
-                    None => row = [0.0; STEP],
-                }
-                for (t, &x) in row[..steps].iter().enumerate() {
-                    packed[t * width + j] = x;
-                }
-            }
-        }
-    });
-}
-
-/// Filter in panels of input channels: `packed[c / width][r, s, k][c % width]`.
-fn pack_backward(isa: &Isa, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
-    let &ConvShape { c, k, .. } = shape;
-    let (width, taps) = (isa.columns(), shape.r * shape.s);
-    if taps * k == 0 {
-        return;
-    }
-    packed.par_chunks_mut(taps * k * width).enumerate().for_each(|(panel, packed)| {
-        let channels = panel * width..((panel + 1) * width).min(c);
-        for (row, packed) in packed.chunks_exact_mut(width).enumerate() {
-            let (tap, k) = (row / k, row % k);
-            let start = (k * taps + tap) * c;
-            let filter = &w[start + channels.start..start + channels.end];
-            round::copy(mode, filter, &mut packed[..channels.len()]);
-            packed[channels.len()..].fill(0.0);
-        }
-    });
 }
 
 /// One gathered product, see the top of this file.
@@ -181,6 +136,14 @@ struct Source {
     row: usize,
     col: usize,
     tap: usize,
+}
+
+/// Part of a run: `len` values from `offset` on, the first of which is value `step` of the class.
+struct Piece<'a> {
+    run: &'a Source,
+    offset: usize,
+    step: usize,
+    len: usize,
 }
 
 struct Task {
@@ -347,23 +310,26 @@ impl Product<'_> {
     ) {
         let [height, width, channels] = self.input;
         let (row_taps, col_taps) = (class.rows.taps.len(), class.cols.taps.len());
-        for (row, gathered) in rows.zip(gathered.chunks_exact_mut(ROW_STRIDE)) {
-            let (n, i, j) = Self::locate(class, row);
-            let mut step = steps.start;
-            while step < steps.end {
-                let (run, offset) = (step / class.run, step % class.run);
-                let len = (class.run - offset).min(steps.end - step);
-                let source = &class.runs[run];
-                let to = &mut gathered[step - steps.start..][..len];
-                let y = class.rows.sources[i * row_taps + source.row];
-                let x = class.cols.sources[j * col_taps + source.col];
-                if let (Some(y), Some(x)) = (y, x) {
-                    let start = ((n * height + y) * width + x) * channels + offset;
-                    round::copy(self.mode, &input[start..start + len], to);
+        let pieces: Vec<Piece> = class.pieces(steps.clone()).collect();
+        let (mut n, mut i, mut j) = Self::locate(class, rows.start);
+        for gathered in gathered.chunks_exact_mut(ROW_STRIDE).take(rows.len()) {
+            let ys = &class.rows.sources[i * row_taps..][..row_taps];
+            let xs = &class.cols.sources[j * col_taps..][..col_taps];
+            for piece in &pieces {
+                let to = &mut gathered[piece.step - steps.start..][..piece.len];
+                if let (Some(y), Some(x)) = (ys[piece.run.row], xs[piece.run.col]) {
+                    let start = ((n * height + y) * width + x) * channels + piece.offset;
+                    round::copy(self.mode, &input[start..start + piece.len], to);
                 } else {
                     to.fill(0.0);
                 }
-                step += len;
+            }
+            j += 1;
+            if j == class.cols.pixels.len() {
+                (i, j) = (i + 1, 0);
+            }
+            if i == class.rows.pixels.len() {
+                (n, i) = (n + 1, 0);
             }
         }
     }
@@ -372,17 +338,27 @@ impl Product<'_> {
     fn segments(&self, class: &Class, steps: Range<usize>, segments: &mut Vec<Segment>) {
         segments.clear();
         let width = self.isa.columns();
-        let mut step = steps.start;
-        while step < steps.end {
-            let (run, offset) = (step / class.run, step % class.run);
-            let len = (class.run - offset).min(steps.end - step);
-            let b = (class.runs[run].tap * self.input[2] + offset) * width;
+        for piece in class.pieces(steps.clone()) {
+            let b = (piece.run.tap * self.input[2] + piece.offset) * width;
             match segments.last_mut() {
-                Some(last) if last.b + last.len * width == b => last.len += len,
-                _ => segments.push(Segment { a: step - steps.start, b, len }),
+                Some(last) if last.b + last.len * width == b => last.len += piece.len,
+                _ => segments.push(Segment { a: piece.step - steps.start, b, len: piece.len }),
             }
-            step += len;
         }
+    }
+}
+
+impl Class {
+    /// The parts of runs that make up the values `steps`.
+    fn pieces(&self, steps: Range<usize>) -> impl Iterator<Item = Piece<'_>> {
+        let mut step = steps.start;
+        std::iter::from_fn(move || {
+            let (run, offset) = (self.runs.get(step.checked_div(self.run)?)?, step % self.run);
+            let len = (self.run - offset).min(steps.end - step);
+            let piece = Piece { run, offset, step, len };
+            step += len;
+            (len > 0).then_some(piece)
+        })
     }
 }
 

@@ -211,9 +211,15 @@ impl Gradient<'_> {
         let (shape, images, width) = (self.shape, piece.images.len(), self.isa.columns());
         for image in 0..images {
             for (row, in_row) in rows.clone().enumerate() {
+                if !self.is_read(in_row, shape.r) {
+                    continue;
+                }
                 let start = ((piece.images.start + image) * shape.h + in_row) * shape.w * shape.c;
                 let line = &self.x[start..start + shape.w * shape.c];
                 for (column, x) in line.chunks_exact(shape.c).enumerate() {
+                    if !self.is_read(column, shape.s) {
+                        continue;
+                    }
                     let step = (row * shape.w + self.column(column)) * images + image;
                     let to = &mut b[step * width..][..width];
                     round::copy(self.mode, &x[channels.clone()], &mut to[..channels.len()]);
@@ -221,6 +227,11 @@ impl Gradient<'_> {
                 }
             }
         }
+    }
+
+    /// Whether one of the `taps` of its axis reads an input pixel; not where the stride is the larger.
+    fn is_read(&self, pixel: usize, taps: usize) -> bool {
+        (pixel + self.shape.pad) % self.shape.stride < taps
     }
 
     /// Where an input column lies in its packed row.

@@ -10,6 +10,7 @@ pub(crate) mod conv2d_weight;
 pub(crate) mod gather;
 pub(crate) mod kernel;
 pub(crate) mod linear;
+pub(crate) mod pack;
 pub(crate) mod pool2d;
 pub(crate) mod round;
 pub(crate) mod scratch;

@@ -35,7 +35,8 @@ impl Axis {
         Self::new(output, taps, |p, r| (p * stride + r).checked_sub(pad).filter(|&y| y < input))
     }
 
-    /// Input gradient: input `y` reads the output gradients `p` with `p · stride − pad + r = y`.
+    /// Input gradient: input `y` reads the output gradients `p` with `p · stride − pad + r = y`. Taps count from the
+    /// last one down, so that consecutive taps read consecutive gradients where the stride is 1.
     pub(crate) fn backward(
         input: usize,
         output: usize,
@@ -43,8 +44,8 @@ impl Axis {
         stride: usize,
         pad: usize,
     ) -> Self {
-        Self::new(input, taps, |y, r| {
-            let step = (y + pad).checked_sub(r)?;
+        Self::new(input, taps, |y, tap| {
+            let step = (y + pad).checked_sub(taps - 1 - tap)?;
             (step % stride == 0).then_some(step / stride).filter(|&p| p < output)
         })
     }

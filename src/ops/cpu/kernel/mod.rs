@@ -1,7 +1,7 @@
 //! The register tile that every dense product of this module is built from.
 //!
-//! `out[i, j] (+)= Σ_segments Σ_t a[i, t] · b[t, j]` for `i < rows ≤ 14` and two vectors of columns `j`: each
-//! step loads two vectors of `b` and multiplies them with `rows` broadcast elements of `a`; the sums stay in
+//! `out[i, j] (+)= Σ_segments Σ_t a[i, t] · b[t, j]` for `i < rows ≤ 14` and up to two vectors of columns `j`: each
+//! step loads these vectors of `b` and multiplies them with `rows` broadcast elements of `a`; the sums stay in
 //! registers over all segments. `a` comes packed by rows ([`Isa::by_row`]) or by steps ([`Isa::by_step`]).
 
 mod vector;
@@ -56,8 +56,9 @@ type Run = unsafe fn(&Tile);
 pub(crate) struct Isa {
     rows: usize,
     columns: usize,
-    by_row: [Run; MAX_ROWS],
-    by_step: [Run; MAX_ROWS],
+    /// By vectors of columns (1 or 2), then by rows.
+    by_row: [[Run; MAX_ROWS]; 2],
+    by_step: [[Run; MAX_ROWS]; 2],
 }
 
 impl Isa {
@@ -101,7 +102,7 @@ impl Isa {
     pub(crate) unsafe fn by_row(&self, tile: &Tile) {
         assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
         // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
-        unsafe { self.by_row[tile.rows.len() - 1](tile) }
+        unsafe { self.by_row[self.wide(tile)][tile.rows.len() - 1](tile) }
     }
 
     /// One tile with `a[i, t]` at `t · STEP_STRIDE + i`.
@@ -111,7 +112,12 @@ impl Isa {
     pub(crate) unsafe fn by_step(&self, tile: &Tile) {
         assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
         // SAFETY: as in `by_row`.
-        unsafe { self.by_step[tile.rows.len() - 1](tile) }
+        unsafe { self.by_step[self.wide(tile)][tile.rows.len() - 1](tile) }
+    }
+
+    /// 0 where one vector holds the columns, else 1.
+    fn wide(&self, tile: &Tile) -> usize {
+        usize::from(tile.columns > self.columns / 2)
     }
 }
 
@@ -121,15 +127,23 @@ macro_rules! isa {
     ($name:ident, $vector:ty, [$($row:literal),*], $rows:expr $(, #[$feature:meta])?) => {
         fn $name() -> Isa {
             $(#[$feature])?
-            unsafe fn run<const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
+            unsafe fn run<const ROWS: usize, const VECTORS: usize, const ROW: usize, const STEP: usize>(
+                tile: &Tile,
+            ) {
                 // SAFETY: by the caller's word.
-                unsafe { body::<$vector, ROWS, ROW, STEP>(tile) }
+                unsafe { body::<$vector, ROWS, VECTORS, ROW, STEP>(tile) }
             }
             Isa {
                 rows: $rows,
                 columns: 2 * <$vector>::LANES,
-                by_row: [$(run::<{ min($row, $rows) }, ROW_STRIDE, 1>),*],
-                by_step: [$(run::<{ min($row, $rows) }, 1, STEP_STRIDE>),*],
+                by_row: [
+                    [$(run::<{ min($row, $rows) }, 1, ROW_STRIDE, 1>),*],
+                    [$(run::<{ min($row, $rows) }, 2, ROW_STRIDE, 1>),*],
+                ],
+                by_step: [
+                    [$(run::<{ min($row, $rows) }, 1, 1, STEP_STRIDE>),*],
+                    [$(run::<{ min($row, $rows) }, 2, 1, STEP_STRIDE>),*],
+                ],
             }
         }
     };
@@ -152,22 +166,34 @@ isa!(portable, [f32; 8], 4);
 /// # Safety
 /// As [`Isa::by_row`], and the machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn body<V: Vector, const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
-    let tail = tile.columns.saturating_sub(V::LANES);
-    let head = tile.columns.min(V::LANES);
+unsafe fn body<
+    V: Vector,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
+    tile: &Tile,
+) {
+    let counts: [usize; VECTORS] =
+        std::array::from_fn(|j| tile.columns.saturating_sub(j * V::LANES).min(V::LANES));
     // SAFETY: all addresses are elements of the tile, by the caller's word.
     unsafe {
-        let mut sums = [[V::zero(); 2]; ROWS];
+        let mut sums = [[V::zero(); VECTORS]; ROWS];
         match tile.init {
             Init::Zero => {}
             Init::Bias(bias) => {
-                let row = [V::load_first(bias, head), V::load_first(bias.add(head), tail)];
-                sums = [row; ROWS];
+                for j in 0..VECTORS {
+                    let bias = V::load_first(bias.add(j * V::LANES), counts[j]);
+                    sums.iter_mut().for_each(|row| row[j] = bias);
+                }
             }
             Init::Out => {
                 for i in 0..ROWS {
                     let row = tile.out.add(*tile.rows.get_unchecked(i));
-                    sums[i] = [V::load_first(row, head), V::load_first(row.add(head), tail)];
+                    for j in 0..VECTORS {
+                        sums[i][j] = V::load_first(row.add(j * V::LANES), counts[j]);
+                    }
                 }
             }
         }
@@ -175,11 +201,15 @@ unsafe fn body<V: Vector, const ROWS: usize, const ROW: usize, const STEP: usize
             let mut a = tile.a.add(segment.a);
             let mut b = tile.b.add(segment.b);
             for _ in 0..segment.len {
-                let columns = [V::load(b), V::load(b.add(V::LANES))];
+                let mut columns = [V::zero(); VECTORS];
+                for j in 0..VECTORS {
+                    columns[j] = V::load(b.add(j * V::LANES));
+                }
                 for i in 0..ROWS {
                     let factor = V::splat(*a.add(i * ROW));
-                    sums[i][0] = V::multiply_add(factor, columns[0], sums[i][0]);
-                    sums[i][1] = V::multiply_add(factor, columns[1], sums[i][1]);
+                    for j in 0..VECTORS {
+                        sums[i][j] = V::multiply_add(factor, columns[j], sums[i][j]);
+                    }
                 }
                 a = a.add(STEP);
                 b = b.add(2 * V::LANES);
@@ -187,8 +217,9 @@ unsafe fn body<V: Vector, const ROWS: usize, const ROW: usize, const STEP: usize
         }
         for i in 0..ROWS {
             let row = tile.out.add(*tile.rows.get_unchecked(i));
-            V::store_first(sums[i][0], row, head);
-            V::store_first(sums[i][1], row.add(head), tail);
+            for j in 0..VECTORS {
+                sums[i][j].store_first(row.add(j * V::LANES), counts[j]);
+            }
         }
     }
 }
