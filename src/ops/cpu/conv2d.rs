@@ -4,6 +4,7 @@
 //! `row` of one class ([`super::taps`]). A task takes a few register tiles of rows and some panels of columns,
 //! copies its rows for [`STEPS`] values of (tap, c) into the cache and runs every panel over them.
 
+use super::few_channels;
 use super::kernel::{Init, Isa, MAX_ROWS, ROW_STRIDE, STEPS, Segment, Tile};
 use super::pack;
 use super::round;
@@ -77,6 +78,9 @@ pub(super) fn backward_input_on(
     let cols = Axis::backward(width, q, s, stride, pad);
     assert!(dx.len() == shape.input_len() && dy.len() == shape.output_len());
     assert!(w.len() == shape.filter_len());
+    if few_channels::fits(shape) && !dx.is_empty() {
+        return few_channels::backward_input(isa, shape, dy, w, mode, dx);
+    }
     let product = Product { isa, mode, n, input: [p, q, k], columns: c, bias: None, rows, cols };
     scratch::with(product.packed_len(), |packed| {
         pack::backward(isa, shape, w, mode, packed);

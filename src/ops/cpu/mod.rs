@@ -7,6 +7,7 @@
 pub(crate) mod batch_norm;
 pub(crate) mod conv2d;
 pub(crate) mod conv2d_weight;
+pub(crate) mod few_channels;
 pub(crate) mod gather;
 pub(crate) mod kernel;
 pub(crate) mod linear;

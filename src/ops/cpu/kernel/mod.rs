@@ -4,8 +4,10 @@
 //! step loads these vectors of `b` and multiplies them with `rows` broadcast elements of `a`; the sums stay in
 //! registers over all segments. `a` comes packed by rows ([`Isa::by_row`]) or by steps ([`Isa::by_step`]).
 
+mod dot;
 mod vector;
 
+pub(super) use dot::{Dots, MAX_CHANNELS};
 use std::sync::OnceLock;
 pub(super) use vector::Vector;
 
@@ -51,6 +53,7 @@ pub(crate) enum Init {
 }
 
 type Run = unsafe fn(&Tile);
+type RunDots = unsafe fn(&mut Dots);
 
 /// The tile for one instruction set.
 pub(crate) struct Isa {
@@ -59,6 +62,8 @@ pub(crate) struct Isa {
     /// By vectors of columns (1 or 2), then by rows.
     by_row: [[Run; MAX_ROWS]; 2],
     by_step: [[Run; MAX_ROWS]; 2],
+    /// By channels.
+    dots: [RunDots; MAX_CHANNELS],
 }
 
 impl Isa {
@@ -115,6 +120,15 @@ impl Isa {
         unsafe { self.by_step[self.wide(tile)][tile.rows.len() - 1](tile) }
     }
 
+    /// Sums over the lanes for `channels` outputs a pixel.
+    ///
+    /// # Safety
+    /// All offsets lie in `input` and `weights`; `out` has a pixel for each entry of `starts` but the last.
+    pub(crate) unsafe fn dots(&self, channels: usize, mut dots: Dots) {
+        // SAFETY: as in `by_row`.
+        unsafe { self.dots[channels - 1](&mut dots) }
+    }
+
     /// 0 where one vector holds the columns, else 1.
     fn wide(&self, tile: &Tile) -> usize {
         usize::from(tile.columns > self.columns / 2)
@@ -133,6 +147,11 @@ macro_rules! isa {
                 // SAFETY: by the caller's word.
                 unsafe { body::<$vector, ROWS, VECTORS, ROW, STEP>(tile) }
             }
+            $(#[$feature])?
+            unsafe fn dots<const CHANNELS: usize>(dots: &mut Dots) {
+                // SAFETY: by the caller's word.
+                unsafe { dot::body::<$vector, CHANNELS>(dots) }
+            }
             Isa {
                 rows: $rows,
                 columns: 2 * <$vector>::LANES,
@@ -144,6 +163,7 @@ macro_rules! isa {
                     [$(run::<{ min($row, $rows) }, 1, 1, STEP_STRIDE>),*],
                     [$(run::<{ min($row, $rows) }, 2, 1, STEP_STRIDE>),*],
                 ],
+                dots: [dots::<1>, dots::<2>, dots::<3>, dots::<4>],
             }
         }
     };
