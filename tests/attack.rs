@@ -9,7 +9,7 @@ use rewire::{Device, Mode, Seed, Tape, Tensor, ops};
 use std::sync::OnceLock;
 
 const ARCH: &str = "resnet18:width=0.0625,classes=4,in_channels=1";
-const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=128,test=40";
+const DATA: &str = "synthetic:classes=4,size=32,channels=1,train=256,test=40";
 
 fn settings(text: &str) -> AttackSettings {
     toml::from_str::<AttackSettings>(text).unwrap().resolved().unwrap()
@@ -20,7 +20,8 @@ fn trained() -> (Model, Dataset) {
     static MODEL: OnceLock<Model> = OnceLock::new();
     let data = Dataset::load(DATA).unwrap();
     let train = || {
-        let text = "epochs = 8\nbatch_size = 16\noptimizer = { kind = 'sgd', lr = 0.02 }";
+        let text = "epochs = 12\nbatch_size = 16\noptimizer = { kind = 'sgd', lr = 0.02 }\n\
+                    schedule = { kind = 'cosine' }";
         let model = network_of(ARCH, &Device::Cpu);
         let train: TrainSettings = toml::from_str(text).unwrap();
         let mut trainer = Trainer::new(train, model, None, Seed(1), Mode::F32).unwrap();

@@ -65,9 +65,9 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-/// Everything in a run's folder that must not depend on how often it was resumed.
-fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let names = [
+/// The files of a run whose bytes must not depend on how often it was resumed.
+fn content_names() -> [&'static str; 8] {
+    [
         "recipe.toml",
         "events.jsonl",
         "steps.csv",
@@ -76,8 +76,11 @@ fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
         "checkpoints/state.safetensors",
-    ];
-    names.iter().map(|name| (name.to_string(), fs::read(run.join(name)).unwrap())).collect()
+    ]
+}
+
+fn content(run: &Path) -> BTreeMap<&'static str, Vec<u8>> {
+    content_names().into_iter().map(|name| (name, fs::read(run.join(name)).unwrap())).collect()
 }
 
 fn assert_same_run(a: &Path, b: &Path) {
@@ -309,6 +312,57 @@ fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
         let error = refused(folder, args);
         assert!(error.contains(word), "{args:?}: {error}");
         assert!(!folder.join("o").exists(), "{args:?} left something");
+    }
+}
+
+#[test]
+fn a_damaged_run_is_refused_by_the_name_of_its_file() {
+    let folder = folder();
+    let folder = folder.path();
+    let out = ["train", "small.toml", "--out", "whole", "--set", "train.max_steps=2"];
+    done(folder, &out);
+    let run = folder.join("run");
+    for (name, content) in [
+        ("recipe.toml", &b"schema = 1"[..]),
+        ("environment.json", b"{"),
+        ("checkpoints/state.safetensors", b"short"),
+        ("checkpoints/evaluation.json", b"[1"),
+    ] {
+        let _ = fs::remove_dir_all(&run);
+        fs::create_dir_all(run.join("checkpoints")).unwrap();
+        for name in content_names().iter().filter(|name| **name != "samples.json") {
+            fs::copy(folder.join("whole").join(name), run.join(name)).unwrap();
+        }
+        fs::copy(folder.join("whole/environment.json"), run.join("environment.json")).unwrap();
+        fs::write(run.join(name), content).unwrap();
+        let error = refused(folder, &["train", "--resume", "run"]);
+        assert!(error.contains(name), "{name}: {error}");
+    }
+    // A state of another network.
+    let other = ["train", "small.toml", "--out", "other", "--set", "train.max_steps=1"];
+    done(folder, &[&other[..], &["--arch", "vgg16:width=0.125"]].concat());
+    fs::remove_file(run.join("checkpoints/evaluation.json")).unwrap();
+    let state = "checkpoints/state.safetensors";
+    fs::copy(folder.join("other").join(state), run.join(state)).unwrap();
+    assert!(refused(folder, &["train", "--resume", "run"]).contains(state));
+}
+
+#[test]
+fn the_table_of_recipe_keys_is_complete() {
+    let docs = include_str!("../docs/recipes.md");
+    let text = RECIPE.replace("[prune]", "execution = 'sparse'\nweight_noise = 0.1\n[prune]");
+    let recipe = Recipe::parse(Path::new("small.toml"), &text, &[]).unwrap();
+    let table: toml::Table = recipe.text().unwrap().parse().unwrap();
+    for (key, value) in &table {
+        let inner = value.as_table().map(|table| table.keys().cloned().collect::<Vec<_>>());
+        for inner in inner.unwrap_or_default() {
+            let named = docs.contains(&format!("`{key}.{inner}`")) || docs.contains(&inner);
+            assert!(named, "docs/recipes.md does not name {key}.{inner}");
+        }
+        assert!(docs.contains(key), "docs/recipes.md does not name {key}");
+    }
+    for method in rewire::prune::METHODS {
+        assert!(docs.contains(&format!("| `{}` |", method.name)), "{}", method.name);
     }
 }
 

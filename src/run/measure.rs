@@ -12,6 +12,7 @@ use crate::nn::{Execution, Model};
 use crate::train::Trainer;
 use crate::{Error, ErrorKind, Result, Seed, Tensor, file};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -50,8 +51,10 @@ pub fn measure(
         write_json(&folder.path("samples.json"), &samples)?;
     }
     let layers = layers(&model, trainer)?;
-    let (prunable, active, _) = trainer.density()?;
     let names = prunable_names(trainer);
+    let pruned = |layer: &&LayerResult| names.contains(&layer.name);
+    let prunable = layers.iter().filter(pruned).map(|layer| layer.weights).sum();
+    let active = layers.iter().filter(pruned).map(|layer| layer.active).sum();
     let nonzero = names.iter().map(|name| nonzero(&model, name)).sum::<Result<usize>>()?;
     let evaluations: Vec<Evaluation> = recipe
         .eval
@@ -81,7 +84,7 @@ pub fn measure(
         prunable,
         active,
         nonzero,
-        density: active as f64 / prunable.max(1) as f64,
+        density: active as f64 / usize::max(prunable, 1) as f64,
         seconds: environment.seconds,
         layers,
     })
@@ -206,15 +209,16 @@ fn samples(
     })
 }
 
+/// What the best epoch left of every layer.
 fn layers(model: &Model, trainer: &Trainer) -> Result<Vec<LayerResult>> {
+    let names = trainer.pruner().into_iter().flat_map(|pruner| pruner.masks());
+    let active = trainer.best().into_iter().flat_map(|best| best.active.iter().copied());
+    let masked: BTreeMap<&str, usize> = names.map(|(name, _)| name).zip(active).collect();
     let layer = |layer: crate::nn::Layer| {
         let kept = model.kept(&layer)?;
         let name = format!("{}.weight", layer.name);
         let weights = layer.weights();
-        let masked = trainer.pruner().and_then(|pruner| {
-            pruner.active_by_layer().into_iter().find(|(known, _)| *known == name)
-        });
-        let active = masked.map_or(weights, |(_, active)| active);
+        let active = masked.get(name.as_str()).copied().unwrap_or(weights);
         Ok(LayerResult {
             name,
             shape: layer.shape.clone(),

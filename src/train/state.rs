@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 struct Counters {
     best_accuracy: u64,
+    best_active: Vec<usize>,
     best_epoch: usize,
     epoch: usize,
     finished: bool,
@@ -36,9 +37,10 @@ impl Trainer {
         if let Some(noise) = &self.noise {
             put("noise", noise.state());
         }
-        let best = self.best.unwrap_or(Best { epoch: 0, accuracy: 0.0 });
+        let best = self.best.clone().unwrap_or_default();
         let counters = Counters {
             best_accuracy: best.accuracy.to_bits(),
+            best_active: best.active,
             best_epoch: best.epoch,
             epoch: self.epoch,
             finished: self.finished,
@@ -79,7 +81,8 @@ impl Trainer {
         self.build_filters()?;
         let Counters { best_epoch, epoch, finished, images, step, step_in_epoch, .. } = counters;
         let accuracy = f64::from_bits(counters.best_accuracy);
-        self.best = (best_epoch > 0).then_some(Best { epoch: best_epoch, accuracy });
+        let best = Best { epoch: best_epoch, accuracy, active: counters.best_active };
+        self.best = (best_epoch > 0).then_some(best);
         self.schedule.load_state(counters.schedule.map(f64::from_bits));
         self.loss_sum = f64::from_bits(counters.loss_sum);
         (self.epoch, self.finished, self.images) = (epoch, finished, images);

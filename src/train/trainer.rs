@@ -36,13 +36,15 @@ pub struct Trainer {
     pub(super) finished: bool,
 }
 
-/// The epoch (from 1) of the best checkpoint and its clean test accuracy in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The epoch of the best checkpoint.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Best {
     /// Epoch, from 1.
     pub epoch: usize,
-    /// Percent of the test images.
+    /// Percent of the test images, without an attack.
     pub accuracy: f64,
+    /// Ones in the masks by pruned layer, in the order they run.
+    pub active: Vec<usize>,
 }
 
 impl Trainer {
@@ -128,8 +130,8 @@ impl Trainer {
     }
 
     /// The best epoch so far.
-    pub fn best(&self) -> Option<Best> {
-        self.best
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// Whether there is nothing left to do.
@@ -250,13 +252,15 @@ impl Trainer {
     fn is_best(&mut self, accuracy: f64) -> bool {
         let warm = |epoch: usize| epoch <= self.settings.warmup_epochs;
         let epoch = self.epoch + 1;
-        let better = match self.best {
+        let better = match &self.best {
             None => true,
             Some(best) if warm(best.epoch) && !warm(epoch) => true,
             Some(best) => accuracy > best.accuracy,
         };
         if better {
-            self.best = Some(Best { epoch, accuracy });
+            let layers = self.pruner.iter().flat_map(|pruner| pruner.active_by_layer());
+            let active = layers.map(|(_, active)| active).collect();
+            self.best = Some(Best { epoch, accuracy, active });
         }
         better
     }
