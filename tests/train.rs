@@ -21,16 +21,22 @@ fn settings(text: &str) -> TrainSettings {
 }
 
 fn trainer(train: &str, prune: Option<&str>, device: &Device) -> Trainer {
-    trainer_of(ARCH, settings(train), prune, device)
+    trainer_of(ARCH, settings(train), prune, device, Seed(9))
 }
 
-fn trainer_of(arch: &str, train: TrainSettings, prune: Option<&str>, device: &Device) -> Trainer {
+fn trainer_of(
+    arch: &str,
+    train: TrainSettings,
+    prune: Option<&str>,
+    device: &Device,
+    seed: Seed,
+) -> Trainer {
     let model = network_of(arch, device);
     let pruner = prune.map(|text| {
         let settings: PruneSettings = toml::from_str(text).unwrap();
-        Pruner::new(&settings, &model, Seed(10)).unwrap()
+        Pruner::new(&settings, &model, seed).unwrap()
     });
-    Trainer::new(train, model, pruner, Seed(10), Mode::F32).unwrap()
+    Trainer::new(train, model, pruner, seed, Mode::F32).unwrap()
 }
 
 fn run(trainer: &mut Trainer, mut observe: impl FnMut(&Trainer, Event)) {
@@ -338,9 +344,10 @@ fn kernels_train_as_the_cpu_does() {
                 );
                 TrainSettings { epochs: 24, batch_size: 24, ..settings(&text) }
             };
-            let state = settled(trainer_of(&arch, at(0.005), Some(&prune), &Device::Cpu), 12);
+            let state =
+                settled(trainer_of(&arch, at(0.005), Some(&prune), &Device::Cpu, Seed(10)), 12);
             let result = |device: &Device| {
-                let mut trainer = trainer_of(&arch, at(1e-5), Some(&prune), device);
+                let mut trainer = trainer_of(&arch, at(1e-5), Some(&prune), device, Seed(10));
                 trainer.load_state(state.0.clone(), &state.1).unwrap();
                 let before = masks(&trainer);
                 let mut losses = Vec::new();
