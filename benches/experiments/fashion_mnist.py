@@ -4,7 +4,8 @@
     python3 benches/experiments/fashion_mnist.py --images 20000 --epochs 15 --out runs/fashion-mnist --json results.json
 
 Needs Debian's package dataset-fashion-mnist, or the files of Fashion-MNIST and `--data fashion-mnist:DIR`. All 10,000 test
-images count; PGD has seven steps of 0.01, eps 8/255. A run that was interrupted goes on where it was. Prints the
+images count. Training attacks with two steps of 5/255, which costs a third of seven; the evaluation has seven steps of 0.01;
+eps is 8/255 in both. A run that was interrupted goes on where it was; `--jobs` run at a time, one thread each. Prints the
 accuracies in percent and exits with 1 where the means differ by more than `--tolerance` points or the twin is below
 80 % clean or 73 % under PGD.
 """
@@ -14,13 +15,15 @@ import json
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 RECIPES = {"dense": "small-adversarial", "irregular": "small-dnr-irregular"}
 
 
 def settings(arguments, seed):
-    attack = '{ attack = "pgd", eps = "8/255", steps = 7, step_size = 0.01 }'
+    adversary = '{ attack = "pgd", eps = "8/255", steps = 2, step_size = "5/255" }'
+    pgd = '{ attack = "pgd", eps = "8/255", steps = 7, step_size = 0.01 }'
     return [
         f'data.set="{arguments.data}"',
         f"data.train_limit={arguments.images}",
@@ -28,8 +31,8 @@ def settings(arguments, seed):
         f"train.epochs={arguments.epochs}",
         "train.warmup_epochs=1",
         "train.batch_size=128",
-        f"train.adversary={attack}",
-        f'eval=[{{ attack = "fgsm", eps = "8/255" }}, {attack}]',
+        f"train.adversary={adversary}",
+        f'eval=[{{ attack = "fgsm", eps = "8/255" }}, {pgd}]',
         f"seed={seed}",
     ]
 
@@ -46,7 +49,7 @@ def train(arguments, name, seed):
                 command += ["--set", "prune.density=0.1"]
             for assignment in settings(arguments, seed):
                 command += ["--set", assignment]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, "--threads", "1"], check=True, stdout=subprocess.DEVNULL)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -57,12 +60,16 @@ def main():
     parser.add_argument("--images", type=int, default=20000, help="training images")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--tolerance", type=float, default=2.0, help="points between the means")
     parser.add_argument("--out", default="runs/fashion-mnist", help="folder of the runs")
     parser.add_argument("--json", help="file for the results")
     arguments = parser.parse_args()
 
-    runs = {name: [train(arguments, name, seed) for seed in arguments.seeds] for name in RECIPES}
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        pairs = [(name, seed) for seed in arguments.seeds for name in RECIPES]
+        done = dict(zip(pairs, pool.map(lambda pair: train(arguments, *pair), pairs)))
+    runs = {name: [done[name, seed] for seed in arguments.seeds] for name in RECIPES}
     means = {}
     for name, results in runs.items():
         means[name] = {}
