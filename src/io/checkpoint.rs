@@ -16,6 +16,8 @@ use std::path::Path;
 struct Metadata {
     arch: String,
     classes: usize,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    divisor: usize,
     /// Where it is not the architecture's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     graph: Option<Graph>,
@@ -25,6 +27,15 @@ struct Metadata {
     width: f64,
     /// By layer: filters and the channels each reads.
     widths: BTreeMap<String, [usize; 2]>,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference.
+fn is_one(divisor: &usize) -> bool {
+    *divisor == 1
 }
 
 /// What a caller knows of a network that its file may not say.
@@ -51,7 +62,7 @@ pub fn save_model(path: &Path, model: &Model) -> Result<()> {
 
 /// The content of the file that [`save_model`] writes; `path` is for messages.
 pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
-    let Arch { name, in_channels, classes, width, size, normalize } = model.arch().clone();
+    let Arch { name, in_channels, classes, width, divisor, size, normalize } = model.arch().clone();
     let tensors = model.state_dict();
     let derived = models::blueprint(model.arch())?;
     let same = derived.graph == *model.graph()
@@ -59,6 +70,7 @@ pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
     let metadata = Metadata {
         arch: name,
         classes,
+        divisor,
         graph: (!same).then(|| model.graph().clone()),
         in_channels,
         normalize,
@@ -104,8 +116,9 @@ pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> 
 fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Graph>)> {
     let metadata: Metadata = serde_json::from_str(json)
         .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
-    let Metadata { arch, classes, graph, in_channels, normalize, size, width, .. } = metadata;
-    let arch = Arch { name: arch, in_channels, classes, width, size, normalize };
+    let Metadata { arch, classes, divisor, graph, in_channels, normalize, size, width, .. } =
+        metadata;
+    let arch = Arch { name: arch, in_channels, classes, width, divisor, size, normalize };
     // An unknown name or a width out of range is this file's fault here, not a flag's.
     models::blueprint(&arch)
         .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;

@@ -42,20 +42,23 @@ pub struct ArchSpec {
     pub classes: Option<usize>,
     /// Multiplier of every channel count.
     pub width: Option<f64>,
+    /// What every channel count is a multiple of.
+    pub divisor: Option<usize>,
     /// Height and width of the input image.
     pub size: Option<usize>,
 }
 
 /// The keys that [`ArchSpec::parse`] knows.
-const KEYS: &str = "in_channels, classes, width or size";
+const KEYS: &str = "in_channels, classes, width, divisor or size";
 
 impl ArchSpec {
     /// An architecture with nothing but its name given.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), in_channels: None, classes: None, width: None, size: None }
+        let name = name.to_owned();
+        Self { name, in_channels: None, classes: None, width: None, divisor: None, size: None }
     }
 
-    /// Reads `NAME[:key=value,…]` with the keys `in_channels`, `classes`, `width`, `size`.
+    /// Reads `NAME[:key=value,…]` with the keys `in_channels`, `classes`, `width`, `divisor`, `size`.
     ///
     /// Errors: [`crate::ErrorKind::Param`] that names the key.
     ///
@@ -75,6 +78,7 @@ impl ArchSpec {
                 "in_channels" => spec.in_channels = Some(count("arch.in_channels", value, 4096)?),
                 "classes" => spec.classes = Some(count("arch.classes", value, 100_000)?),
                 "size" => spec.size = Some(count("arch.size", value, 4096)?),
+                "divisor" => spec.divisor = Some(count("arch.divisor", value, 4096)?),
                 "width" => spec.width = Some(width(value)?),
                 _ => return Err(Error::param("arch", key, KEYS)),
             }
@@ -102,16 +106,18 @@ impl ArchSpec {
             && same(self.in_channels, arch.in_channels)
             && same(self.classes, arch.classes)
             && same(self.size, arch.size)
+            && same(self.divisor, arch.divisor)
             && self.width.is_none_or(|width| width == arch.width)
     }
 
-    /// The architecture with what was left out filled in: 3 channels, 10 classes, width 1, 32 pixels.
+    /// The architecture with what was left out filled in: 3 channels, 10 classes, width 1, divisor 1, 32 pixels.
     pub fn resolve(self) -> Arch {
         Arch {
             name: self.name,
             in_channels: self.in_channels.unwrap_or(3),
             classes: self.classes.unwrap_or(10),
             width: self.width.unwrap_or(1.0),
+            divisor: self.divisor.unwrap_or(1),
             size: self.size.unwrap_or(32),
             normalize: None,
         }
@@ -139,6 +145,8 @@ pub struct Arch {
     pub classes: usize,
     /// Multiplier of every channel count.
     pub width: f64,
+    /// What every channel count is a multiple of.
+    pub divisor: usize,
     /// Height and width of the input image.
     pub size: usize,
     /// The first layer; `None` leaves pixels as they are.
@@ -146,9 +154,10 @@ pub struct Arch {
 }
 
 impl Arch {
-    /// A channel count of the architecture at this width: `max(1, round(width · c))`, half up.
+    /// A channel count of the architecture at this width: `max(1, round(width · c / divisor)) · divisor`, half up.
     pub fn channels(&self, c: usize) -> usize {
-        ((self.width * c as f64 + 0.5).floor() as usize).max(1)
+        let units = self.width * c as f64 / self.divisor as f64;
+        ((units + 0.5).floor() as usize).max(1) * self.divisor
     }
 
     /// Checks what [`ArchSpec::parse`] would have refused, for a description that a file gave.
@@ -156,6 +165,7 @@ impl Arch {
         count("in_channels", &self.in_channels.to_string(), 4096)?;
         count("classes", &self.classes.to_string(), 100_000)?;
         count("size", &self.size.to_string(), 4096)?;
+        count("divisor", &self.divisor.to_string(), 4096)?;
         width(&self.width.to_string())?;
         self.normalize.as_ref().map_or(Ok(()), |n| n.check(self.in_channels))
     }
@@ -164,8 +174,9 @@ impl Arch {
 impl std::fmt::Display for Arch {
     /// As `--arch` reads it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, in_channels, classes, width, size, .. } = self;
-        write!(f, "{name}:in_channels={in_channels},classes={classes},width={width},size={size}")
+        let Self { name, in_channels, classes, width, divisor, size, .. } = self;
+        write!(f, "{name}:in_channels={in_channels},classes={classes},width={width},size={size}")?;
+        if *divisor != 1 { write!(f, ",divisor={divisor}") } else { Ok(()) }
     }
 }
 
@@ -197,8 +208,15 @@ mod tests {
     }
 
     #[test]
+    fn channels_are_multiples_of_the_divisor() {
+        let arch = ArchSpec::parse("vgg16:width=0.2816,divisor=8").unwrap().resolve();
+        assert_eq!([8, 64, 128, 256, 512].map(|c| arch.channels(c)), [8, 16, 40, 72, 144]);
+        assert!(ArchSpec::parse("vgg16:divisor=0").is_err());
+    }
+
+    #[test]
     fn display_is_read_back() {
-        let arch = ArchSpec::parse("resnet18:width=0.3,classes=7").unwrap().resolve();
+        let arch = ArchSpec::parse("resnet18:width=0.3,classes=7,divisor=4").unwrap().resolve();
         assert_eq!(ArchSpec::parse(&arch.to_string()).unwrap().resolve(), arch);
     }
 }

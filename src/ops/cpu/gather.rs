@@ -22,7 +22,7 @@ pub(crate) struct Channels<'a> {
 
 impl Channels<'_> {
     /// `out[pixel, i] = x[pixel, index[i]]`.
-    fn pick(&self, x: &[f32], out: &mut [f32]) {
+    pub(super) fn pick(&self, x: &[f32], out: &mut [f32]) {
         let kept = self.index.len();
         if out.is_empty() {
             return;

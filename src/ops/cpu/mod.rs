@@ -4,14 +4,18 @@
 //! every sum has one order, so results have the same bits for any number of threads. Lengths are the
 //! caller's to check; a wrong one panics, it never reads out of bounds.
 
+pub(crate) mod aligned;
 pub(crate) mod batch_norm;
 pub(crate) mod conv2d;
 pub(crate) mod conv2d_weight;
+pub(crate) mod dense_layer;
 pub(crate) mod few_channels;
 pub(crate) mod gather;
 pub(crate) mod kernel;
+pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod pack;
+pub(crate) mod pointwise;
 pub(crate) mod pool2d;
 pub(crate) mod round;
 pub(crate) mod scratch;

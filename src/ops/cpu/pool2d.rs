@@ -90,3 +90,30 @@ pub(crate) fn mean_backward([n, pixels, c]: [usize; 3], dy: &[f32], dx: &mut [f3
         }
     });
 }
+
+/// [`max_forward`] without the positions, for inference.
+pub(crate) fn max([n, h, w, c]: [usize; 4], x: &[f32], y: &mut [f32]) {
+    let (p, q) = (h / 2, w / 2);
+    assert!(x.len() == n * h * w * c && y.len() == n * p * q * c);
+    if y.is_empty() {
+        return;
+    }
+    y.par_chunks_exact_mut(q * c).enumerate().for_each(|(row, y)| {
+        let (image, row) = (row / p, row % p);
+        let lines = &x[(image * h + 2 * row) * w * c..][..2 * w * c];
+        let (above, below) = lines.split_at(w * c);
+        let windows = above.chunks_exact(2 * c).zip(below.chunks_exact(2 * c));
+        for (y, (above, below)) in y.chunks_exact_mut(c).zip(windows) {
+            let ((a, b), (d, e)) = (above.split_at(c), below.split_at(c));
+            for i in 0..c {
+                y[i] = larger(larger(a[i], b[i]), larger(d[i], e[i]));
+            }
+        }
+    });
+}
+
+/// The larger one; NaN where one is NaN.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}

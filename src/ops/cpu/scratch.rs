@@ -1,28 +1,19 @@
 //! Aligned work memory that stays with its thread, and shared output of tasks.
 
+use super::aligned::Aligned;
 use std::cell::RefCell;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
 
 thread_local! {
     // Fresh memory of this size comes from the system page by page, which costs more than packing into it.
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `f` with `len` floats, aligned to 64 bytes, that hold whatever was left in them.
 pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let wanted = len.div_ceil(16);
-    if lines.len() < wanted {
-        lines.clear();
-        lines.resize(wanted, Line([0.0; 16]));
-    }
-    // SAFETY: `Line` is 16 floats without padding, and `lines` holds `wanted · 16 ≥ len` of them.
-    let floats = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
-    let result = f(floats);
-    FREE.with_borrow_mut(|free| free.push(lines));
+    let kept = FREE.with_borrow_mut(Vec::pop).filter(|kept| kept.len() >= len);
+    let mut kept = kept.unwrap_or_else(|| Aligned::zeros(len));
+    let result = f(&mut kept[..len]);
+    FREE.with_borrow_mut(|free| free.push(kept));
     result
 }
 

@@ -23,6 +23,14 @@ pub(in crate::ops::cpu) trait Vector: Copy {
     /// # Safety
     /// Needs the instructions only.
     unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self;
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn add(a: Self, b: Self) -> Self;
+    /// `max(x, 0)`; NaN stays NaN.
+    ///
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn relu(x: Self) -> Self;
 }
 
 impl Vector for [f32; 8] {
@@ -55,6 +63,14 @@ impl Vector for [f32; 8] {
     #[inline(always)]
     unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
         std::array::from_fn(|i| a[i] * b[i] + sum[i])
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn relu(x: Self) -> Self {
+        x.map(|x| if x < 0.0 { 0.0 } else { x })
     }
 }
 
@@ -94,6 +110,16 @@ mod x86 {
         unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
             // SAFETY: the machine has the instructions.
             unsafe { _mm512_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn relu(x: Self) -> Self {
+            // SAFETY: the machine has the instructions. Of a NaN and a number the second operand is the result.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), x) }
         }
     }
 
@@ -136,6 +162,16 @@ mod x86 {
         unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
             // SAFETY: the machine has the instructions.
             unsafe { _mm256_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn relu(x: Self) -> Self {
+            // SAFETY: the machine has the instructions. Of a NaN and a number the second operand is the result.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), x) }
         }
     }
 }

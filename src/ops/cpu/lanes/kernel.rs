@@ -1,0 +1,161 @@
+//! The register tile: some output channels of some pixels, one image a lane.
+
+use crate::ops::cpu::kernel::Vector;
+use std::sync::OnceLock;
+
+/// Most pixels of a tile.
+pub(super) const PIXELS: usize = 3;
+
+/// Where a pixel's sums start to read, and where they are written. A tap outside the image is never read, so
+/// the start itself may lie before the input.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) x: isize,
+    pub(super) y: usize,
+}
+
+/// A filter tap: its distance in the input, and where its weights start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tap {
+    pub(super) x: isize,
+    pub(super) w: usize,
+}
+
+/// `y[place, o] = relu?(bias[o] + Σ_{tap, c} w[tap.w + c · O + o] · x[place.x + tap.x + c] + residual?[place.y + o])` for
+/// vectors of images x and y; O is [`Isa::filters`].
+pub(super) struct Tile<'a> {
+    pub(super) x: *const f32,
+    pub(super) w: *const f32,
+    pub(super) bias: *const f32,
+    pub(super) residual: Option<*const f32>,
+    pub(super) y: *mut f32,
+    /// At most [`PIXELS`].
+    pub(super) places: &'a [Place],
+    pub(super) taps: &'a [Tap],
+    pub(super) channels: usize,
+    /// Filters to write, at most O.
+    pub(super) filters: usize,
+    pub(super) relu: bool,
+}
+
+type Run = unsafe fn(&Tile);
+
+/// The tile for one instruction set.
+pub(in crate::ops::cpu) struct Isa {
+    lanes: usize,
+    filters: usize,
+    runs: [Run; PIXELS],
+}
+
+impl Isa {
+    /// The best that this machine has; chosen once.
+    pub(crate) fn detect() -> &'static Self {
+        static BEST: OnceLock<&'static Isa> = OnceLock::new();
+        BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// All that this machine can run, the best first.
+    pub(in crate::ops::cpu) fn available() -> Vec<&'static Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(&AVX512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(&AVX2);
+            }
+        }
+        found.push(&PORTABLE);
+        found
+    }
+
+    /// Images of a vector.
+    pub(in crate::ops::cpu) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Filters of a tile, the width of the panels of weights.
+    pub(super) fn filters(&self) -> usize {
+        self.filters
+    }
+
+    /// Computes one tile.
+    ///
+    /// # Safety
+    /// All elements named in [`Tile`] lie in the caller's buffers, weights and bias for whole panels, and nobody
+    /// else touches the results.
+    pub(super) unsafe fn tile(&self, tile: &Tile) {
+        assert!((1..=PIXELS).contains(&tile.places.len()) && tile.filters <= self.filters);
+        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        unsafe { self.runs[tile.places.len() - 1](tile) }
+    }
+}
+
+macro_rules! isa {
+    ($name:ident, $vector:ty, $filters:expr $(, #[$feature:meta])?) => {
+        static $name: Isa = {
+            $(#[$feature])?
+            unsafe fn run<const P: usize>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { body::<$vector, P, { $filters }>(tile) }
+            }
+            Isa { lanes: <$vector>::LANES, filters: $filters, runs: [run::<1>, run::<2>, run::<3>] }
+        };
+    };
+}
+
+// 24 sums, three pixels and a broadcast of 32 registers; 12, three and one of 16.
+#[cfg(target_arch = "x86_64")]
+isa!(AVX512, std::arch::x86_64::__m512, 8, #[target_feature(enable = "avx512f")]);
+#[cfg(target_arch = "x86_64")]
+isa!(AVX2, std::arch::x86_64::__m256, 4, #[target_feature(enable = "avx2,fma")]);
+isa!(PORTABLE, [f32; 8], 4);
+
+/// # Safety
+/// As [`Isa::tile`], and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn body<V: Vector, const P: usize, const O: usize>(tile: &Tile) {
+    // SAFETY: all addresses are elements of the tile, by the caller's word; `places` holds P of them.
+    unsafe {
+        let mut sums = [[V::zero(); O]; P];
+        for o in 0..O {
+            let bias = V::splat(*tile.bias.add(o));
+            sums.iter_mut().for_each(|sums| sums[o] = bias);
+        }
+        let starts: [*const f32; P] =
+            std::array::from_fn(|p| tile.x.wrapping_offset(tile.places.get_unchecked(p).x));
+        for tap in tile.taps {
+            let mut x: [*const f32; P] = starts.map(|start| start.wrapping_offset(tap.x));
+            let mut w = tile.w.add(tap.w);
+            for _ in 0..tile.channels {
+                let mut pixels = [V::zero(); P];
+                for p in 0..P {
+                    pixels[p] = V::load(x[p]);
+                    x[p] = x[p].add(V::LANES);
+                }
+                for o in 0..O {
+                    let weight = V::splat(*w.add(o));
+                    for p in 0..P {
+                        sums[p][o] = V::multiply_add(pixels[p], weight, sums[p][o]);
+                    }
+                }
+                w = w.add(O);
+            }
+        }
+        for p in 0..P {
+            let place = tile.places.get_unchecked(p).y;
+            for o in 0..tile.filters.min(O) {
+                let at = place + o * V::LANES;
+                let mut sum = sums[p][o];
+                if let Some(residual) = tile.residual {
+                    sum = V::add(sum, V::load(residual.add(at)));
+                }
+                if tile.relu {
+                    sum = V::relu(sum);
+                }
+                sum.store_first(tile.y.add(at), V::LANES);
+            }
+        }
+    }
+}
