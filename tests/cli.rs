@@ -56,6 +56,32 @@ fn predict_writes_the_logits_that_eval_counts() {
 }
 
 #[test]
+fn the_measured_choice_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    let sparse = ["--granularity", "irregular", "--density", "0.05"];
+    done(folder, &[&["prune", "m.safetensors", "-o", "p.safetensors"], &sparse[..]].concat());
+    let predict = |file: &str, algorithm: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+        let args = ["predict", "p.safetensors", "--data", DATA, "--device", "cpu", "-o", file];
+        let command = command.current_dir(folder).args(args).args(["--algorithm", algorithm]);
+        assert!(command.env("XDG_CACHE_HOME", folder.join("cache")).status().unwrap().success());
+        npy::read(&folder.join(file)).unwrap().to_f32().unwrap()
+    };
+    let first = predict("first.npy", "measured");
+    let plans: Vec<_> = std::fs::read_dir(folder.join("cache/rewire/plans")).unwrap().collect();
+    let [Ok(plan)] = &plans[..] else { panic!("{plans:?}") };
+    assert_eq!(predict("second.npy", "measured"), first);
+    // What is remembered is what runs: dense where the file says so everywhere.
+    let text = std::fs::read_to_string(plan.path()).unwrap().replace("sparse", "dense");
+    std::fs::write(plan.path(), text).unwrap();
+    assert_eq!(predict("third.npy", "measured"), predict("dense.npy", "dense"));
+    std::fs::write(plan.path(), "{").unwrap();
+    predict("fourth.npy", "measured");
+}
+
+#[test]
 fn inspect_and_list_print_tables_and_json() {
     let folder = tempfile::tempdir().unwrap();
     model(folder.path());

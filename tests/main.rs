@@ -14,6 +14,7 @@ mod layers;
 mod models;
 mod ops;
 mod optim;
+mod plan;
 mod prune;
 mod pytorch;
 mod pytorch_ops;

@@ -2,7 +2,7 @@
 
 use super::inputs::OptionalModelArgs;
 use super::{Context, Outcome};
-use crate::infer::{Bench, BenchResult, train_step};
+use crate::infer::{Algorithm, Bench, BenchResult, train_step};
 use crate::prune::{Granularity, PruneSettings, Pruner};
 use crate::{Error, Seed};
 use serde::Serialize;
@@ -119,6 +119,20 @@ fn table(result: &BenchResult) -> String {
             row.macs,
             row.build_ms,
             row.max_relative_error
+        );
+    }
+    for plan in &result.plans {
+        let sparse = plan.layers.iter().filter(|layer| layer.algorithm == Algorithm::Sparse);
+        _ = writeln!(
+            text,
+            "fastest   {:>6} {:>12.4} {:>10.0} {:>8.2}×   compact, {} of {} layers sparse {:>8.1e}",
+            plan.batch,
+            plan.median_ms,
+            plan.batch as f64 / plan.median_ms * 1e3,
+            plan.speedup_vs_dense,
+            sparse.count(),
+            plan.layers.len(),
+            plan.max_relative_error
         );
     }
     text += "\nspeed-up   batch  projected    counted  measured compact  measured sparse\n";

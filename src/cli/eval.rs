@@ -1,8 +1,9 @@
 //! `rewire eval`: accuracy and loss on the test images.
 
-use super::inputs::{DataArgs, ModelArgs};
+use super::inputs::{DataArgs, ModelArgs, PlanArgs};
 use super::{Context, Outcome, progress};
 use crate::data::Need;
+use crate::infer::Plan;
 use crate::models;
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ pub(super) struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 128)]
     batch_size: usize,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 /// Accuracies in percent; `accuracy` is the top-1, under the name that every command's result has for it.
@@ -32,9 +35,10 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (model, data) = self.model.load_with(&self.data, Need::EVAL, context)?;
         let split = data.test()?;
+        let mut plan = Plan::build(&model, self.batch_size, context.mode, self.plan.choice())?;
         let bar = progress::bar(split.len(), "eval");
         let done = |images| bar.inc(images as u64);
-        let scores = models::evaluate(&model, split, self.batch_size, context.mode, done)?;
+        let scores = models::evaluate(&model, split, self.batch_size, |x| plan.run(x), done)?;
         bar.finish_and_clear();
         let (accuracy, top5) = (scores.accuracy(), scores.top5());
         let text = format!(

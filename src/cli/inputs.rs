@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::data::{Dataset, Need};
+use crate::infer::{Algorithm, Choice};
 use crate::io::{self, Hints};
 use crate::nn::{ArchSpec, Model};
 use crate::{Error, Result, Seed, models};
@@ -42,6 +43,31 @@ pub(super) struct DataArgs {
     /// Data set [default: fashion-mnist-mini]
     #[arg(long, value_name = "SPEC")]
     data: Option<String>,
+}
+
+/// How convolutions are computed.
+#[derive(clap::Args)]
+pub(super) struct PlanArgs {
+    /// How convolutions are computed: dense, sparse, or measured: the fastest on this machine
+    #[arg(long, value_name = "NAME", default_value = "measured")]
+    algorithm: AlgorithmArg,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum AlgorithmArg {
+    Dense,
+    Sparse,
+    Measured,
+}
+
+impl PlanArgs {
+    pub(super) fn choice(&self) -> Choice {
+        match self.algorithm {
+            AlgorithmArg::Dense => Choice::Forced(Algorithm::Dense),
+            AlgorithmArg::Sparse => Choice::Forced(Algorithm::Sparse),
+            AlgorithmArg::Measured => Choice::Measured,
+        }
+    }
 }
 
 impl DataArgs {

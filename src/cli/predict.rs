@@ -1,8 +1,9 @@
 //! `rewire predict`: logits of the test images.
 
-use super::inputs::{DataArgs, ModelArgs};
+use super::inputs::{DataArgs, ModelArgs, PlanArgs};
 use super::{Context, Outcome, progress};
 use crate::data::Need;
+use crate::infer::Plan;
 use crate::{models, npy};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub(super) struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 128)]
     batch_size: usize,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 #[derive(Serialize)]
@@ -33,9 +36,10 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (model, data) = self.model.load_with(&self.data, Need::PREDICT, context)?;
         let split = data.test()?;
+        let mut plan = Plan::build(&model, self.batch_size, context.mode, self.plan.choice())?;
         let bar = progress::bar(split.len(), "predict");
         let done = |images| bar.inc(images as u64);
-        let logits = models::predict(&model, split, self.batch_size, context.mode, done)?;
+        let logits = models::predict(&model, split, self.batch_size, |x| plan.run(x), done)?;
         bar.finish_and_clear();
         let (images, classes) = (split.len(), model.arch().classes);
         npy::write(&self.output, &[images, classes], &logits)?;

@@ -97,6 +97,14 @@ impl Doctor {
     }
 }
 
+/// The processor's model, where the system says it; else its architecture.
+pub(crate) fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name"));
+    let name = model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
 #[cfg(target_arch = "x86_64")]
 fn cpu_features() -> Vec<String> {
     macro_rules! detected {

@@ -100,7 +100,7 @@ impl KernelFile {
 
 /// Where compiled kernels are kept: `$REWIRE_CACHE`, else `$XDG_CACHE_HOME/rewire`, else
 /// `~/.cache/rewire`.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("REWIRE_CACHE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("rewire")))

@@ -13,8 +13,10 @@ mod nvrtc;
 mod source;
 
 pub use cuda::CudaDevice;
+pub(crate) use doctor::cpu_name;
 pub use doctor::{Doctor, Finding, Kernels};
 pub use graph::Graph;
+pub(crate) use kernels::cache_folder;
 pub use launch::{Arg, KernelArg, Launch, launched};
 
 use crate::{Error, Result};

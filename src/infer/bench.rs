@@ -1,11 +1,10 @@
 //! Measures the four executions of one network against each other.
 
 use super::reference::{Reference, reference};
-use super::{BenchResult, BenchRow, Execution as Way, Figures};
+use super::{Algorithm, BenchResult, BenchRow, Choice, Execution as Way, Figures, Plan, PlanRow};
 use crate::dtype::DType;
 use crate::nn::{Execution, Model, Op};
-use crate::ops::{self, SparseFilter};
-use crate::{Device, Mode, Result, Seed, Tape, Tensor};
+use crate::{Device, Mode, Result, Seed, Tape, Tensor, ops};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -25,30 +24,29 @@ pub struct Bench {
     pub seed: Seed,
 }
 
-/// One way to run the network, ready to be called.
+/// One way to run the network for one batch size, ready to be called.
 struct Runner {
-    way: Way,
-    model: Model,
-    execution: Execution,
-    /// Weights and masks that `masked` multiplies in every call.
-    masked: Vec<(String, Tensor, Tensor)>,
-    build: Duration,
+    /// `None`: the best plan of the shrunk network.
+    way: Option<Way>,
+    runs: Runs,
+    build_ms: f64,
     macs: u64,
+}
+
+enum Runs {
+    Plan(Plan),
+    /// Uncompiled: the product with the mask happens in every call.
+    Masked { model: Model, masks: Vec<(String, Tensor, Tensor)> },
 }
 
 impl Bench {
     /// Measures `model`, whose zero weights are the pruned ones. `progress` hears what is being measured.
     ///
     /// The executions take turns, so that a machine that changes its speed changes it for all of them; a row
-    /// holds the median. Building the shrunk network and the sparse formats is timed apart.
+    /// holds the median. Building plans and sparse formats is timed apart.
     ///
     /// Errors: those of building and running.
     pub fn run(&self, model: &Model, progress: &mut dyn FnMut(&str)) -> Result<BenchResult> {
-        let mut runners = Vec::new();
-        for way in Way::ALL {
-            progress(&format!("building {}", way.name()));
-            runners.push(Runner::build(way, model)?);
-        }
         let prunable = weights(model)?;
         let nonzero = count(&prunable);
         let total: usize = prunable.values().map(Vec::len).sum();
@@ -59,31 +57,50 @@ impl Bench {
             threads: rayon::current_num_threads(),
             density: nonzero as f64 / total.max(1) as f64,
             rows: Vec::new(),
+            plans: Vec::new(),
             figures: Vec::new(),
         };
+        let compact = crate::prune::shrink(model)?;
         for &batch in &self.batches {
+            progress(&format!("batch {batch}: building"));
+            let ways = Way::ALL.into_iter().map(Some).chain([None]);
+            let mut runners = ways
+                .map(|way| Runner::build(way, model, &compact, batch, self.mode))
+                .collect::<Result<Vec<_>>>()?;
             let x = self.images(model, batch)?;
             let truth = reference(model, &head(&x, COMPARED.min(batch))?)?;
             progress(&format!("batch {batch}: comparing with float64"));
             let errors = runners
-                .iter()
+                .iter_mut()
                 .map(|runner| self.error(runner, &x, &truth))
                 .collect::<Result<Vec<_>>>()?;
             progress(&format!("batch {batch}: timing"));
-            let times = self.time(&runners, &x)?;
+            let times = self.time(&mut runners, &x)?;
             let dense = times[0];
             for ((runner, time), error) in runners.iter().zip(&times).zip(errors) {
-                result.rows.push(BenchRow {
-                    execution: runner.way,
+                let row = |execution| BenchRow {
+                    execution,
                     batch,
                     median_ms: time * 1e3,
                     images_per_second: batch as f64 / time,
                     speedup_vs_dense: dense / time,
                     nonzero,
                     macs: runner.macs,
-                    build_ms: runner.build.as_secs_f64() * 1e3,
+                    build_ms: runner.build_ms,
                     max_relative_error: error,
-                });
+                };
+                match (runner.way, &runner.runs) {
+                    (None, Runs::Plan(plan)) => result.plans.push(PlanRow {
+                        batch,
+                        median_ms: time * 1e3,
+                        speedup_vs_dense: dense / time,
+                        max_relative_error: error,
+                        activation_bytes: plan.activation_bytes(),
+                        build: plan.build_times(),
+                        layers: plan.layers().to_vec(),
+                    }),
+                    (way, _) => result.rows.extend(way.map(row)),
+                }
             }
             result.figures.push(Figures {
                 batch,
@@ -105,7 +122,7 @@ impl Bench {
         Tensor::from_vec::<f32>(pixels, &shape, model.device())
     }
 
-    fn error(&self, runner: &Runner, x: &Tensor, truth: &Reference) -> Result<f64> {
+    fn error(&self, runner: &mut Runner, x: &Tensor, truth: &Reference) -> Result<f64> {
         let logits = runner.call(self.mode, x)?.to_vec::<f32>()?;
         let (mut error, mut norm) = (0.0, 0.0);
         for (got, want) in logits.iter().zip(&truth.logits) {
@@ -116,11 +133,11 @@ impl Bench {
     }
 
     /// Median seconds of a call of each runner, in turns.
-    fn time(&self, runners: &[Runner], x: &Tensor) -> Result<Vec<f64>> {
+    fn time(&self, runners: &mut [Runner], x: &Tensor) -> Result<Vec<f64>> {
         let mut times = vec![Vec::new(); runners.len()];
         let start = Instant::now();
         while times[0].len() < 3 || (start.elapsed() < self.budget && times[0].len() < 1000) {
-            for (runner, times) in runners.iter().zip(&mut times) {
+            for (runner, times) in runners.iter_mut().zip(&mut times) {
                 times.push(seconds(&x.device(), || runner.call(self.mode, x).map(drop))?);
             }
         }
@@ -156,38 +173,42 @@ impl Bench {
 }
 
 impl Runner {
-    fn build(way: Way, model: &Model) -> Result<Self> {
+    fn build(
+        way: Option<Way>,
+        model: &Model,
+        compact: &Model,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Self> {
         let start = Instant::now();
-        let (mut own, mut execution, mut masked) =
-            (model.clone(), Execution::default(), Vec::new());
-        match way {
-            Way::Dense => {}
-            Way::Masked => masked = masks(model)?,
-            Way::Compact => own = crate::prune::shrink(model)?,
-            Way::Sparse => {
-                for (name, weight, mask) in masks(model)? {
-                    execution.sparse.insert(name, SparseFilter::build(&weight, &mask)?);
-                }
-            }
-        }
+        let (own, choice) = match way {
+            Some(Way::Dense | Way::Masked) => (model, Choice::Forced(Algorithm::Dense)),
+            Some(Way::Compact) => (compact, Choice::Forced(Algorithm::Dense)),
+            Some(Way::Sparse) => (model, Choice::Forced(Algorithm::Sparse)),
+            None => (compact, Choice::Measured),
+        };
+        let runs = match way {
+            Some(Way::Masked) => Runs::Masked { model: own.clone(), masks: masks(own)? },
+            _ => Runs::Plan(Plan::build(own, batch, mode, choice)?),
+        };
         synchronize(model.device())?;
-        let build = start.elapsed();
-        let macs = macs(&own, way == Way::Sparse)?;
-        Ok(Self { way, model: own, execution, masked, build, macs })
+        let build_ms = start.elapsed().as_secs_f64() * 1e3;
+        let macs = macs(own, way == Some(Way::Sparse))?;
+        Ok(Self { way, runs, build_ms, macs })
     }
 
-    fn call(&self, mode: Mode, x: &Tensor) -> Result<Tensor> {
-        let mut tape = Tape::new(mode);
-        if self.masked.is_empty() {
-            return self.model.forward_eval(&mut tape, x, &self.execution);
-        }
+    fn call(&mut self, mode: Mode, x: &Tensor) -> Result<Tensor> {
+        let (model, masks) = match &mut self.runs {
+            Runs::Plan(plan) => return plan.run(x),
+            Runs::Masked { model, masks } => (model, masks),
+        };
         let mut execution = Execution::default();
-        for (name, weight, mask) in &self.masked {
+        for (name, weight, mask) in masks {
             let mut weight = weight.clone();
             ops::apply_mask(&mut weight, mask)?;
             execution.substitutes.insert(name.clone(), weight);
         }
-        self.model.forward_eval(&mut tape, x, &execution)
+        model.forward_eval(&mut Tape::new(mode), x, &execution)
     }
 }
 

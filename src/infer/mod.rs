@@ -1,15 +1,17 @@
-//! Inference: how fast the four executions of one set of weights are, and whether they agree.
+//! Inference: networks compiled into plans, how fast the executions of one set of weights are, and whether they agree.
 
 mod bench;
+mod choose;
 mod cpu;
 mod fused;
+mod gpu;
 mod plan;
 mod reference;
 mod result;
 mod train_step;
 
 pub use bench::Bench;
-pub use plan::Plan;
+pub use plan::{Algorithm, BuildTimes, Choice, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
-pub use result::{BenchResult, BenchRow, Execution, Figures};
+pub use result::{BenchResult, BenchRow, Execution, Figures, PlanRow};
 pub use train_step::train_step;

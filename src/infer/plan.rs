@@ -1,59 +1,190 @@
 //! A network made ready for one device, batch size and mode.
 
+use super::choose;
 use super::cpu::CpuPlan;
-use super::fused::Network;
+use super::fused::{LayerOp, Network};
+use super::gpu::GpuPlan;
+use crate::dtype::DType;
 use crate::nn::Model;
-use crate::{Error, Mode, Result, Tensor};
+use crate::{Device, Error, Mode, Result, Tensor};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// With every stored weight, zeros too.
+    Dense,
+    /// With the weights that are not 0.
+    Sparse,
+}
+
+/// How the algorithm of each convolution is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// This one everywhere.
+    Forced(Algorithm),
+    /// The fastest on this device: measured once for a network, batch size and mode, then remembered on disk.
+    Measured,
+}
 
 /// A compiled network: batch norm folded, sums, ReLU and pooling fused into the convolutions, filters packed.
+///
+/// ```
+/// use rewire::{Device, Mode, Seed, Tensor, infer::{Algorithm, Choice, Plan}, models, nn::ArchSpec};
+/// let arch = ArchSpec::parse("resnet18:width=0.0625")?.resolve();
+/// let model = models::initialised(arch, Seed(1), &Device::Cpu)?;
+/// let mut plan = Plan::build(&model, 4, Mode::F32, Choice::Forced(Algorithm::Dense))?;
+/// let x = Tensor::zeros(&[4, 32, 32, 3], rewire::DType::F32, &Device::Cpu)?;
+/// assert_eq!(plan.run(&x)?.shape(), [4, 10]);
+/// # Ok::<(), rewire::Error>(())
+/// ```
 pub struct Plan {
-    cpu: CpuPlan,
+    backend: Backend,
     batch: usize,
     image: [usize; 3],
     classes: usize,
-    names: Vec<String>,
+    layers: Vec<PlannedLayer>,
+    times: BuildTimes,
+}
+
+enum Backend {
+    Cpu(CpuPlan),
+    Gpu(GpuPlan),
+}
+
+/// What a plan does with one convolution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedLayer {
+    /// Prefix of its parameters.
+    pub name: String,
+    /// Chosen.
+    pub algorithm: Algorithm,
+    /// Weights.
+    pub weights: usize,
+    /// Weights that are not 0.
+    pub kept: usize,
+    /// Measured time of the layer in a network that runs dense; absent where nothing was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_ms: Option<f64>,
+    /// Measured time of the layer in a network that runs sparse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparse_ms: Option<f64>,
+}
+
+/// How long the parts of [`Plan::build`] took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct BuildTimes {
+    /// Reading the tensors, folding batch norms, fusing.
+    pub fuse_ms: f64,
+    /// Measuring the algorithms; 0 where the choice was forced or remembered.
+    pub measure_ms: f64,
+    /// Packing filters and sparse formats of the final plan, planning buffers.
+    pub pack_ms: f64,
 }
 
 impl Plan {
-    /// Makes `model` ready for calls of `batch` images.
-    pub fn build(model: &Model, batch: usize, mode: Mode) -> Result<Self> {
-        let network = Network::of(model)?;
-        let names = network
-            .layers
-            .iter()
-            .map(|layer| match &layer.op {
-                super::fused::LayerOp::Conv(conv) => conv.name.clone(),
-                _ => "other".into(),
-            })
-            .collect();
-        let cpu = CpuPlan::build(&network, batch, mode);
-        Ok(Self {
-            cpu,
-            batch,
-            image: network.shapes[0],
-            classes: model.arch().classes,
-            names,
-        })
-    }
-
-    /// Logits `[N, classes]` of x `[N, H, W, C]`, N the plan's batch.
-    pub fn run(&mut self, x: &Tensor) -> Result<Tensor> {
-        let [h, w, c] = self.image;
-        x.expect_shape("plan", "x", &[self.batch, h, w, c])?;
-        let mut y = Tensor::empty(&[self.batch, self.classes], crate::DType::F32, &x.device())?;
-        self.cpu.run(x.cpu()?, y.cpu_mut()?, None);
-        Ok(y)
-    }
-
-    /// Milliseconds by layer.
-    pub fn profile(&mut self, x: &Tensor, rounds: usize) -> Result<Vec<(String, f64)>> {
-        let mut y = vec![0.0; self.batch * self.classes];
-        let mut best = vec![f64::INFINITY; self.names.len()];
-        for _ in 0..rounds {
-            let mut times = vec![0.0; self.names.len()];
-            self.cpu.run(x.cpu()?, &mut y, Some(&mut times));
-            best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
+    /// Makes `model` ready for calls of up to `batch` images.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for a batch of 0; those of reading the model's tensors.
+    pub fn build(model: &Model, batch: usize, mode: Mode, choice: Choice) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::param("batch", batch, "at least 1"));
         }
-        Ok(self.names.iter().cloned().zip(best.into_iter().map(|s| s * 1e3)).collect())
+        let start = Instant::now();
+        let network = Network::of(model)?;
+        let fuse_ms = milliseconds(start.elapsed());
+        let start = Instant::now();
+        let chosen = match (choice, model.device()) {
+            (Choice::Forced(algorithm), _) => choose::forced(&network, algorithm),
+            (Choice::Measured, Device::Cpu) => choose::measured(&network, batch, mode),
+            (Choice::Measured, Device::Gpu(_)) => choose::forced(&network, Algorithm::Dense),
+        };
+        let measure_ms = if chosen.measured { milliseconds(start.elapsed()) } else { 0.0 };
+        let start = Instant::now();
+        let backend = match model.device() {
+            Device::Cpu => {
+                Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms))
+            }
+            Device::Gpu(_) => {
+                Backend::Gpu(GpuPlan::build(model, &network, mode, &chosen.algorithms)?)
+            }
+        };
+        let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };
+        let layers = layers(&network, &chosen);
+        let (image, classes) = (network.shapes[0], model.arch().classes);
+        Ok(Self { backend, batch, image, classes, layers, times })
     }
+
+    /// Logits `[N, classes]` of x `[N, H, W, C]` in [0, 1], N at most the plan's batch.
+    ///
+    /// Errors: [`crate::ErrorKind::Shape`] for images of another shape or too many.
+    pub fn run(&mut self, x: &Tensor) -> Result<Tensor> {
+        let [n, ..] = x.dims4("plan", "x")?;
+        let [h, w, c] = self.image;
+        if x.shape()[1..] != self.image || n > self.batch {
+            let want = format!("[N, {h}, {w}, {c}], N at most {}", self.batch);
+            return Err(Error::shape("plan", "x", want, x.shape()));
+        }
+        let plan = match &mut self.backend {
+            Backend::Cpu(plan) => plan,
+            Backend::Gpu(plan) => return plan.run(x),
+        };
+        let mut logits = Tensor::empty(&[n, self.classes], DType::F32, &Device::Cpu)?;
+        if n == self.batch {
+            plan.run(x.cpu()?, logits.cpu_mut()?, None);
+        } else {
+            let mut pixels = x.to_vec::<f32>()?;
+            pixels.resize(self.batch * h * w * c, 0.0);
+            let mut all = vec![0.0; self.batch * self.classes];
+            plan.run(&pixels, &mut all, None);
+            logits.cpu_mut()?.copy_from_slice(&all[..n * self.classes]);
+        }
+        Ok(logits)
+    }
+
+    /// Images of a call.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The convolutions and fully connected layers in the order they run.
+    pub fn layers(&self) -> &[PlannedLayer] {
+        &self.layers
+    }
+
+    /// How long building took.
+    pub fn build_times(&self) -> BuildTimes {
+        self.times
+    }
+
+    /// Bytes that activations pass through.
+    pub fn activation_bytes(&self) -> usize {
+        match &self.backend {
+            Backend::Cpu(plan) => plan.activation_bytes(),
+            Backend::Gpu(_) => 0,
+        }
+    }
+}
+
+fn layers(network: &Network, chosen: &choose::Chosen) -> Vec<PlannedLayer> {
+    let named = network.layers.iter().enumerate().filter_map(|(i, layer)| match &layer.op {
+        LayerOp::Conv(conv) => Some((i, conv)),
+        _ => None,
+    });
+    let time = |times: &Option<Vec<f64>>, i: usize| times.as_ref().map(|times| times[i] * 1e3);
+    let planned = named.map(|(i, conv)| PlannedLayer {
+        name: conv.name.clone(),
+        algorithm: chosen.algorithms[i],
+        weights: conv.weight.len(),
+        kept: conv.kept(),
+        dense_ms: time(&chosen.dense, i),
+        sparse_ms: time(&chosen.sparse, i),
+    });
+    planned.collect()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

@@ -1,5 +1,6 @@
 //! `bench.json`: what `rewire bench` measured.
 
+use super::{BuildTimes, PlannedLayer};
 use serde::{Deserialize, Serialize};
 
 /// How the weights of a network are executed. `docs/glossary.md` says what each is.
@@ -46,6 +47,9 @@ pub struct BenchResult {
     pub density: f64,
     /// One row per batch size and execution.
     pub rows: Vec<BenchRow>,
+    /// The best plan of each batch size.
+    #[serde(default)]
+    pub plans: Vec<PlanRow>,
     /// One per batch size.
     pub figures: Vec<Figures>,
 }
@@ -53,13 +57,18 @@ pub struct BenchResult {
 impl BenchResult {
     /// The largest error of any row.
     pub fn max_relative_error(&self) -> f64 {
-        self.rows.iter().map(|row| row.max_relative_error).fold(0.0, f64::max)
+        self.errors().fold(0.0, f64::max)
     }
 
     /// Whether every row is as close to float64 as its mode must be.
     pub fn agrees(&self) -> bool {
         let tolerance = self.mode.parse().map_or(0.0, crate::Mode::tolerance);
-        self.rows.iter().all(|row| row.max_relative_error <= tolerance)
+        self.errors().all(|error| error <= tolerance)
+    }
+
+    fn errors(&self) -> impl Iterator<Item = f64> {
+        let rows = self.rows.iter().map(|row| row.max_relative_error);
+        rows.chain(self.plans.iter().map(|plan| plan.max_relative_error))
     }
 }
 
@@ -84,6 +93,25 @@ pub struct BenchRow {
     pub build_ms: f64,
     /// ‖logits − reference‖ / ‖reference‖; the reference is the masked network in float64.
     pub max_relative_error: f64,
+}
+
+/// The network without its dead channels, each convolution by the algorithm that is fastest here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// Images a call.
+    pub batch: usize,
+    /// Median time of a call.
+    pub median_ms: f64,
+    /// Time of the dense execution over this one, same run.
+    pub speedup_vs_dense: f64,
+    /// As in [`BenchRow`].
+    pub max_relative_error: f64,
+    /// Bytes that activations pass through.
+    pub activation_bytes: usize,
+    /// What building took.
+    pub build: BuildTimes,
+    /// The choice for each convolution.
+    pub layers: Vec<PlannedLayer>,
 }
 
 /// Four kinds of speed-up over dense, never merged into one.

@@ -1,8 +1,8 @@
 //! Logits and accuracy of a network on images of a data set.
 
 use crate::data::{Loader, Split};
-use crate::nn::{Execution, Model};
-use crate::{Error, Mode, Result, Tape, Tensor, ops};
+use crate::nn::Model;
+use crate::{Error, Result, Tensor, ops};
 use serde::Serialize;
 
 /// What a network makes of a split.
@@ -44,34 +44,36 @@ pub fn check_images(model: &Model, split: &Split) -> Result<()> {
     Err(Error::file(&split.source, message))
 }
 
-/// Logits `[N, classes]` of all images of `split` in evaluation mode, row by row; `done` hears of every batch's size.
+/// Logits `[N, classes]` of all images of `split`, row by row, by `forward`: the logits of up to `batch_size` images
+/// `[N, H, W, C]` by `model`, compiled or not. `done` hears of every batch's size.
 ///
-/// Errors: as [`check_images`].
+/// Errors: as [`check_images`], and those of `forward`.
 pub fn predict(
     model: &Model,
     split: &Split,
     batch_size: usize,
-    mode: Mode,
+    mut forward: impl FnMut(&Tensor) -> Result<Tensor>,
     mut done: impl FnMut(usize),
 ) -> Result<Vec<f32>> {
     check_images(model, split)?;
     let loader = Loader::new(split, batch_size)?;
     let mut logits = Vec::with_capacity(split.len() * model.arch().classes);
     for batch in loader.epoch(0).batches() {
-        logits.extend(forward(model, batch.images, batch.index.len(), mode)?.to_vec::<f32>()?);
+        let x = images(model, batch.images, batch.index.len())?;
+        logits.extend(forward(&x)?.to_vec::<f32>()?);
         done(batch.index.len());
     }
     Ok(logits)
 }
 
-/// Accuracy and loss of `model` on `split` in evaluation mode; `done` hears of every batch's size.
+/// Accuracy and loss on `split`, by `forward` as in [`predict`]; `done` hears of every batch's size.
 ///
-/// Errors: as [`check_images`]; [`crate::ErrorKind::File`] for labels that are absent or outside the classes.
+/// Errors: as [`predict`]; [`crate::ErrorKind::File`] for labels that are absent or outside the classes.
 pub fn evaluate(
     model: &Model,
     split: &Split,
     batch_size: usize,
-    mode: Mode,
+    mut forward: impl FnMut(&Tensor) -> Result<Tensor>,
     mut done: impl FnMut(usize),
 ) -> Result<Scores> {
     check_images(model, split)?;
@@ -82,7 +84,7 @@ pub fn evaluate(
     let mut scores = Scores { images: split.len(), correct: 0, correct_top5: 0, loss: 0.0 };
     for batch in loader.epoch(0).batches() {
         let count = batch.index.len();
-        let logits = forward(model, batch.images, count, mode)?;
+        let logits = forward(&images(model, batch.images, count)?)?;
         let labels = Tensor::from_vec(batch.labels.clone(), &[count], model.device())?;
         let losses = ops::softmax_xent_each(&logits, &labels)?.to_vec::<f32>()?;
         scores.loss += losses.into_iter().map(f64::from).sum::<f64>() / split.len() as f64;
@@ -97,11 +99,10 @@ pub fn evaluate(
     Ok(scores)
 }
 
-fn forward(model: &Model, images: Vec<f32>, count: usize, mode: Mode) -> Result<Tensor> {
+fn images(model: &Model, pixels: Vec<f32>, count: usize) -> Result<Tensor> {
     let arch = model.arch();
     let shape = [count, arch.size, arch.size, arch.in_channels];
-    let x = Tensor::from_vec(images, &shape, model.device())?;
-    model.forward_eval(&mut Tape::new(mode), &x, &Execution::default())
+    Tensor::from_vec(pixels, &shape, model.device())
 }
 
 /// How many logits stand before the label's: larger ones, and equal ones of a lower class. `None` where one is NaN.

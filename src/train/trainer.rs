@@ -4,11 +4,11 @@ use super::noise::WeightNoise;
 use super::{EpochEvent, Event, StepEvent, TrainExecution, TrainSettings};
 use crate::data::{Dataset, Loader};
 use crate::models;
-use crate::nn::Model;
+use crate::nn::{Execution, Model};
 use crate::ops::SparseFilter;
 use crate::optim::{Optimizer, Schedule};
 use crate::prune::Pruner;
-use crate::{Error, Mode, Result, Seed};
+use crate::{Error, Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 
 /// A network in training.
@@ -218,7 +218,10 @@ impl Trainer {
         }
         let test = data.test()?;
         let batch_size = self.settings.batch_size;
-        let test = models::evaluate(&self.model, test, batch_size, self.mode, |_| {})?;
+        let forward = |x: &Tensor| {
+            self.model.forward_eval(&mut Tape::new(self.mode), x, &Execution::default())
+        };
+        let test = models::evaluate(&self.model, test, batch_size, forward, |_| {})?;
         let train_loss = self.loss_sum / self.images.max(1) as f64;
         self.schedule.epoch_ended(train_loss);
         let best = self.is_best(test.accuracy());

@@ -249,7 +249,7 @@ unsafe fn body<
             }
         }
         if tile.relu {
-            sums.iter_mut().flatten().for_each(|sum| *sum = V::relu(*sum));
+            sums.iter_mut().flatten().for_each(|sum| *sum = V::larger(V::zero(), *sum));
         }
         for i in 0..ROWS {
             let row = tile.out.add(*tile.rows.get_unchecked(i));

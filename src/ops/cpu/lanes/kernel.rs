@@ -152,7 +152,7 @@ unsafe fn body<V: Vector, const P: usize, const O: usize>(tile: &Tile) {
                     sum = V::add(sum, V::load(residual.add(at)));
                 }
                 if tile.relu {
-                    sum = V::relu(sum);
+                    sum = V::larger(V::zero(), sum);
                 }
                 sum.store_first(tile.y.add(at), V::LANES);
             }

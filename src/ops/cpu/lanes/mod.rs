@@ -23,7 +23,7 @@ use std::ops::Range;
 
 /// Floats of the input that a task's pixels read, roughly: they stay in the second-level cache while the filters
 /// pass over them.
-const READ: usize = 1 << 18;
+const READ: usize = 1 << 16;
 /// Pixels of a task at least: what a panel of weights, loaded once, is used for.
 const FEWEST: usize = 24;
 /// Tasks wanted, so that many cores have work; filters are split for it.

@@ -2,6 +2,7 @@
 
 mod conv;
 mod gather;
+mod lanes;
 mod norm;
 mod pool;
 mod sparse;

@@ -1,0 +1,196 @@
+//! Compiled networks: every algorithm against float64, whatever the batch, the mode and the graph.
+
+use crate::fixture::{self, relative_error};
+use rewire::infer::{Algorithm, Choice, Plan, reference};
+use rewire::nn::{Arch, ArchSpec, Graph, Model, Node, Op};
+use rewire::prune::{Granularity, PruneSettings, Pruner, shrink};
+use rewire::{Device, Mode, Seed, Tensor};
+use std::collections::BTreeMap;
+
+const CPU: Device = Device::Cpu;
+const ARCHS: [&str; 3] =
+    ["vgg16:width=0.0625", "resnet18:width=0.0625,size=16", "resnet50:width=0.03,size=8"];
+const CHOICES: [Choice; 3] =
+    [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse), Choice::Measured];
+
+fn pruned(arch: &str, granularity: Granularity, density: f64) -> Model {
+    let mut model = fixture::network_of(arch, &CPU);
+    let (method, keys) = ("magnitude".to_owned(), toml::Table::new());
+    let settings = PruneSettings { method, granularity, density, keys };
+    Pruner::new(&settings, &model, Seed(1)).unwrap().apply(&mut model).unwrap();
+    model
+}
+
+fn images(model: &Model, count: usize) -> Tensor {
+    let Arch { size, in_channels, .. } = *model.arch();
+    fixture::images(count, in_channels, size, &CPU)
+}
+
+fn run(plan: &mut Plan, x: &Tensor) -> Vec<f32> {
+    plan.run(x).unwrap().to_vec().unwrap()
+}
+
+fn agrees(what: &str, model: &Model, batches: &[usize], choices: &[Choice], modes: &[Mode]) {
+    let most = batches.iter().copied().max().unwrap();
+    let want = reference(model, &images(model, most)).unwrap().logits;
+    let classes = model.arch().classes;
+    for (&batch, &choice) in batches.iter().flat_map(|b| choices.iter().map(move |c| (b, c))) {
+        for &mode in modes {
+            let mut plan = Plan::build(model, batch, mode, choice).unwrap();
+            let got = run(&mut plan, &images(model, batch));
+            let error = relative_error(&got, &want[..batch * classes]);
+            let what = format!("{what}, batch {batch}, {choice:?}, {mode}: {error:e}");
+            assert!(error <= mode.tolerance(), "{what}");
+            // The buffers of a call leave nothing behind for the next.
+            assert_eq!(run(&mut plan, &images(model, batch)), got, "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_algorithm_gives_the_logits_of_float64() {
+    for arch in ARCHS {
+        let model = pruned(arch, Granularity::Irregular, 0.2);
+        agrees(arch, &model, &[1, 3, 5, 16, 21], &CHOICES, &[Mode::F32]);
+        agrees(arch, &model, &[2, 17], &CHOICES[..2], &[Mode::Tf32, Mode::Bf16]);
+    }
+}
+
+#[test]
+fn shrunk_networks_that_gather_channels_run_too() {
+    for arch in ARCHS {
+        for granularity in [Granularity::Channel, Granularity::Filter] {
+            let model = shrink(&pruned(arch, granularity, 0.4)).unwrap();
+            let what = format!("{arch}, {granularity:?}");
+            agrees(&what, &model, &[1, 16], &CHOICES[..2], &[Mode::F32, Mode::Bf16]);
+        }
+    }
+    let gathers = |model: &Model| {
+        let gather = |node: &Node| matches!(&node.op, Op::Conv { channels: Some(_), .. });
+        model.graph().nodes.iter().any(gather)
+    };
+    assert!(gathers(&shrink(&pruned(ARCHS[1], Granularity::Channel, 0.4)).unwrap()));
+}
+
+#[test]
+fn a_network_that_lost_everything_still_has_its_biases() {
+    for arch in ARCHS {
+        let mut model = fixture::network_of(arch, &CPU);
+        for name in model.prunable() {
+            model.param_mut(&name).unwrap().cpu_mut::<f32>().unwrap().fill(0.0);
+        }
+        agrees(arch, &model, &[1, 16], &CHOICES[..2], &[Mode::F32]);
+    }
+}
+
+fn node(inputs: &[usize], op: Op) -> Node {
+    Node { inputs: inputs.to_vec(), op }
+}
+
+fn conv(name: &str, stride: usize, padding: usize) -> Op {
+    Op::Conv { bias: false, channels: None, name: name.into(), padding, stride }
+}
+
+fn batch_norm(name: &str) -> Op {
+    Op::BatchNorm { eps: 1e-5, momentum: 0.1, name: name.into() }
+}
+
+/// A graph in which nothing may be fused that looks as if it could: values with two readers, ReLU before and batch
+/// norm behind the sum, pooling of a sum, a value added to itself, a pooled value that is pooled again.
+#[test]
+fn what_cannot_be_fused_is_computed_apart() {
+    let nodes = vec![
+        node(&[], Op::Input),
+        node(&[0], batch_norm("bn0")),
+        node(&[1], conv("a", 1, 1)),
+        node(&[2], Op::Relu),
+        node(&[2], conv("b", 1, 0)),
+        node(&[4], batch_norm("bn1")),
+        node(&[3, 5], Op::Add),
+        node(&[6], batch_norm("bn2")),
+        node(&[7], Op::Relu),
+        node(&[8, 8], Op::Add),
+        node(&[9], Op::MaxPool2),
+        node(&[10], Op::MaxPool2),
+        node(&[11], conv("c", 2, 2)),
+        node(&[12], Op::Relu),
+        node(&[13, 12], Op::Add),
+        node(&[14], Op::MaxPool2),
+        node(&[15], Op::GlobalAvgPool),
+        node(&[16], Op::Relu),
+        node(&[17], Op::Linear { bias: true, name: "fc".into() }),
+    ];
+    let shapes: [(&str, &[usize]); 5] = [
+        ("a.weight", &[6, 3, 3, 2]),
+        ("b.weight", &[6, 1, 1, 6]),
+        ("c.weight", &[9, 5, 5, 6]),
+        ("fc.weight", &[4, 9]),
+        ("fc.bias", &[4]),
+    ];
+    let norms = [("bn0", 2), ("bn1", 6), ("bn2", 6)];
+    let parts = ["weight", "bias", "running_mean", "running_var"];
+    let mut shapes: Vec<(String, Vec<usize>)> =
+        shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+    for (name, c) in norms {
+        shapes.extend(parts.map(|part| (format!("{name}.{part}"), vec![c])));
+    }
+    let value = |name: &str, i: usize| {
+        let u = fixture::uniform(name)(i) as f32;
+        if name.ends_with("running_var") { 1.0 + 0.5 * u } else { u }
+    };
+    let tensors: BTreeMap<String, Tensor> = shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i| value(&name, i)).collect();
+            let tensor = Tensor::from_vec(values, &shape, &CPU).unwrap();
+            (name, tensor)
+        })
+        .collect();
+    let mut arch = ArchSpec::named("vgg16").resolve();
+    (arch.size, arch.in_channels, arch.classes) = (14, 2, 4);
+    let model = Model::new(arch, Graph { nodes }, tensors, &CPU).unwrap();
+    agrees("graph", &model, &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
+}
+
+#[test]
+fn fewer_images_than_planned_are_the_first_rows() {
+    let model = pruned(ARCHS[0], Granularity::Irregular, 0.2);
+    for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
+        let mut plan = Plan::build(&model, 16, Mode::F32, choice).unwrap();
+        let all = run(&mut plan, &images(&model, 16));
+        let some = Tensor::from_vec(
+            images(&model, 16).to_vec::<f32>().unwrap()[..3 * 32 * 32 * 3].to_vec(),
+            &[3, 32, 32, 3],
+            &CPU,
+        );
+        assert_eq!(run(&mut plan, &some.unwrap()), all[..30]);
+    }
+}
+
+#[test]
+fn bits_depend_on_the_algorithm_alone() {
+    let model = pruned(ARCHS[1], Granularity::Irregular, 0.2);
+    let run = |threads: usize, choice: Choice| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut plan = Plan::build(&model, 16, Mode::F32, choice).unwrap();
+            run(&mut plan, &images(&model, 16))
+        })
+    };
+    for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
+        assert_eq!(run(1, choice), run(3, choice), "{choice:?}");
+    }
+}
+
+#[test]
+fn wrong_images_are_named() {
+    let model = fixture::network_of(ARCHS[1], &CPU);
+    let choice = Choice::Forced(Algorithm::Dense);
+    assert!(Plan::build(&model, 0, Mode::F32, choice).is_err());
+    let mut plan = Plan::build(&model, 2, Mode::F32, choice).unwrap();
+    for shape in [[3, 16, 16, 3], [2, 32, 32, 3], [2, 16, 16, 1]] {
+        let x = Tensor::zeros(&shape, rewire::DType::F32, &CPU).unwrap();
+        let message = plan.run(&x).unwrap_err().to_string();
+        assert!(message.contains("[N, 16, 16, 3], N at most 2"), "{message}");
+    }
+}
