@@ -1,6 +1,7 @@
 //! The HTML page.
 
 use super::load::Run;
+use super::peers::Peers;
 use super::plot::{Series, bars, lines};
 use super::table::{self, escape};
 use crate::run::{Sample, Samples};
@@ -23,9 +24,10 @@ th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #
 ";
 
 /// The whole page.
-pub fn page(runs: &[Run]) -> Result<String> {
+pub fn page(runs: &[Run], peers: &[Peers]) -> Result<String> {
     let title = match runs {
         [run] => run.name(),
+        [] => "Inference against other frameworks".to_owned(),
         _ => format!("{} runs", runs.len()),
     };
     let title = escape(&title);
@@ -34,9 +36,13 @@ pub fn page(runs: &[Run]) -> Result<String> {
          <title>rewire: {title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
     );
     _ = writeln!(page, "<p class=note>{}</p>", escape(&origin(runs)));
-    let mut tables = table::all(runs).into_iter();
+    let mut tables = table::all(runs, peers).into_iter();
     page += &tables.next().map(|table| table.html()).unwrap_or_default();
     page += &curves(runs);
+    for peers in peers {
+        let title = "Time of the fastest peer over rewire's";
+        page += &bars(title, "times", &peers.ratios()).unwrap_or_default();
+    }
     for run in runs {
         page += &density(run);
     }

@@ -1,22 +1,25 @@
-//! Reports of one run or of several beside each other: one HTML file, Markdown, CSV. Reads run folders only.
+//! Reports of one run or of several beside each other: one HTML file, Markdown, CSV. Reads run
+//! folders and results of peers only.
 
 mod html;
 mod load;
+mod peers;
 mod plot;
 mod table;
 
 pub use load::Run;
+pub use peers::Peers;
 
 use crate::Result;
 
 /// The report as one HTML file: no scripts, nothing loaded from elsewhere.
-pub fn html(runs: &[Run]) -> Result<String> {
-    html::page(runs)
+pub fn html(runs: &[Run], peers: &[Peers]) -> Result<String> {
+    html::page(runs, peers)
 }
 
 /// The tables as Markdown.
-pub fn markdown(runs: &[Run]) -> String {
-    table::all(runs).iter().map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
+pub fn markdown(runs: &[Run], peers: &[Peers]) -> String {
+    table::all(runs, peers).iter().map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
 }
 
 /// Accuracy and density, one line a run, as CSV.

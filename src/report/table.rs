@@ -1,21 +1,24 @@
 //! The tables of a report, rendered as HTML, Markdown or CSV.
 
 use super::load::Run;
+use super::peers::Peers;
+use crate::infer::Algorithm;
 use std::fmt::Write;
 
 /// A titled table of text cells; the first column is left-aligned, the others right-aligned.
 pub struct Table {
-    title: String,
+    pub(super) title: String,
     /// Stands under the title: what the figures are.
-    note: &'static str,
-    header: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    pub(super) note: &'static str,
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 /// Every table that has rows.
-pub fn all(runs: &[Run]) -> Vec<Table> {
+pub fn all(runs: &[Run], peers: &[Peers]) -> Vec<Table> {
     let mut tables = vec![accuracy(runs)];
     tables.extend(runs.iter().flat_map(|run| [speed(run), figures(run), layers(run)]));
+    tables.extend(peers.iter().map(Peers::table));
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
@@ -40,10 +43,9 @@ pub fn accuracy(runs: &[Run]) -> Table {
     Table {
         title: "Accuracy and density".into(),
         note: "Accuracy in percent of all test images; density = active / prunable weights; training time on a clock.",
-        header: vec![
+        header: cells(&[
             "run", "network", "clean %", "FGSM %", "PGD %", "density", "active", "nonzero",
-            "train s",
-        ],
+            "train s"]),
         rows: rows.collect(),
     }
 }
@@ -62,6 +64,21 @@ fn speed(run: &Run) -> Table {
             format!("{:.1e}", row.max_relative_error),
         ]
     });
+    let plans = run.bench.iter().flat_map(|bench| &bench.plans).map(|plan| {
+        let sparse = plan.layers.iter().filter(|layer| layer.algorithm == Algorithm::Sparse);
+        let build = plan.build.fuse_ms + plan.build.measure_ms + plan.build.pack_ms;
+        vec![
+            format!("fastest: compact, {} of {} layers sparse", sparse.count(), plan.layers.len()),
+            plan.batch.to_string(),
+            format!("{:.4}", plan.median_ms),
+            format!("{:.0}", plan.batch as f64 / plan.median_ms * 1e3),
+            format!("{:.2}×", plan.speedup_vs_dense),
+            "–".into(),
+            format!("{build:.2}"),
+            format!("{:.1e}", plan.max_relative_error),
+        ]
+    });
+    let rows = rows.chain(plans);
     let device = run
         .bench
         .as_ref()
@@ -69,7 +86,7 @@ fn speed(run: &Run) -> Table {
     Table {
         title: format!("Measured speed: {}{}", run.name(), device.unwrap_or_default()),
         note: "Median time of a call in this run; speed-up over the dense execution of the same weights; error of the logits against float64.",
-        header: vec![
+        header: cells(&[
             "execution",
             "batch",
             "ms",
@@ -77,8 +94,7 @@ fn speed(run: &Run) -> Table {
             "speed-up",
             "MACs",
             "build ms",
-            "error",
-        ],
+            "error"]),
         rows: rows.collect(),
     }
 }
@@ -97,7 +113,7 @@ fn figures(run: &Run) -> Table {
     Table {
         title: format!("Four kinds of speed-up: {}", run.name()),
         note: "Projected from per-layer dense times and dead channels; counted in MACs; measured on a clock. They are different things.",
-        header: vec!["batch", "projected", "counted", "measured compact", "measured sparse"],
+        header: cells(&["batch", "projected", "counted", "measured compact", "measured sparse"]),
         rows: rows.collect(),
     }
 }
@@ -117,7 +133,7 @@ fn layers(run: &Run) -> Table {
     Table {
         title: format!("Layers: {}", run.name()),
         note: "Kept of all: weights, input channels, multiply-accumulates an image.",
-        header: vec!["layer", "shape", "weights", "density", "channels", "MACs"],
+        header: cells(&["layer", "shape", "weights", "density", "channels", "MACs"]),
         rows: rows.collect(),
     }
 }
@@ -127,7 +143,7 @@ impl Table {
     pub fn markdown(&self) -> String {
         let mut text = format!("### {}\n{}\n\n", self.title, self.note);
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        text += &line(&self.header.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>());
+        text += &line(&self.header);
         let rule = |index| if index == 0 { "---" } else { "---:" }.to_owned();
         text += &line(&(0..self.header.len()).map(rule).collect::<Vec<_>>());
         self.rows.iter().for_each(|row| text += &line(row));
@@ -161,6 +177,10 @@ impl Table {
         }
         text + "</tbody></table></div>\n"
     }
+}
+
+fn cells(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 /// Text as HTML.

@@ -1,0 +1,302 @@
+"""Times inference of PyTorch, onnxruntime, OpenVINO and rewire on the same weights, masks and machine, in turn.
+
+    cargo build --release
+    python3 benches/peers/inference.py --json benches/results/inference-cpu.json
+    python3 benches/peers/inference.py --device cuda --mode bf16 --batch 1 128 1024 --json inference-cuda.json
+
+Networks: VGG16 and ResNet18 for 32x32 images of 10 classes with random weights and batch norm statistics; dense,
+with uniformly random zeros, and with the narrow layers that channel pruning leaves (VGG16 16/40/72/144: a 12.61th of
+the multiply-accumulates; ResNet18 24/56/104/216: a 5.67th). The logits of every side are compared with PyTorch in
+float64 before anything is timed. Rounds alternate between the sides; a round's time is the median of its calls, a
+ratio the median over the rounds of (peer's time / rewire's time) in the same round.
+
+On a CPU the peers compute in float32 with as many threads as rewire. On a GPU they are PyTorch with channels_last,
+cuDNN's autotuning, inference mode: eager, as one CUDA graph, and compiled (max-autotune) as one CUDA graph; images
+lie on the device. Needs PyTorch 2, safetensors, numpy; onnx, onnxruntime and openvino on a CPU.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+CASES = {
+    # name: (network, widths, the same as --arch, share of the weights that are kept)
+    "vgg16 dense": ("vgg16", (64, 128, 256, 512), "vgg16", 1.0),
+    "resnet18 dense": ("resnet18", (64, 128, 256, 512), "resnet18", 1.0),
+    "vgg16 5 %": ("vgg16", (64, 128, 256, 512), "vgg16", 0.05),
+    "resnet18 5 %": ("resnet18", (64, 128, 256, 512), "resnet18", 0.05),
+    "vgg16 2.9 %": ("vgg16", (64, 128, 256, 512), "vgg16", 0.029),
+    "vgg16 channels": ("vgg16", (16, 40, 72, 144), "vgg16:width=0.2816,divisor=8", 1.0),
+    "resnet18 channels": ("resnet18", (24, 56, 104, 216), "resnet18:width=0.42,divisor=8", 1.0),
+}
+
+
+class Vgg16(nn.Module):
+    def __init__(self, widths):
+        super().__init__()
+        layers, channels = [], 3
+        for width, count in zip((*widths, widths[3]), (2, 2, 3, 3, 3)):
+            for _ in range(count):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2, 2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, 10)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1 or channels != width:
+            conv = nn.Conv2d(channels, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet18(nn.Module):
+    def __init__(self, widths):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        channels = widths[0]
+        for stage, width in enumerate(widths, 1):
+            blocks = [Block(channels, width, 1 if stage == 1 else 2), Block(width, width, 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+            channels = width
+        self.fc = nn.Linear(channels, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def network(name, widths, kept):
+    """Random values; the share `kept` of each convolution's weights, uniformly, is not 0."""
+    torch.manual_seed(1)
+    net = {"vgg16": Vgg16, "resnet18": ResNet18}[name](widths).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.data
+            # As strong a signal after pruning as before it.
+            nn.init.normal_(weight, 0, (2 / (kept * weight[0].numel())) ** 0.5)
+            weight *= torch.rand_like(weight) < kept
+    return net
+
+
+def median_call(call, seconds, synchronize=lambda: None):
+    """Median milliseconds over `seconds`, at least three calls; one before them is not counted."""
+    call()
+    synchronize()
+    times, begin = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        call()
+        synchronize()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def cpu_peers(net, images, threads, folder):
+    """Name -> (call that gives logits)."""
+    import onnxruntime
+    import openvino
+
+    path = f"{folder}/net-{len(images)}.onnx"
+    torch.onnx.export(net, (images,), path, dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name, array = session.get_inputs()[0].name, images.numpy()
+    config = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(path, "CPU", config)
+    peers = {
+        "onnxruntime": lambda: session.run(None, {name: array})[0],
+        "openvino": lambda: compiled(array)[0],
+    }
+    for form in (torch.contiguous_format, torch.channels_last):
+        x, own = images.contiguous(memory_format=form), net.to(memory_format=form)
+        label = "pytorch" if form == torch.contiguous_format else "pytorch channels_last"
+        peers[label] = lambda x=x, own=own: own(x).numpy()
+    return peers
+
+
+def cuda_peers(net, images, mode):
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = mode != "f32"
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    x = images.cuda().to(dtype).contiguous(memory_format=torch.channels_last)
+    own = net.cuda().to(dtype).to(memory_format=torch.channels_last)
+
+    def graphed(function):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(5):
+                function(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = function(x)
+
+        def call():
+            graph.replay()
+            return y
+
+        return call
+
+    peers = {"pytorch": lambda: own(x), "pytorch graph": graphed(own)}
+    compiled = torch.compile(own, mode="max-autotune-no-cudagraphs")
+    peers["pytorch compiled graph"] = graphed(compiled)
+    return peers
+
+
+def rewire(options, file, arch, batch):
+    command = [options.binary, "bench", file, "--arch", arch, "--batch", str(batch), "--mode", options.mode]
+    command += ["--seconds", str(options.seconds), "--device", options.device, "--json"]
+    if options.device == "cpu":
+        command += ["--threads", str(options.threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def rewire_times(bench):
+    times = {row["execution"]: row["median_ms"] for row in bench["rows"]}
+    return times | {"fastest": bench["plans"][0]["median_ms"]}
+
+
+def compare(name, batch, options, folder):
+    kind, widths, arch, kept = CASES[name]
+    net = network(kind, widths, kept)
+    file = f"{folder}/net.safetensors"
+    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, file)
+    images = torch.rand(batch, 3, 32, 32)
+    truth = network(kind, widths, kept).double()(images[:4].double()).numpy()
+    if options.device == "cpu":
+        peers, wait = cpu_peers(net, images, options.threads, folder), lambda: None
+    else:
+        peers, wait = cuda_peers(net, images, options.mode), torch.cuda.synchronize
+    errors = {}
+    for peer, call in peers.items():
+        got = call()
+        got = got.float().cpu().numpy() if isinstance(got, torch.Tensor) else got
+        errors[peer] = float(numpy.linalg.norm(got[:4] - truth[: len(got)]) / numpy.linalg.norm(truth[: len(got)]))
+    rounds = []
+    for _ in range(options.rounds):
+        times = {peer: median_call(call, options.seconds / 4, wait) for peer, call in peers.items()}
+        bench = rewire(options, file, arch, batch)
+        rounds.append({"peers": times, "rewire": rewire_times(bench)})
+    last = bench["plans"][0]
+    errors["rewire"] = max(row["max_relative_error"] for row in bench["rows"] + bench["plans"])
+    own = [turn["rewire"]["fastest"] for turn in rounds]
+    ratio = {
+        peer: statistics.median(turn["peers"][peer] / turn["rewire"]["fastest"] for turn in rounds) for peer in peers
+    }
+    median = {peer: statistics.median(turn["peers"][peer] for turn in rounds) for peer in peers}
+    median |= {
+        f"rewire {way}": statistics.median(turn["rewire"][way] for turn in rounds) for way in rounds[0]["rewire"]
+    }
+    return {
+        "case": name,
+        "arch": arch,
+        "kept": kept,
+        "batch": batch,
+        "median_ms": median,
+        "ratio_of_rewire_fastest": ratio,
+        "spread": (max(own) - min(own)) / statistics.median(own),
+        "errors": errors,
+        "build_ms": last["build"],
+        "sparse_layers": sum(layer["algorithm"] == "sparse" for layer in last["layers"]),
+        "rounds": rounds,
+    }
+
+
+def machine(options):
+    found = {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "device": options.device,
+        "mode": options.mode,
+        "threads": options.threads,
+        "cores": os.cpu_count(),
+        "cpu": platform.processor(),
+        "torch": torch.__version__,
+    }
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found["cpu"] = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    if options.device == "cpu":
+        import onnxruntime
+        import openvino
+
+        found |= {"onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__}
+    else:
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"]
+        found |= {"gpu": subprocess.run(query, capture_output=True, text=True).stdout.strip()}
+    return found
+
+
+@torch.inference_mode()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", default="target/release/rewire")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--mode", default="f32", choices=["f32", "tf32", "bf16"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 128])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of rewire's turn; a peer has a quarter")
+    parser.add_argument("--json", metavar="FILE", help="write the results here")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = machine(options) | {"cases": []}
+    print(f"{'network':<18}{'batch':>6}{'rewire ms':>11}{'spread':>8}   peer's time / rewire's (peer's ms)")
+    for name in options.cases:
+        for batch in options.batch:
+            with tempfile.TemporaryDirectory() as folder:
+                case = compare(name, batch, options, folder)
+            results["cases"].append(case)
+            ms, own = case["median_ms"], case["median_ms"]["rewire fastest"]
+            ratios = "  ".join(
+                f"{peer} {ratio:.2f} ({ms[peer]:.2f})" for peer, ratio in case["ratio_of_rewire_fastest"].items()
+            )
+            print(f"{name:<18}{batch:>6}{own:>11.3f}{100 * case['spread']:>7.0f}%   {ratios}", flush=True)
+            if options.json:
+                Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

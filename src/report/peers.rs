@@ -1,0 +1,90 @@
+//! Comparisons with other frameworks: the results of `benches/peers/inference.py`.
+
+use super::table::Table;
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What one call of the script measured on one machine.
+#[derive(Deserialize)]
+pub struct Peers {
+    date: String,
+    commit: String,
+    device: String,
+    mode: String,
+    threads: usize,
+    cpu: String,
+    #[serde(default)]
+    gpu: Option<String>,
+    cases: Vec<Case>,
+}
+
+/// One network at one batch size.
+#[derive(Deserialize)]
+struct Case {
+    case: String,
+    batch: usize,
+    /// By side; rewire's are `rewire dense`, …, `rewire fastest`.
+    median_ms: BTreeMap<String, f64>,
+    /// By peer: median over the rounds of its time over that of `rewire fastest`.
+    ratio_of_rewire_fastest: BTreeMap<String, f64>,
+    spread: f64,
+}
+
+impl Peers {
+    /// Reads the file.
+    ///
+    /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for one that is not such a result.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = crate::file::read(path)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::file(path, format!("is no result of benches/peers/inference.py: {error}"))
+        })
+    }
+
+    fn machine(&self) -> String {
+        let Self { cpu, threads, device, mode, date, .. } = self;
+        let on = match &self.gpu {
+            Some(gpu) if device != "cpu" => gpu.clone(),
+            _ => format!("{cpu}, {threads} threads"),
+        };
+        let commit = self.commit.get(..12).unwrap_or(&self.commit);
+        format!("{on}, {mode}, {date}, commit {commit}")
+    }
+
+    /// One row a network and batch size: rewire's time, its spread, and each peer's time and ratio.
+    pub(super) fn table(&self) -> Table {
+        let mut peers: Vec<&str> =
+            self.cases.iter().flat_map(|case| case.ratio_of_rewire_fastest.keys()).map(String::as_str).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        let mut header: Vec<String> =
+            ["network", "batch", "rewire ms", "spread"].map(str::to_owned).to_vec();
+        header.extend(peers.iter().flat_map(|peer| [format!("{peer} ms"), "ratio".to_owned()]));
+        let rows = self.cases.iter().map(|case| {
+            let ms = |side: &str| case.median_ms.get(side).map_or("–".into(), |ms| format!("{ms:.3}"));
+            let mut row = vec![case.case.clone(), case.batch.to_string(), ms("rewire fastest")];
+            row.push(format!("{:.0} %", 100.0 * case.spread));
+            for peer in &peers {
+                let ratio = case.ratio_of_rewire_fastest.get(*peer);
+                row.push(ms(peer));
+                row.push(ratio.map_or("–".into(), |ratio| format!("{ratio:.2}×")));
+            }
+            row
+        });
+        Table {
+            title: format!("Against other frameworks: {}", self.machine()),
+            note: "Median time of a call; ratio: peer's time over rewire's, median over rounds in which both took turns. Spread: of rewire's time over the rounds.",
+            header,
+            rows: rows.collect(),
+        }
+    }
+
+    /// The ratio to the fastest peer, by network and batch size.
+    pub(super) fn ratios(&self) -> Vec<(String, f64)> {
+        let least = |case: &Case| case.ratio_of_rewire_fastest.values().copied().reduce(f64::min);
+        let label = |case: &Case| format!("{} @{}", case.case, case.batch);
+        self.cases.iter().filter_map(|case| Some((label(case), least(case)?))).collect()
+    }
+}
