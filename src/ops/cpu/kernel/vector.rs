@@ -23,6 +23,24 @@ pub(in crate::ops::cpu) trait Vector: Copy {
     /// # Safety
     /// Needs the instructions only.
     unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self;
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn add(a: Self, b: Self) -> Self;
+    /// `a > b ? a : b`, so a NaN in `b` stays.
+    ///
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn larger(a: Self, b: Self) -> Self;
+    /// The larger; NaN where either is.
+    ///
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn max(a: Self, b: Self) -> Self;
+    /// Stores the lanes whose bit is set.
+    ///
+    /// # Safety
+    /// `p` is writable where a bit is set.
+    unsafe fn store_masked(self, p: *mut f32, mask: u32);
 }
 
 impl Vector for [f32; 8] {
@@ -55,6 +73,25 @@ impl Vector for [f32; 8] {
     #[inline(always)]
     unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
         std::array::from_fn(|i| a[i] * b[i] + sum[i])
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn larger(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| if a[i] > b[i] || a[i].is_nan() { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn store_masked(self, p: *mut f32, mask: u32) {
+        for (i, x) in self.into_iter().enumerate().filter(|(i, _)| mask >> i & 1 != 0) {
+            // SAFETY: only where the bit is set.
+            unsafe { *p.add(i) = x };
+        }
     }
 }
 
@@ -94,6 +131,29 @@ mod x86 {
         unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
             // SAFETY: the machine has the instructions.
             unsafe { _mm512_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn larger(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe {
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+                _mm512_mask_blend_ps(nan, _mm512_max_ps(a, b), a)
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_masked(self, p: *mut f32, mask: u32) {
+            // SAFETY: masked lanes are not written.
+            unsafe { _mm512_mask_storeu_ps(p, mask as u16, self) }
         }
     }
 
@@ -136,6 +196,33 @@ mod x86 {
         unsafe fn multiply_add(a: Self, b: Self, sum: Self) -> Self {
             // SAFETY: the machine has the instructions.
             unsafe { _mm256_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn larger(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self, b: Self) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe {
+                let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
+                _mm256_blendv_ps(_mm256_max_ps(a, b), a, nan)
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_masked(self, p: *mut f32, mask: u32) {
+            // SAFETY: masked lanes are not written.
+            unsafe {
+                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let set = _mm256_and_si256(_mm256_set1_epi32(mask as i32), bits);
+                _mm256_maskstore_ps(p, _mm256_cmpeq_epi32(set, bits), self);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod conv;
 mod gather;
 mod norm;
+mod planes;
 mod pool;
 mod sparse;
 

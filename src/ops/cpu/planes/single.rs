@@ -1,0 +1,213 @@
+//! A layer on images one by one: the lanes are pixels that follow each other in a plane.
+//!
+//! Output pixel `i` of a plane reads pixel `i + offset` of a copy of an input plane whose columns were moved by the
+//! tap's column, so rows need no gaps and planes of any width fill the lanes. The layer before has written these copies,
+//! or, where filter or stride change the size of the plane, they are gathered first.
+
+use super::batched::powers;
+use super::tile::{Isa, Spread, Tile};
+use super::{Finish, Layout, Offsets, SparseLayer};
+use crate::ops::conv_shape::ConvShape;
+use crate::ops::cpu::conv2d::split;
+use crate::ops::cpu::scratch::{self, Shared};
+use rayon::prelude::*;
+
+/// Output channels of a task.
+const CHANNELS: usize = 8;
+
+/// How the planes of a layer lie.
+pub(super) struct Single {
+    /// Output pixels before pooling.
+    p: usize,
+    q: usize,
+    /// Of the layout that is written.
+    masks: Vec<u32>,
+    gather: Option<Gather>,
+}
+
+/// Copies of the input planes: `[c][row phase][s][rows][q]`, copy `(phase, s)` holds row `stride · i + phase − pad`,
+/// column `stride · j + s − pad` of the input, 0 where there is none.
+struct Gather {
+    stride: usize,
+    pad: usize,
+    phases: usize,
+    s: usize,
+    rows: usize,
+    q: usize,
+    copy: usize,
+}
+
+/// Whether the copies of a layout serve the layer as they are.
+pub(super) fn direct(shape: &ConvShape) -> bool {
+    let same = 2 * shape.pad + 1;
+    shape.stride == 1 && (shape.r, shape.s) == (same, same)
+}
+
+impl Single {
+    /// Also where the taps read.
+    pub(super) fn new(
+        _isa: &Isa,
+        shape: &ConvShape,
+        _finish: Finish,
+        input: &Layout,
+        output: &Layout,
+    ) -> (Self, Offsets) {
+        let &ConvShape { r, s, stride, pad, .. } = shape;
+        let (p, q) = (shape.p(), shape.q());
+        let masks = output.masks();
+        if direct(shape) {
+            let skip = input.halo - pad;
+            let tap = |tap: usize| (tap % s + skip) * input.copy + (tap / s + skip) * input.row;
+            let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
+            return (Self { p, q, masks, gather: None }, offsets);
+        }
+        let phases = stride.min(r);
+        let rows = p + r.saturating_sub(1) / stride;
+        let copy = (rows * q).next_multiple_of(16);
+        let gather = Gather { stride, pad, phases, s, rows, q, copy };
+        let tap = |tap: usize| {
+            let (dr, ds) = (tap / s, tap % s);
+            (dr % stride * s + ds) * copy + dr / stride * q
+        };
+        let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: gather.channel() };
+        (Self { p, q, masks, gather: Some(gather) }, offsets)
+    }
+
+    pub(super) fn run(
+        &self,
+        layer: &SparseLayer,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
+        let Some(gather) = &self.gather else {
+            return self.compute(layer, x, layer.input.group, residual, y);
+        };
+        let image = layer.input.c * gather.channel();
+        scratch::with(layer.input.n * image + layer.input.lanes, |copies| {
+            gather.run(&layer.input, x, copies);
+            self.compute(layer, copies, image, residual, y);
+        });
+    }
+
+    /// `image` is the distance of the images in `x`.
+    fn compute(
+        &self,
+        layer: &SparseLayer,
+        x: &[f32],
+        image: usize,
+        residual: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
+        let (isa, output, pool) = (layer.isa, &layer.output, layer.finish.pool);
+        let lanes = output.lanes;
+        let groups = split(output.c, CHANNELS).count();
+        let most = isa.most().ilog2() as usize;
+        let len = (self.p * self.q).next_multiple_of(lanes);
+        let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
+        let shared = Shared::new(y);
+        (0..output.n * groups).into_par_iter().for_each(|task| {
+            let (n, group) = (task / groups, task % groups);
+            scratch::with(len + pooled, |planes| {
+                let (plane, small) = planes.split_at_mut(len);
+                for k in output.c * group / groups..output.c * (group + 1) / groups {
+                    let place = output.at(n, 0, 0) + k * output.channel;
+                    for (start, vectors) in powers(len / lanes, most) {
+                        let start = start * lanes;
+                        let tile = Tile {
+                            terms: &layer.terms,
+                            starts: layer.lists(k),
+                            bias: layer.bias[k],
+                            floor: layer.floor(),
+                            pool: false,
+                            input: x.as_ptr().wrapping_add(n * image + start),
+                            row: 0,
+                            column: 0,
+                            residual: residual.map_or(std::ptr::null(), |residual| {
+                                residual.as_ptr().wrapping_add(place + start)
+                            }),
+                            out: plane.as_mut_ptr().wrapping_add(start),
+                            out_row: 0,
+                            out_column: lanes,
+                        };
+                        // SAFETY: `plane` holds whole vectors; the pixels read lie in the copies, and the lanes of a
+                        // last vector beyond them in what follows: other copies, or the end of the buffer, which
+                        // has a vector to spare.
+                        unsafe { isa.flat(vectors, &tile) };
+                    }
+                    let plane = if pool {
+                        max_pool(plane, self.q, [output.h, output.w], small);
+                        &*small
+                    } else {
+                        &*plane
+                    };
+                    // SAFETY: masked stores stay in the copies of this image's channel, which are this task's alone.
+                    unsafe { spread(isa, output, &self.masks, plane, shared, place) };
+                }
+            });
+        });
+    }
+}
+
+/// Writes a plane of whole vectors to the copies whose middle one has pixel (0, 0) at `place`.
+///
+/// # Safety
+/// The copies lie in `shared`, are no other task's, and `masks` are the layout's.
+pub(super) unsafe fn spread(
+    isa: &Isa,
+    output: &Layout,
+    masks: &[u32],
+    plane: &[f32],
+    shared: Shared,
+    place: usize,
+) {
+    let first = shared.ptr().wrapping_add(place).wrapping_sub(output.halo * output.copy);
+    let out = first.wrapping_add(output.halo);
+    let copies = 2 * output.halo + 1;
+    // SAFETY: by the caller's word.
+    unsafe { isa.spread(&Spread { plane, out, copy: output.copy, copies, masks }) }
+}
+
+/// Maximum over 2×2 windows of rows of `q`; a NaN is a maximum.
+pub(super) fn max_pool(plane: &[f32], q: usize, [h, w]: [usize; 2], out: &mut [f32]) {
+    let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
+    for i in 0..h {
+        let (above, below) = (&plane[2 * i * q..][..q], &plane[(2 * i + 1) * q..][..q]);
+        let out = &mut out[i * w..][..w];
+        let pairs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
+        for (out, (above, below)) in out.iter_mut().zip(pairs) {
+            *out = max(max(above[0], above[1]), max(below[0], below[1]));
+        }
+    }
+}
+
+impl Gather {
+    fn channel(&self) -> usize {
+        self.phases * self.s * self.copy
+    }
+
+    fn run(&self, input: &Layout, x: &[f32], copies: &mut [f32]) {
+        let (channel, shared) = (self.channel(), Shared::new(copies));
+        (0..input.n * input.c).into_par_iter().for_each(|task| {
+            let place = input.at(task / input.c, 0, 0) + task % input.c * input.channel;
+            let plane = &x[place..][..input.h * input.w];
+            // SAFETY: this plane's copies are this task's alone.
+            let copies = unsafe { shared.part(task * channel, channel) };
+            for (i, copy) in copies.chunks_exact_mut(self.copy).enumerate() {
+                let (phase, s) = (i / self.s, i % self.s);
+                for row in 0..self.rows {
+                    let from = (row * self.stride + phase).checked_sub(self.pad);
+                    let from =
+                        from.filter(|&y| y < input.h).map(|y| &plane[y * input.w..][..input.w]);
+                    for (j, out) in copy[row * self.q..][..self.q].iter_mut().enumerate() {
+                        let column = (j * self.stride + s).checked_sub(self.pad);
+                        *out = match (from, column) {
+                            (Some(from), Some(column)) => from.get(column).copied().unwrap_or(0.0),
+                            _ => 0.0,
+                        };
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,395 @@
+//! The loops that run over one output channel's kept weights while a tile of sums stays in registers.
+
+use crate::ops::cpu::kernel::Vector;
+use std::sync::OnceLock;
+
+/// One kept weight.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Term {
+    pub(super) weight: f32,
+    /// Floats from the tile's place in the input to what the weight multiplies.
+    pub(super) offset: u32,
+}
+
+/// One tile of one output channel: `out[i, j] = max(floor, bias + Σ weight · input[offset + i · row + j · column]
+/// + residual[i, j])`, or the maxima of 2×2 of these.
+pub(super) struct Tile<'a> {
+    /// Of the whole layer.
+    pub(super) terms: &'a [Term],
+    /// List `i` of this channel is `terms[starts[i]..starts[i + 1]]`.
+    pub(super) starts: &'a [u32],
+    pub(super) bias: f32,
+    /// 0 for ReLU, −∞ for none.
+    pub(super) floor: f32,
+    pub(super) pool: bool,
+    pub(super) input: *const f32,
+    pub(super) row: usize,
+    /// Not used where columns lie side by side.
+    pub(super) column: usize,
+    /// Null for none; strides as `out`.
+    pub(super) residual: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) out_row: usize,
+    pub(super) out_column: usize,
+}
+
+/// Where a plane goes: copy `i` of it starts at `out + i · (copy − 1)`, one column further left than the one before.
+pub(super) struct Spread<'a> {
+    /// Whole vectors.
+    pub(super) plane: &'a [f32],
+    pub(super) out: *mut f32,
+    pub(super) copy: usize,
+    pub(super) copies: usize,
+    /// Lanes to store of each vector and copy.
+    pub(super) masks: &'a [u32],
+}
+
+type Run = unsafe fn(&Tile);
+
+/// Exponents of tile edges: 1, 2, 4.
+const EDGES: usize = 3;
+
+/// How the columns of a tile lie in the input.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Columns {
+    /// [`Tile::column`] apart.
+    Any,
+    /// Side by side, each `2^.0` vectors: that many image blocks in one tile.
+    Blocks(usize),
+}
+
+/// The loops for one instruction set.
+pub(crate) struct Isa {
+    lanes: usize,
+    /// Most vectors of a tile.
+    most: usize,
+    tiles: [[[Run; 1 + EDGES]; EDGES]; EDGES],
+    /// 3×3 over a whole plane: 4×4 of one block, 2×2 of 1, 2 and 4 blocks.
+    exact: [Run; 1 + EDGES],
+    /// `2^i` vectors side by side.
+    flat: [Run; 5],
+    spread: unsafe fn(&Spread),
+}
+
+impl Isa {
+    /// The best that this machine has; chosen once.
+    pub(crate) fn detect() -> &'static Self {
+        static BEST: OnceLock<&Isa> = OnceLock::new();
+        BEST.get_or_init(|| Self::available().remove(0))
+    }
+
+    /// All that this machine can run, the best first.
+    pub(crate) fn available() -> Vec<&'static Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(&AVX512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(&AVX2);
+            }
+        }
+        found.push(&PORTABLE);
+        found
+    }
+
+    /// Floats of a vector.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Most vectors of a tile.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// A tile of `2^rows` × `2^columns` pixels.
+    ///
+    /// # Safety
+    /// What [`Tile`] names lies in the caller's buffers, and nobody else writes to it.
+    pub(super) unsafe fn tile(&self, [rows, columns]: [usize; 2], kind: Columns, tile: &Tile) {
+        let kind = match kind {
+            Columns::Any => 0,
+            Columns::Blocks(blocks) => 1 + blocks,
+        };
+        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        unsafe { self.tiles[rows][columns][kind](tile) }
+    }
+
+    /// A whole plane of `edge` × `edge` pixels, 4 or 2, of `2^blocks` image blocks and without zeros around it; the
+    /// starts are those of nine lists, one a tap.
+    ///
+    /// # Safety
+    /// As [`Self::tile`].
+    pub(super) unsafe fn exact(&self, edge: usize, blocks: usize, tile: &Tile) {
+        assert!(tile.starts.len() == 10 && (edge == 2 || (edge, blocks) == (4, 0)));
+        // SAFETY: as in `tile`.
+        unsafe { self.exact[if edge == 4 { 0 } else { 1 + blocks }](tile) }
+    }
+
+    /// `2^vectors` vectors side by side.
+    ///
+    /// # Safety
+    /// As [`Self::tile`].
+    pub(super) unsafe fn flat(&self, vectors: usize, tile: &Tile) {
+        // SAFETY: as in `tile`.
+        unsafe { self.flat[vectors](tile) }
+    }
+
+    /// Writes the shifted copies of a plane.
+    ///
+    /// # Safety
+    /// All lanes of the masks lie in the caller's buffer, and nobody else writes to it.
+    pub(super) unsafe fn spread(&self, spread: &Spread) {
+        assert!(spread.masks.len() * self.lanes == spread.plane.len() * spread.copies);
+        // SAFETY: as in `tile`.
+        unsafe { (self.spread)(spread) }
+    }
+}
+
+macro_rules! isa {
+    ($isa:ident, $name:ident, $vector:ty, $most:expr $(, #[$feature:meta])?) => {
+        mod $name {
+            use super::*;
+            $(#[$feature])?
+            unsafe fn tile<const R: usize, const C: usize, const B: usize, const NEAR: bool>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { tile_body::<$vector, R, C, B, NEAR>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn exact<const T: usize, const B: usize>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { exact_body::<$vector, T, B>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn flat<const C: usize, const CHAINS: usize>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { flat_body::<$vector, C, CHAINS>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn spread(spread: &Spread) {
+                // SAFETY: by the caller's word.
+                unsafe { spread_body::<$vector>(spread) }
+            }
+            /// Tiles of more than 16 vectors are never asked for; a smaller one stands in their place.
+            const fn kinds<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+                [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, 1, 2, true>, tile::<R, 1, 4, true>]
+            }
+            const fn small<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+                [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, C, 2, true>, tile::<R, C, 4, true>]
+            }
+            pub(super) static ISA: Isa = Isa {
+                lanes: <$vector>::LANES,
+                most: $most,
+                tiles: [
+                    [small::<1, 1>(), small::<1, 2>(), small::<1, 4>()],
+                    [small::<2, 1>(), small::<2, 2>(), kinds::<2, 4>()],
+                    [small::<4, 1>(), kinds::<4, 2>(), kinds::<4, 4>()],
+                ],
+                exact: [exact::<4, 1>, exact::<2, 1>, exact::<2, 2>, exact::<2, 4>],
+                flat: [flat::<1, 4>, flat::<2, 4>, flat::<4, 2>, flat::<8, 1>, flat::<16, 1>],
+                spread,
+            };
+        }
+        use $name::ISA as $isa;
+    };
+}
+
+// Sums, one broadcast and, where a product takes no memory operand, one input fill the registers.
+#[cfg(target_arch = "x86_64")]
+isa!(AVX512, avx512, std::arch::x86_64::__m512, 16, #[target_feature(enable = "avx512f")]);
+#[cfg(target_arch = "x86_64")]
+isa!(AVX2, avx2, std::arch::x86_64::__m256, 8, #[target_feature(enable = "avx2,fma")]);
+isa!(PORTABLE, portable, [f32; 8], 4);
+
+/// Residual, ReLU, 2×2 maximum and store of `R` × `C` pixels of `B` blocks.
+///
+/// # Safety
+/// As [`Isa::tile`], and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
+    tile: &Tile,
+    mut sums: [[[V; B]; C]; R],
+) {
+    let place =
+        |i: usize, j: usize, b: usize| i * tile.out_row + j * tile.out_column + b * V::LANES;
+    // SAFETY: addresses lie in `residual` and `out` by the caller's word.
+    unsafe {
+        if !tile.residual.is_null() {
+            for i in 0..R {
+                for j in 0..C {
+                    for b in 0..B {
+                        let residual = V::load(tile.residual.add(place(i, j, b)));
+                        sums[i][j][b] = V::add(sums[i][j][b], residual);
+                    }
+                }
+            }
+        }
+        let floor = V::splat(tile.floor);
+        if tile.pool {
+            for i in 0..R / 2 {
+                for j in 0..C / 2 {
+                    for b in 0..B {
+                        let above = V::max(sums[2 * i][2 * j][b], sums[2 * i][2 * j + 1][b]);
+                        let below =
+                            V::max(sums[2 * i + 1][2 * j][b], sums[2 * i + 1][2 * j + 1][b]);
+                        let most = V::larger(floor, V::max(above, below));
+                        most.store_first(tile.out.add(place(i, j, b)), V::LANES);
+                    }
+                }
+            }
+        } else {
+            for i in 0..R {
+                for j in 0..C {
+                    for b in 0..B {
+                        let value = V::larger(floor, sums[i][j][b]);
+                        value.store_first(tile.out.add(place(i, j, b)), V::LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `NEAR`: columns lie side by side.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, const NEAR: bool>(
+    tile: &Tile,
+) {
+    let column = if NEAR { B * V::LANES } else { tile.column };
+    // SAFETY: addresses lie in `input` by the caller's word.
+    unsafe {
+        let mut sums = [[[V::splat(tile.bias); B]; C]; R];
+        for term in list(tile, 0) {
+            let weight = V::splat(term.weight);
+            let input = tile.input.add(term.offset as usize);
+            for i in 0..R {
+                for j in 0..C {
+                    for b in 0..B {
+                        let x = V::load(input.add(i * tile.row + j * column + b * V::LANES));
+                        sums[i][j][b] = V::multiply_add(weight, x, sums[i][j][b]);
+                    }
+                }
+            }
+        }
+        finish::<V, R, C, B>(tile, sums);
+    }
+}
+
+/// # Safety
+/// `starts` has entries `i` and `i + 1`, ascending and within `terms`.
+#[inline(always)]
+unsafe fn list<'a>(tile: &Tile<'a>, i: usize) -> &'a [Term] {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let (start, end) = (*tile.starts.get_unchecked(i), *tile.starts.get_unchecked(i + 1));
+        tile.terms.get_unchecked(start as usize..end as usize)
+    }
+}
+
+/// Products with the zeros around a small plane are a third to a half of all: here each tap has a list and meets
+/// only the pixels that it reaches.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn exact_body<V: Vector, const T: usize, const B: usize>(tile: &Tile) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let mut sums = [[[V::splat(tile.bias); B]; T]; T];
+        tap::<V, T, B, 0, 0>(tile, &mut sums);
+        tap::<V, T, B, 0, 1>(tile, &mut sums);
+        tap::<V, T, B, 0, 2>(tile, &mut sums);
+        tap::<V, T, B, 1, 0>(tile, &mut sums);
+        tap::<V, T, B, 1, 1>(tile, &mut sums);
+        tap::<V, T, B, 1, 2>(tile, &mut sums);
+        tap::<V, T, B, 2, 0>(tile, &mut sums);
+        tap::<V, T, B, 2, 1>(tile, &mut sums);
+        tap::<V, T, B, 2, 2>(tile, &mut sums);
+        finish::<V, T, T, B>(tile, sums);
+    }
+}
+
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn tap<V: Vector, const T: usize, const B: usize, const DR: usize, const DS: usize>(
+    tile: &Tile,
+    sums: &mut [[[V; B]; T]; T],
+) {
+    // SAFETY: the pixels read are those of the plane, which lies in `input` by the caller's word.
+    unsafe {
+        for term in list(tile, DR * 3 + DS) {
+            let weight = V::splat(term.weight);
+            let input = tile.input.add(term.offset as usize);
+            for i in 0..T {
+                for j in 0..T {
+                    let (y, x) = (i + DR, j + DS);
+                    if y >= 1 && y <= T && x >= 1 && x <= T {
+                        for b in 0..B {
+                            let at = (((y - 1) * T + x - 1) * B + b) * V::LANES;
+                            sums[i][j][b] =
+                                V::multiply_add(weight, V::load(input.add(at)), sums[i][j][b]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `CHAINS` sums in turn for each vector: one alone would wait for itself.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize>(tile: &Tile) {
+    // SAFETY: addresses lie in `input` by the caller's word.
+    unsafe {
+        let mut sums = [[V::zero(); C]; CHAINS];
+        sums[0] = [V::splat(tile.bias); C];
+        let mut step = |chain: usize, term: &Term| {
+            let weight = V::splat(term.weight);
+            let input = tile.input.add(term.offset as usize);
+            for j in 0..C {
+                let x = V::load(input.add(j * V::LANES));
+                sums[chain][j] = V::multiply_add(weight, x, sums[chain][j]);
+            }
+        };
+        let (whole, rest) = list(tile, 0).as_chunks::<CHAINS>();
+        for terms in whole {
+            for chain in 0..CHAINS {
+                step(chain, &terms[chain]);
+            }
+        }
+        rest.iter().for_each(|term| step(0, term));
+        let mut total = sums[0];
+        for chain in 1..CHAINS {
+            for j in 0..C {
+                total[j] = V::add(total[j], sums[chain][j]);
+            }
+        }
+        finish::<V, 1, C, 1>(tile, [total.map(|sum| [sum])]);
+    }
+}
+
+/// # Safety
+/// As [`Isa::spread`], and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn spread_body<V: Vector>(spread: &Spread) {
+    for (v, plane) in spread.plane.chunks_exact(V::LANES).enumerate() {
+        // SAFETY: `plane` is a vector; stores by the caller's word, the address itself may lie outside.
+        unsafe {
+            let value = V::load(plane.as_ptr());
+            for i in 0..spread.copies {
+                let out = spread.out.wrapping_add(i * spread.copy + v * V::LANES).wrapping_sub(i);
+                value.store_masked(out, *spread.masks.get_unchecked(v * spread.copies + i));
+            }
+        }
+    }
+}
