@@ -105,6 +105,7 @@ impl Batched {
             for k in channels {
                 let write = write + k * output.channel;
                 let tile = Tile {
+                    masks: &[],
                     terms: &layer.terms,
                     starts: layer.lists(k),
                     bias: layer.bias[k],

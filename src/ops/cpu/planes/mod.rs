@@ -83,8 +83,8 @@ impl SparseLayer {
                 (Path::Batched(path), offsets, lists)
             }
             None => {
-                let (path, offsets) = Single::new(isa, shape, finish, &input, &output);
-                (Path::Single(path), offsets, 1)
+                let (path, offsets, lists) = Single::new(shape, &input, &output);
+                (Path::Single(path), offsets, lists)
             }
         };
         let (terms, starts) = terms(shape, weight, &offsets, lists);
@@ -135,7 +135,7 @@ struct Offsets {
     channel: usize,
 }
 
-/// The lists of all output channels, one each or one for each tap.
+/// The lists of all output channels: one each, one for each column of taps, or one for each tap.
 fn terms(
     shape: &ConvShape,
     weight: &[f32],
@@ -156,7 +156,7 @@ fn terms(
     starts.push(0);
     for filter in 0..k {
         for list in 0..lists {
-            let taps = if lists == 1 { 0..r * s } else { list..list + 1 };
+            let taps = (list..r * s).step_by(lists);
             let mut end = *starts.last().expect("0 is there");
             // There and back: the input that the last list ended with is still in the first cache.
             for channel in 0..c {
