@@ -12,7 +12,10 @@ pub(crate) mod gather;
 pub(crate) mod kernel;
 pub(crate) mod linear;
 pub(crate) mod pack;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing lowers a network to it yet"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "nothing lowers a network to it yet")
+)]
 pub(crate) mod planes;
 pub(crate) mod pool2d;
 pub(crate) mod round;

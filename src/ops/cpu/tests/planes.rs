@@ -1,7 +1,7 @@
 use super::conv::{SHAPES, products, shape};
 use super::{Random, check, unwritten};
 use crate::ops::conv_shape::ConvShape;
-use crate::ops::cpu::planes::{self, Finish, Isa, Layout, SparseLayer};
+use crate::ops::cpu::planes::{self, Buffer, Finish, Isa, Layout, SparseLayer};
 
 /// Filled, half filled and left over blocks; planes that are one tile; planes of many; every stride; n, h, w, c, k, r, s,
 /// stride, pad.
@@ -182,7 +182,8 @@ fn layers_follow_each_other() {
                     between.clone(),
                     at([half, 9], 0),
                 );
-                let mut buffers = [one.input(), &between, two.output()].map(Layout::buffer);
+                let mut buffers: [Buffer; 3] =
+                    [one.input(), &between, two.output()].map(Layout::buffer);
                 planes::pack(isa, one.input(), &x, &mut buffers[0]);
                 let [a, b, c] = &mut buffers;
                 one.run(a, None, b);
