@@ -25,8 +25,7 @@ struct Printed {
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (files, folders): (Vec<_>, Vec<_>) = self.runs.iter().partition(|path| path.is_file());
-        let runs: Vec<Run> =
-            folders.iter().map(|dir| Run::load(dir)).collect::<Result<_, _>>()?;
+        let runs: Vec<Run> = folders.iter().map(|dir| Run::load(dir)).collect::<Result<_, _>>()?;
         let peers: Vec<Peers> =
             files.iter().map(|file| Peers::load(file)).collect::<Result<_, _>>()?;
         let out = self.out.unwrap_or_else(|| match self.runs.as_slice() {

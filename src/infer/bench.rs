@@ -36,7 +36,10 @@ struct Runner {
 enum Runs {
     Plan(Plan),
     /// Uncompiled: the product with the mask happens in every call.
-    Masked { model: Model, masks: Vec<(String, Tensor, Tensor)> },
+    Masked {
+        model: Model,
+        masks: Vec<(String, Tensor, Tensor)>,
+    },
 }
 
 impl Bench {

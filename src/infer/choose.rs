@@ -172,11 +172,7 @@ fn mix(
 }
 
 /// Index of the candidate whose calls take the shortest, in turns.
-fn fastest(
-    network: &Network,
-    batch: usize,
-    candidates: &mut [(Vec<Algorithm>, CpuPlan)],
-) -> usize {
+fn fastest(network: &Network, batch: usize, candidates: &mut [(Vec<Algorithm>, CpuPlan)]) -> usize {
     let (pixels, mut logits) = (images(network, batch), logits(network, batch));
     let mut best = vec![f64::INFINITY; candidates.len()];
     let (start, mut rounds) = (Instant::now(), 0);
@@ -234,9 +230,15 @@ fn digest(network: &Network, batch: usize, mode: Mode) -> String {
     let cpu = crate::device::cpu_name();
     hash.update(format!("{} {cpu} {batch} {mode}\n", env!("CARGO_PKG_VERSION")));
     for layer in &network.layers {
-        hash.update(format!("{} {:?} {} {}\n", layer.input, layer.residual, layer.relu, layer.pool));
+        hash.update(format!(
+            "{} {:?} {} {}\n",
+            layer.input, layer.residual, layer.relu, layer.pool
+        ));
         let LayerOp::Conv(conv) = &layer.op else { continue };
-        hash.update(format!("{:?} {} {} {:?}\n", conv.dims, conv.stride, conv.padding, conv.channels));
+        hash.update(format!(
+            "{:?} {} {} {:?}\n",
+            conv.dims, conv.stride, conv.padding, conv.channels
+        ));
         let kept: Vec<u8> = conv.weight.iter().map(|&weight| u8::from(weight != 0.0)).collect();
         hash.update(kept);
     }

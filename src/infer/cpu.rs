@@ -52,7 +52,11 @@ enum Work {
     LaneConv(LaneConv),
     Sparse(SparseLayer),
     /// Scale and shift by channel.
-    Pointwise { scale: Option<(Vec<f32>, Vec<f32>)>, relu: bool, channels: usize },
+    Pointwise {
+        scale: Option<(Vec<f32>, Vec<f32>)>,
+        relu: bool,
+        channels: usize,
+    },
     /// `[n, h, w, c]` of what it reads.
     MaxPool([usize; 4]),
     LaneMaxPool([usize; 4]),
@@ -250,7 +254,8 @@ impl Planner<'_> {
         let mut y = self.buffers.take(output.len(), Some(&output));
         let finish = Finish { relu: layer.relu, pool };
         let (isa, bias) = (self.isa, &conv.bias);
-        let built = SparseLayer::new(isa, &shape, &weight, bias, finish, input.clone(), output.clone());
+        let built =
+            SparseLayer::new(isa, &shape, &weight, bias, finish, input.clone(), output.clone());
         self.step(i, Work::Sparse(built), x, residual, y);
         if rounded.is_some() {
             self.buffers.give(x, &from);
@@ -352,7 +357,13 @@ impl Planner<'_> {
         let y = self.buffers.take(self.len_of([h / 2, w / 2, c], &form), None);
         let shape = [self.batch, h, w, c];
         let lanes = form == Form::Lanes;
-        self.step(i, if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) }, x, None, y);
+        self.step(
+            i,
+            if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) },
+            x,
+            None,
+            y,
+        );
         (form, y)
     }
 

@@ -65,8 +65,7 @@ impl Network {
         let arch = model.arch();
         let tensors = model.state_dict();
         let shape = |name: &str| tensors.get(name).map(Tensor::shape);
-        let shapes =
-            model.graph().shapes([arch.size, arch.size, arch.in_channels], &shape)?;
+        let shapes = model.graph().shapes([arch.size, arch.size, arch.in_channels], &shape)?;
         let mut readers = vec![0; model.graph().nodes.len()];
         model.graph().nodes.iter().flat_map(|node| &node.inputs).for_each(|&i| readers[i] += 1);
         let read = |prefix: &str, part: &str| -> Result<(Vec<usize>, Vec<f32>)> {
@@ -147,9 +146,13 @@ impl Network {
                 let scale: Vec<f64> = gamma
                     .iter()
                     .zip(&var)
-                    .map(|(&gamma, &var)| f64::from(gamma) / (f64::from(var) + f64::from(*eps)).sqrt())
+                    .map(|(&gamma, &var)| {
+                        f64::from(gamma) / (f64::from(var) + f64::from(*eps)).sqrt()
+                    })
                     .collect();
-                let shift = |c: usize, start: f64| f64::from(beta[c]) + (start - f64::from(mean[c])) * scale[c];
+                let shift = |c: usize, start: f64| {
+                    f64::from(beta[c]) + (start - f64::from(mean[c])) * scale[c]
+                };
                 if let Some(Layer { op: LayerOp::Conv(conv), .. }) = self.open(first) {
                     let len = conv.weight.len() / conv.dims[0].max(1);
                     for (c, filter) in conv.weight.chunks_exact_mut(len.max(1)).enumerate() {
@@ -218,9 +221,13 @@ impl Network {
 
     /// Position of the last layer that reads each value; the last value is read behind all of them.
     pub(super) fn last_use(&self) -> Vec<usize> {
-        let mut last: Vec<usize> = (0..self.shapes.len()).map(|value| value.saturating_sub(1)).collect();
+        let mut last: Vec<usize> =
+            (0..self.shapes.len()).map(|value| value.saturating_sub(1)).collect();
         for (i, layer) in self.layers.iter().enumerate() {
-            [Some(layer.input), layer.residual].into_iter().flatten().for_each(|value| last[value] = i);
+            [Some(layer.input), layer.residual]
+                .into_iter()
+                .flatten()
+                .for_each(|value| last[value] = i);
         }
         if let Some(logits) = last.last_mut() {
             *logits = self.layers.len();

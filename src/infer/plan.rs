@@ -104,9 +104,7 @@ impl Plan {
         let measure_ms = if chosen.measured { milliseconds(start.elapsed()) } else { 0.0 };
         let start = Instant::now();
         let backend = match model.device() {
-            Device::Cpu => {
-                Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms))
-            }
+            Device::Cpu => Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms)),
             Device::Gpu(_) => {
                 Backend::Gpu(GpuPlan::build(model, &network, mode, &chosen.algorithms)?)
             }

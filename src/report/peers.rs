@@ -55,15 +55,20 @@ impl Peers {
 
     /// One row a network and batch size: rewire's time, its spread, and each peer's time and ratio.
     pub(super) fn table(&self) -> Table {
-        let mut peers: Vec<&str> =
-            self.cases.iter().flat_map(|case| case.ratio_of_rewire_fastest.keys()).map(String::as_str).collect();
+        let mut peers: Vec<&str> = self
+            .cases
+            .iter()
+            .flat_map(|case| case.ratio_of_rewire_fastest.keys())
+            .map(String::as_str)
+            .collect();
         peers.sort_unstable();
         peers.dedup();
         let mut header: Vec<String> =
             ["network", "batch", "rewire ms", "spread"].map(str::to_owned).to_vec();
         header.extend(peers.iter().flat_map(|peer| [format!("{peer} ms"), "ratio".to_owned()]));
         let rows = self.cases.iter().map(|case| {
-            let ms = |side: &str| case.median_ms.get(side).map_or("–".into(), |ms| format!("{ms:.3}"));
+            let ms =
+                |side: &str| case.median_ms.get(side).map_or("–".into(), |ms| format!("{ms:.3}"));
             let mut row = vec![case.case.clone(), case.batch.to_string(), ms("rewire fastest")];
             row.push(format!("{:.0} %", 100.0 * case.spread));
             for peer in &peers {

@@ -45,7 +45,8 @@ pub fn accuracy(runs: &[Run]) -> Table {
         note: "Accuracy in percent of all test images; density = active / prunable weights; training time on a clock.",
         header: cells(&[
             "run", "network", "clean %", "FGSM %", "PGD %", "density", "active", "nonzero",
-            "train s"]),
+            "train s",
+        ]),
         rows: rows.collect(),
     }
 }
@@ -94,7 +95,8 @@ fn speed(run: &Run) -> Table {
             "speed-up",
             "MACs",
             "build ms",
-            "error"]),
+            "error",
+        ]),
         rows: rows.collect(),
     }
 }

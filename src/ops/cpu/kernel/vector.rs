@@ -36,6 +36,11 @@ pub(in crate::ops::cpu) trait Vector: Copy {
     /// # Safety
     /// Needs the instructions only.
     unsafe fn max(a: Self, b: Self) -> Self;
+    /// `a · b + sum` in the lanes whose bit is set, `sum` in the others.
+    ///
+    /// # Safety
+    /// Needs the instructions only.
+    unsafe fn multiply_add_masked(a: Self, b: Self, sum: Self, mask: u32) -> Self;
     /// Stores the lanes whose bit is set.
     ///
     /// # Safety
@@ -85,6 +90,10 @@ impl Vector for [f32; 8] {
     #[inline(always)]
     unsafe fn max(a: Self, b: Self) -> Self {
         std::array::from_fn(|i| if a[i] > b[i] || a[i].is_nan() { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn multiply_add_masked(a: Self, b: Self, sum: Self, mask: u32) -> Self {
+        std::array::from_fn(|i| if mask >> i & 1 != 0 { a[i] * b[i] + sum[i] } else { sum[i] })
     }
     #[inline(always)]
     unsafe fn store_masked(self, p: *mut f32, mask: u32) {
@@ -151,6 +160,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn multiply_add_masked(a: Self, b: Self, sum: Self, mask: u32) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe { _mm512_mask3_fmadd_ps(a, b, sum, mask as u16) }
+        }
+        #[inline(always)]
         unsafe fn store_masked(self, p: *mut f32, mask: u32) {
             // SAFETY: masked lanes are not written.
             unsafe { _mm512_mask_storeu_ps(p, mask as u16, self) }
@@ -163,6 +177,16 @@ mod x86 {
         const ONES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
         // SAFETY: `count ≤ 8`, so the eight lanes lie in the array.
         unsafe { _mm256_loadu_si256(ONES.as_ptr().add(8 - count).cast()) }
+    }
+
+    /// All ones in the lanes whose bit is set.
+    #[inline(always)]
+    unsafe fn bits(mask: u32) -> __m256i {
+        // SAFETY: the machine has the instructions.
+        unsafe {
+            let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(mask as i32), lanes), lanes)
+        }
     }
 
     impl Vector for __m256 {
@@ -216,13 +240,17 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn multiply_add_masked(a: Self, b: Self, sum: Self, mask: u32) -> Self {
+            // SAFETY: the machine has the instructions.
+            unsafe {
+                let all = _mm256_fmadd_ps(a, b, sum);
+                _mm256_blendv_ps(sum, all, _mm256_castsi256_ps(bits(mask)))
+            }
+        }
+        #[inline(always)]
         unsafe fn store_masked(self, p: *mut f32, mask: u32) {
             // SAFETY: masked lanes are not written.
-            unsafe {
-                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-                let set = _mm256_and_si256(_mm256_set1_epi32(mask as i32), bits);
-                _mm256_maskstore_ps(p, _mm256_cmpeq_epi32(set, bits), self);
-            }
+            unsafe { _mm256_maskstore_ps(p, bits(mask), self) }
         }
     }
 }

@@ -130,8 +130,12 @@ impl LaneConv {
     ) {
         let width = self.isa.filters();
         let depth = self.shape.r * self.shape.s * self.shape.c;
-        let places: Vec<Vec<Place>> =
-            self.classes.iter().zip(&unit.rows).map(|(class, rows)| self.places(class, &unit.blocks, rows.clone())).collect();
+        let places: Vec<Vec<Place>> = self
+            .classes
+            .iter()
+            .zip(&unit.rows)
+            .map(|(class, rows)| self.places(class, &unit.blocks, rows.clone()))
+            .collect();
         for panel in panels {
             let filter = panel * width;
             let at = filter * self.isa.lanes();

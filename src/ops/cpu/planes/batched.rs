@@ -54,8 +54,8 @@ impl Batched {
     ) -> (Self, Offsets, usize) {
         let &ConvShape { r, s, stride, pad, .. } = shape;
         // Blocks that lie together on both sides share the tile.
-        let blocks = if input.column == output.column { input.blocks.unwrap_or(0) } else { 0 };
-        let blocks = if stride == 1 { blocks } else { 0 };
+        let shared = input.blocks.filter(|_| input.blocks == output.blocks && stride == 1);
+        let blocks = shared.unwrap_or(0);
         let units = if blocks > 0 { input.groups() } else { input.images() };
         let channel = input.channel;
         let alone = input.halo == 0 && input.column == input.lanes << blocks;
@@ -64,11 +64,8 @@ impl Batched {
             let path = Self { blocks, units, kind: Kind::Exact(edge), places: vec![place], stride };
             return (path, Offsets { taps: vec![0; r * s], channel }, r * s);
         }
-        let kind = match input.column * stride / input.lanes {
-            step if step == 1 << blocks => Columns::Blocks(blocks),
-            2 => Columns::Second,
-            _ => Columns::Any,
-        };
+        let near = input.column * stride == input.lanes << blocks;
+        let kind = if near { Columns::Blocks(blocks) } else { Columns::Any };
         let tap = |tap: usize| {
             // From the zeros on: nothing lies further up or left.
             let (row, column) = (tap / s + input.halo - pad, tap % s + input.halo - pad);
@@ -108,13 +105,14 @@ impl Batched {
             for k in channels {
                 let write = write + k * output.channel;
                 let tile = Tile {
+                    masks: &[],
                     terms: &layer.terms,
                     starts: layer.lists(k),
                     bias: layer.bias[k],
                     floor: layer.floor(),
                     pool,
                     input: x.as_ptr().wrapping_add(read),
-                    row: input.row,
+                    row: input.row * self.stride,
                     column: input.column * self.stride,
                     residual: residual
                         .map_or(std::ptr::null(), |residual| residual.as_ptr().wrapping_add(write)),
@@ -122,7 +120,6 @@ impl Batched {
                     out_row: output.row,
                     out_column: output.column,
                 };
-                let tile = Tile { row: input.row * self.stride, ..tile };
                 // SAFETY: the tile's pixels lie in the output, whose blocks are whole vectors, and are this task's
                 // alone; what taps read lies in the input or in the zeros around it, of which there are enough
                 // (`SparseLayer::new`).

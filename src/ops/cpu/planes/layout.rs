@@ -1,23 +1,26 @@
 //! How activations lie between the layers.
 
 use super::tile::Isa;
-use std::ops::{Deref, DerefMut};
 
-/// Fewest images that lie along the lanes of blocks.
-///
-/// Below, every image is computed alone: a block costs the same however few of its lanes hold images.
-const BATCH: usize = 4;
 /// Pixels of a plane that is too small to fill a tile from one block of images.
 const SMALL: usize = 4;
+/// Pixels of a plane whose channels lie apart.
+const PLANE: usize = 16;
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// The place of every element of an activation `[n, h, w, c]`. Around and between the elements lie zeros.
+/// The place of every element of an activation `[n, h, w, c]`. Around and between the elements lie zeros, which whatever
+/// writes an activation leaves alone: memory that was zeroed once serves all activations of equal layouts, but no other.
 ///
-/// Many images: `[group of blocks][c][h + 2 halo][w + 2 halo][block][image of the block]`, a block as wide as a
-/// vector. Few: `[n][c][2 halo + 1][h + 2 halo][w]` where copy `i` of a plane has its columns moved left by `i − halo`
-/// and zeros in place of what is not there, so that a tap reads a run of whole rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Many images lie in blocks as wide as a vector: `[block][h + 2 halo][w + 2 halo][c][image of the block]`, or, where the
+/// plane has few pixels, `[group of blocks][c][h + 2 halo][w + 2 halo][block][image of the block]`. The channels of a
+/// pixel lie together because a tile reads a few pixels of all channels: apart by planes, every line would be in
+/// another page, which took a fifth more time.
+///
+/// Few images: `[n][c][h + 2 halo][w]` where rows divide a vector: a tap reads a run of whole rows, moved by its column, and
+/// spares the lanes that this brings into the wrong row. Else `[n][c][2 halo + 1][h + 2 halo][w]` where copy `i` of a plane
+/// has its columns moved left by `i − halo` and zeros in place of what is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(super) n: usize,
     pub(super) h: usize,
@@ -27,6 +30,8 @@ pub(crate) struct Layout {
     pub(super) lanes: usize,
     /// Exponent of the blocks in a group; `None` where images lie one by one.
     pub(super) blocks: Option<usize>,
+    /// Copies of a plane, of one image.
+    pub(super) copies: usize,
     /// Distances in floats of columns, rows, copies (0 without), channels, and groups or images.
     pub(super) column: usize,
     pub(super) row: usize,
@@ -41,29 +46,41 @@ impl Layout {
     /// `halo` is at least [`super::SparseLayer::halo`] of every layer that reads the activation.
     pub(crate) fn new(isa: &Isa, [n, h, w, c]: [usize; 4], halo: usize) -> Self {
         let lanes = isa.lanes();
-        if n < BATCH {
-            let copy = ((h + 2 * halo) * w).next_multiple_of(LINE);
-            let channel = copy * (2 * halo + 1);
-            let origin = halo * (copy + w);
+        let layout = Self { n, h, w, c, halo, lanes, ..Self::default() };
+        // A block costs the same however few of its lanes hold images: VGG16's with 16 lanes took as long as six images.
+        if 5 * n < 2 * lanes {
+            let copies = if divides(lanes, w) { 1 } else { 2 * halo + 1 };
+            let copy = (h + 2 * halo) * w;
+            let copy = if copies == 1 { copy } else { copy.next_multiple_of(LINE) };
+            let channel = copy * copies;
+            // Taps may start left of the first row.
+            let origin = halo.next_multiple_of(LINE) + copies / 2 * copy + halo * w;
             let (column, row, group) = (1, w, c * channel);
-            return Self {
-                n, h, w, c, halo, lanes, blocks: None, column, row, copy, channel, group, origin,
-            };
+            return Self { copies, column, row, copy, channel, group, origin, ..layout };
         }
         let most = if h * w <= SMALL { (isa.most() / SMALL).max(1) } else { 1 };
         let blocks = n.div_ceil(lanes).next_power_of_two().min(most).ilog2() as usize;
-        let column = lanes << blocks;
-        let row = (w + 2 * halo) * column;
-        let channel = (h + 2 * halo) * row;
-        let (group, origin) = (c * channel, halo * (row + column));
-        Self {
-            n, h, w, c, halo, lanes, blocks: Some(blocks), column, row, copy: 0, channel, group, origin,
-        }
+        let [rows, columns] = [h + 2 * halo, w + 2 * halo];
+        let [column, channel] = if h * w <= PLANE {
+            [lanes << blocks, rows * columns * (lanes << blocks)]
+        } else {
+            // A line more, else the pixels of a tile would share cache sets.
+            [c * lanes + LINE, lanes]
+        };
+        let row = columns * column;
+        let (group, origin) = ((rows * row).max(c * channel), halo * (row + column));
+        Self { blocks: Some(blocks), copies: 1, column, row, channel, group, origin, ..layout }
+    }
+
+    /// Whether images lie along the lanes.
+    #[cfg(test)]
+    pub(crate) fn is_batched(&self) -> bool {
+        self.blocks.is_some()
     }
 
     /// Groups of blocks, or images where they lie one by one.
     pub(super) fn groups(&self) -> usize {
-        self.blocks.map_or(self.n, |_| self.n.div_ceil(self.column))
+        self.blocks.map_or(self.n, |blocks| self.n.div_ceil(self.lanes << blocks))
     }
 
     /// Blocks of images.
@@ -77,16 +94,10 @@ impl Layout {
         self.groups() * self.group + self.origin + self.lanes
     }
 
-    /// Memory for an activation, all zeros. What writes an activation leaves the zeros around it alone, so the
-    /// memory serves other activations of an equal layout, but no other.
-    pub(crate) fn buffer(&self) -> Buffer {
-        Buffer { lines: vec![Line([0.0; LINE]); self.len().div_ceil(LINE)], len: self.len() }
-    }
-
     /// Place of a pixel of channel 0.
     pub(super) fn at(&self, image: usize, y: usize, x: usize) -> usize {
         let (group, lane) = match self.blocks {
-            Some(_) => (image / self.column, image % self.column),
+            Some(blocks) => (image / (self.lanes << blocks), image % (self.lanes << blocks)),
             None => (image, 0),
         };
         group * self.group + self.origin + y * self.row + x * self.column + lane
@@ -99,14 +110,14 @@ impl Layout {
 
     /// [`super::tile::Spread::masks`] of a plane.
     pub(super) fn masks(&self) -> Vec<u32> {
-        let copies = 2 * self.halo + 1;
+        let copies = self.copies;
         let vectors = (self.h * self.w).div_ceil(self.lanes);
         let mut masks = Vec::with_capacity(vectors * copies);
         for (v, copy) in (0..vectors).flat_map(|v| (0..copies).map(move |copy| (v, copy))) {
             let stays = |lane: &usize| {
                 let pixel = v * self.lanes + lane;
-                // Column x goes to x + halo − copy.
-                let column = (pixel % self.w.max(1) + self.halo).checked_sub(copy);
+                // Column x goes to x + middle − copy.
+                let column = (pixel % self.w.max(1) + copies / 2).checked_sub(copy);
                 pixel < self.h * self.w && column.is_some_and(|column| column < self.w)
             };
             masks.push((0..self.lanes).filter(stays).map(|lane| 1 << lane).sum());
@@ -115,28 +126,7 @@ impl Layout {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
-
-/// Memory of an activation, aligned to cache lines.
-#[derive(Debug, Clone)]
-pub(crate) struct Buffer {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is floats without padding, and `lines` holds `len` of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
-    }
+/// Whether vectors hold whole rows.
+pub(super) fn divides(lanes: usize, w: usize) -> bool {
+    w != 0 && lanes.is_multiple_of(w)
 }

@@ -12,8 +12,8 @@ mod moves;
 mod single;
 mod tile;
 
-pub(crate) use layout::{Buffer, Layout};
-pub(crate) use moves::{add, from_lanes, to_lanes, global_avg_pool, max_pool2, pack, unpack};
+pub(crate) use layout::Layout;
+pub(crate) use moves::{from_lanes, global_avg_pool, max_pool2, pack, to_lanes, unpack};
 pub(crate) use tile::Isa;
 
 use crate::ops::conv_shape::ConvShape;
@@ -79,13 +79,12 @@ impl SparseLayer {
         assert!(input.halo >= Self::halo(isa, shape));
         let (path, offsets, lists) = match input.blocks {
             Some(_) => {
-                let (path, offsets, lists) =
-                    Batched::new(isa, shape, finish, &input, &output);
+                let (path, offsets, lists) = Batched::new(isa, shape, finish, &input, &output);
                 (Path::Batched(path), offsets, lists)
             }
             None => {
-                let (path, offsets) = Single::new(isa, shape, finish, &input, &output);
-                (Path::Single(path), offsets, 1)
+                let (path, offsets, lists) = Single::new(shape, &input, &output);
+                (Path::Single(path), offsets, lists)
             }
         };
         let (terms, starts) = terms(shape, weight, &offsets, lists);
@@ -93,18 +92,15 @@ impl SparseLayer {
     }
 
     /// Layout of what the layer reads.
+    #[cfg(test)]
     pub(crate) fn input(&self) -> &Layout {
         &self.input
     }
 
     /// Layout of what the layer writes.
+    #[cfg(test)]
     pub(crate) fn output(&self) -> &Layout {
         &self.output
-    }
-
-    /// Kept weights.
-    pub(crate) fn kept(&self) -> usize {
-        self.terms.len()
     }
 
     /// `y = finish(w ∗ x + bias + residual)`; the residual lies as the output does and excludes pooling.
@@ -136,8 +132,13 @@ struct Offsets {
     channel: usize,
 }
 
-/// The lists of all output channels, one each or one for each tap.
-fn terms(shape: &ConvShape, weight: &[f32], offsets: &Offsets, lists: usize) -> (Vec<Term>, Vec<u32>) {
+/// The lists of all output channels: one each, one for each column of taps, or one for each tap.
+fn terms(
+    shape: &ConvShape,
+    weight: &[f32],
+    offsets: &Offsets,
+    lists: usize,
+) -> (Vec<Term>, Vec<u32>) {
     let &ConvShape { c, k, r, s, .. } = shape;
     let (mut terms, mut starts) = (Vec::new(), Vec::with_capacity(k * lists + 1));
     let mut term = |filter: usize, channel: usize, tap: usize| {
@@ -152,7 +153,7 @@ fn terms(shape: &ConvShape, weight: &[f32], offsets: &Offsets, lists: usize) -> 
     starts.push(0);
     for filter in 0..k {
         for list in 0..lists {
-            let taps = if lists == 1 { 0..r * s } else { list..list + 1 };
+            let taps = (list..r * s).step_by(lists);
             let mut end = *starts.last().expect("0 is there");
             // There and back: the input that the last list ended with is still in the first cache.
             for channel in 0..c {

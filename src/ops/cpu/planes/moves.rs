@@ -10,6 +10,9 @@ use rayon::prelude::*;
 pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
     let &Layout { n, h, w, c, .. } = layout;
     assert!(x.len() == n * h * w * c && out.len() == layout.len() && layout.lanes == isa.lanes());
+    if x.is_empty() {
+        return;
+    }
     let shared = Shared::new(out);
     if layout.blocks.is_none() {
         let len = (h * w).next_multiple_of(layout.lanes);
@@ -49,7 +52,9 @@ pub(crate) fn unpack(layout: &Layout, x: &[f32], out: &mut [f32]) {
     out.par_chunks_exact_mut(w * c).enumerate().for_each(|(row, out)| {
         for (column, out) in out.chunks_exact_mut(c).enumerate() {
             let place = layout.at(row / h, row % h, column);
-            out.iter_mut().zip(x[place..].iter().step_by(layout.channel)).for_each(|(o, &x)| *o = x);
+            out.iter_mut()
+                .zip(x[place..].iter().step_by(layout.channel))
+                .for_each(|(o, &x)| *o = x);
         }
     });
 }
@@ -64,22 +69,9 @@ pub(crate) fn global_avg_pool(layout: &Layout, x: &[f32], out: &mut [f32]) {
     let scale = 1.0 / (h * w) as f32;
     out.par_chunks_exact_mut(c).enumerate().for_each(|(image, out)| {
         for (channel, out) in out.iter_mut().enumerate() {
-            let place = |pixel: usize| layout.at(image, pixel / w, pixel % w) + channel * layout.channel;
+            let place =
+                |pixel: usize| layout.at(image, pixel / w, pixel % w) + channel * layout.channel;
             *out = (0..h * w).map(|pixel| x[place(pixel)]).sum::<f32>() * scale;
-        }
-    });
-}
-
-/// `y = x + y` in any one layout, negative sums to 0 where `relu`.
-pub(crate) fn add(x: &[f32], y: &mut [f32], relu: bool) {
-    /// Elements of a task.
-    const PART: usize = 1 << 14;
-    assert!(x.len() == y.len());
-    let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
-    x.par_chunks(PART).zip(y.par_chunks_mut(PART)).for_each(|(x, y)| {
-        for (x, y) in x.iter().zip(y) {
-            let sum = x + *y;
-            *y = if floor > sum { floor } else { sum };
         }
     });
 }
@@ -120,19 +112,22 @@ pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y
             };
             let [a, b, d, e] = [from(0, 0), from(0, 1), from(1, 0), from(1, 1)];
             // SAFETY: this channel of this block is this task's alone.
-            let out = unsafe { shared.part(output.at(image, y, column) + channel * output.channel, lanes) };
+            let out = unsafe {
+                shared.part(output.at(image, y, column) + channel * output.channel, lanes)
+            };
             for i in 0..lanes {
                 out[i] = max(max(a[i], b[i]), max(d[i], e[i]));
             }
         }
     });
 }
-
 /// Copies `[block][h][w][c][lane]` ([`crate::ops::cpu::lanes`]) into a layout of many images.
 pub(crate) fn from_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
     let &Layout { h, w, c, lanes, .. } = layout;
     let len = h * w * c * lanes;
-    assert!(layout.blocks.is_some() && x.len() == layout.images() * len && out.len() == layout.len());
+    assert!(
+        layout.blocks.is_some() && x.len() == layout.images() * len && out.len() == layout.len()
+    );
     let shared = Shared::new(out);
     (0..layout.images() * h).into_par_iter().for_each(|task| {
         let (block, y) = (task / h, task % h);

@@ -1,12 +1,14 @@
 //! A layer on images one by one: the lanes are pixels that follow each other in a plane.
 //!
-//! Output pixel `i` of a plane reads pixel `i + offset` of a copy of an input plane whose columns were moved by the
-//! tap's column, so rows need no gaps and planes of any width fill the lanes. The layer before has written these copies,
-//! or, where filter or stride change the size of the plane, they are gathered first.
+//! Output pixel `i` of a plane reads pixel `i + offset` of an input plane, so rows need no gaps and planes of any width
+//! fill the lanes. Where the tap's column leads into another row, the lane is masked, or the tap reads a copy of the
+//! plane whose columns were moved. The layer before has written these copies, or, where filter or stride change the
+//! size of the plane, they are gathered first.
 
 use super::batched::powers;
+use super::layout::divides;
 use super::tile::{Isa, Spread, Tile};
-use super::{Finish, Layout, Offsets, SparseLayer};
+use super::{Layout, Offsets, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::scratch::{self, Shared};
@@ -20,6 +22,8 @@ pub(super) struct Single {
     /// Output pixels before pooling.
     p: usize,
     q: usize,
+    /// Of each column of taps, the lanes that it reaches; empty where copies spare them.
+    reached: Vec<u32>,
     /// Of the layout that is written.
     masks: Vec<u32>,
     gather: Option<Gather>,
@@ -44,23 +48,31 @@ pub(super) fn direct(shape: &ConvShape) -> bool {
 }
 
 impl Single {
-    /// Also where the taps read.
+    /// Also where the taps read, and the lists of an output channel.
     pub(super) fn new(
-        _isa: &Isa,
         shape: &ConvShape,
-        _finish: Finish,
         input: &Layout,
         output: &Layout,
-    ) -> (Self, Offsets) {
-        let &ConvShape { r, s, stride, pad, .. } = shape;
+    ) -> (Self, Offsets, usize) {
+        let &ConvShape { w, r, s, stride, pad, .. } = shape;
         let (p, q) = (shape.p(), shape.q());
         let masks = output.masks();
         if direct(shape) {
             let skip = input.halo - pad;
-            let tap = |tap: usize| (tap % s + skip) * input.copy + (tap / s + skip) * input.row;
-            let offsets =
-                Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
-            return (Self { p, q, masks, gather: None }, offsets);
+            if divides(input.lanes, w) {
+                let lead = input.origin - input.halo * (w + 1);
+                let tap = |tap: usize| lead + (tap / s + skip) * w + tap % s + skip;
+                let reaches = |ds: usize, lane: usize| (pad..pad + w).contains(&(lane % w + ds));
+                let lanes = |ds| (0..input.lanes).filter(move |&lane| reaches(ds, lane));
+                let reached = (0..s).map(|ds| lanes(ds).map(|lane| 1 << lane).sum()).collect();
+                let offsets =
+                    Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
+                return (Self { p, q, reached, masks, gather: None }, offsets, s);
+            }
+            let lead = input.origin - input.halo * (input.copy + w);
+            let tap = |tap: usize| lead + (tap % s + skip) * input.copy + (tap / s + skip) * w;
+            let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
+            return (Self { p, q, reached: Vec::new(), masks, gather: None }, offsets, 1);
         }
         let phases = stride.min(r);
         let rows = p + r.saturating_sub(1) / stride;
@@ -71,7 +83,7 @@ impl Single {
             (dr % stride * s + ds) * copy + dr / stride * q
         };
         let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: gather.channel() };
-        (Self { p, q, masks, gather: Some(gather) }, offsets)
+        (Self { p, q, reached: Vec::new(), masks, gather: Some(gather) }, offsets, 1)
     }
 
     pub(super) fn run(
@@ -116,6 +128,7 @@ impl Single {
                     for (start, vectors) in powers(len / lanes, most) {
                         let start = start * lanes;
                         let tile = Tile {
+                            masks: &self.reached,
                             terms: &layer.terms,
                             starts: layer.lists(k),
                             bias: layer.bias[k],
@@ -134,7 +147,7 @@ impl Single {
                         // SAFETY: `plane` holds whole vectors; the pixels read lie in the copies, and the lanes of a
                         // last vector beyond them in what follows: other copies, or the end of the buffer, which
                         // has a vector to spare.
-                        unsafe { isa.flat(vectors, &tile) };
+                        unsafe { isa.flat(vectors, self.p * self.q, &tile) };
                     }
                     let plane = if pool {
                         max_pool(plane, self.q, [output.h, output.w], small);
@@ -162,9 +175,9 @@ pub(super) unsafe fn spread(
     shared: Shared,
     place: usize,
 ) {
-    let first = shared.ptr().wrapping_add(place).wrapping_sub(output.halo * output.copy);
-    let out = first.wrapping_add(output.halo);
-    let copies = 2 * output.halo + 1;
+    let middle = output.copies / 2;
+    let out = shared.ptr().wrapping_add(place + middle).wrapping_sub(middle * output.copy);
+    let copies = output.copies;
     // SAFETY: by the caller's word.
     unsafe { isa.spread(&Spread { plane, out, copy: output.copy, copies, masks }) }
 }
@@ -198,7 +211,8 @@ impl Gather {
                 let (phase, s) = (i / self.s, i % self.s);
                 for row in 0..self.rows {
                     let from = (row * self.stride + phase).checked_sub(self.pad);
-                    let from = from.filter(|&y| y < input.h).map(|y| &plane[y * input.w..][..input.w]);
+                    let from =
+                        from.filter(|&y| y < input.h).map(|y| &plane[y * input.w..][..input.w]);
                     for (j, out) in copy[row * self.q..][..self.q].iter_mut().enumerate() {
                         let column = (j * self.stride + s).checked_sub(self.pad);
                         *out = match (from, column) {

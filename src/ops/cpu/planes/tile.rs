@@ -1,6 +1,8 @@
 //! The loops that run over one output channel's kept weights while a tile of sums stays in registers.
 
 use crate::ops::cpu::kernel::Vector;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64;
 use std::sync::OnceLock;
 
 /// One kept weight.
@@ -15,6 +17,8 @@ pub(super) struct Term {
 /// One tile of one output channel: `out[i, j] = max(floor, bias + Σ weight · input[offset + i · row + j · column]
 /// + residual[i, j])`, or the maxima of 2×2 of these.
 pub(super) struct Tile<'a> {
+    /// [`Isa::flat`]: of each list, the lanes whose pixel its taps reach.
+    pub(super) masks: &'a [u32],
     /// Of the whole layer.
     pub(super) terms: &'a [Term],
     /// List `i` of this channel is `terms[starts[i]..starts[i + 1]]`.
@@ -25,7 +29,7 @@ pub(super) struct Tile<'a> {
     pub(super) pool: bool,
     pub(super) input: *const f32,
     pub(super) row: usize,
-    /// Used where the distance of the columns is not the tile's own.
+    /// Not used where columns lie side by side.
     pub(super) column: usize,
     /// Null for none; strides as `out`.
     pub(super) residual: *const f32,
@@ -55,8 +59,6 @@ const EDGES: usize = 3;
 pub(super) enum Columns {
     /// [`Tile::column`] apart.
     Any,
-    /// Every second vector.
-    Second,
     /// Side by side, each `2^.0` vectors: that many image blocks in one tile.
     Blocks(usize),
 }
@@ -66,11 +68,15 @@ pub(crate) struct Isa {
     lanes: usize,
     /// Most vectors of a tile.
     most: usize,
-    tiles: [[[Run; 2 + EDGES]; EDGES]; EDGES],
+    tiles: [[[Run; 1 + EDGES]; EDGES]; EDGES],
     /// 3×3 over a whole plane: 4×4 of one block, 2×2 of 1, 2 and 4 blocks.
     exact: [Run; 1 + EDGES],
     /// `2^i` vectors side by side.
     flat: [Run; 5],
+    /// As `flat`, where every lane counts.
+    whole: [Run; 5],
+    /// 8 pixels or fewer.
+    narrow: Run,
     spread: unsafe fn(&Spread),
 }
 
@@ -114,8 +120,7 @@ impl Isa {
     pub(super) unsafe fn tile(&self, [rows, columns]: [usize; 2], kind: Columns, tile: &Tile) {
         let kind = match kind {
             Columns::Any => 0,
-            Columns::Second => 1,
-            Columns::Blocks(blocks) => 2 + blocks,
+            Columns::Blocks(blocks) => 1 + blocks,
         };
         // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
         unsafe { self.tiles[rows][columns][kind](tile) }
@@ -132,13 +137,20 @@ impl Isa {
         unsafe { self.exact[if edge == 4 { 0 } else { 1 + blocks }](tile) }
     }
 
-    /// `2^vectors` vectors side by side.
+    /// `2^vectors` vectors side by side, of which only `pixels` are wanted.
     ///
     /// # Safety
     /// As [`Self::tile`].
-    pub(super) unsafe fn flat(&self, vectors: usize, tile: &Tile) {
+    pub(super) unsafe fn flat(&self, vectors: usize, pixels: usize, tile: &Tile) {
+        let lists = tile.starts.len() - 1;
+        assert!(tile.masks.is_empty() && lists == 1 || tile.masks.len() == lists);
+        let run = match tile.masks {
+            [] => self.whole[vectors],
+            _ if pixels <= 8 => self.narrow,
+            _ => self.flat[vectors],
+        };
         // SAFETY: as in `tile`.
-        unsafe { self.flat[vectors](tile) }
+        unsafe { run(tile) }
     }
 
     /// Writes the shifted copies of a plane.
@@ -153,13 +165,13 @@ impl Isa {
 }
 
 macro_rules! isa {
-    ($isa:ident, $name:ident, $vector:ty, $most:expr $(, #[$feature:meta])?) => {
+    ($isa:ident, $name:ident, $vector:ty, $narrow:ty, $most:expr $(, #[$feature:meta])?) => {
         mod $name {
             use super::*;
             $(#[$feature])?
-            unsafe fn tile<const R: usize, const C: usize, const B: usize, const STEP: usize>(tile: &Tile) {
+            unsafe fn tile<const R: usize, const C: usize, const B: usize, const NEAR: bool>(tile: &Tile) {
                 // SAFETY: by the caller's word.
-                unsafe { tile_body::<$vector, R, C, B, STEP>(tile) }
+                unsafe { tile_body::<$vector, R, C, B, NEAR>(tile) }
             }
             $(#[$feature])?
             unsafe fn exact<const T: usize, const B: usize>(tile: &Tile) {
@@ -169,7 +181,18 @@ macro_rules! isa {
             $(#[$feature])?
             unsafe fn flat<const C: usize, const CHAINS: usize>(tile: &Tile) {
                 // SAFETY: by the caller's word.
-                unsafe { flat_body::<$vector, C, CHAINS>(tile) }
+                unsafe { flat_body::<$vector, C, CHAINS, true>(tile) }
+            }
+            $(#[$feature])?
+            unsafe fn whole<const C: usize, const CHAINS: usize>(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { flat_body::<$vector, C, CHAINS, false>(tile) }
+            }
+            // A vector twice as wide would straddle two cache lines more often than not.
+            $(#[$feature])?
+            unsafe fn narrow(tile: &Tile) {
+                // SAFETY: by the caller's word.
+                unsafe { flat_body::<$narrow, 1, 4, true>(tile) }
             }
             $(#[$feature])?
             unsafe fn spread(spread: &Spread) {
@@ -177,11 +200,11 @@ macro_rules! isa {
                 unsafe { spread_body::<$vector>(spread) }
             }
             /// Tiles of more than 16 vectors are never asked for; a smaller one stands in their place.
-            const fn kinds<const R: usize, const C: usize>() -> [Run; 2 + EDGES] {
-                [tile::<R, C, 1, 0>, tile::<R, C, 1, 2>, tile::<R, C, 1, 1>, tile::<R, 1, 2, 1>, tile::<R, 1, 4, 1>]
+            const fn kinds<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+                [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, 1, 2, true>, tile::<R, 1, 4, true>]
             }
-            const fn small<const R: usize, const C: usize>() -> [Run; 2 + EDGES] {
-                [tile::<R, C, 1, 0>, tile::<R, C, 1, 2>, tile::<R, C, 1, 1>, tile::<R, C, 2, 1>, tile::<R, C, 4, 1>]
+            const fn small<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+                [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, C, 2, true>, tile::<R, C, 4, true>]
             }
             pub(super) static ISA: Isa = Isa {
                 lanes: <$vector>::LANES,
@@ -192,7 +215,21 @@ macro_rules! isa {
                     [small::<4, 1>(), kinds::<4, 2>(), kinds::<4, 4>()],
                 ],
                 exact: [exact::<4, 1>, exact::<2, 1>, exact::<2, 2>, exact::<2, 4>],
-                flat: [flat::<1, 4>, flat::<2, 4>, flat::<4, 2>, flat::<8, 1>, flat::<16, 1>],
+                flat: [
+                    flat::<1, 4>,
+                    flat::<2, 4>,
+                    flat::<4, 2>,
+                    flat::<8, 1>,
+                    flat::<16, 1>,
+                ],
+                whole: [
+                    whole::<1, 4>,
+                    whole::<2, 4>,
+                    whole::<4, 2>,
+                    whole::<8, 1>,
+                    whole::<16, 1>,
+                ],
+                narrow,
                 spread,
             };
         }
@@ -202,10 +239,10 @@ macro_rules! isa {
 
 // Sums, one broadcast and, where a product takes no memory operand, one input fill the registers.
 #[cfg(target_arch = "x86_64")]
-isa!(AVX512, avx512, std::arch::x86_64::__m512, 16, #[target_feature(enable = "avx512f")]);
+isa!(AVX512, avx512, x86_64::__m512, x86_64::__m256, 16, #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(AVX2, avx2, std::arch::x86_64::__m256, 8, #[target_feature(enable = "avx2,fma")]);
-isa!(PORTABLE, portable, [f32; 8], 4);
+isa!(AVX2, avx2, x86_64::__m256, x86_64::__m256, 8, #[target_feature(enable = "avx2,fma")]);
+isa!(PORTABLE, portable, [f32; 8], [f32; 8], 4);
 
 /// Residual, ReLU, 2×2 maximum and store of `R` × `C` pixels of `B` blocks.
 ///
@@ -256,21 +293,15 @@ unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
     }
 }
 
-/// `STEP` 0 stands for any distance of the columns.
+/// `NEAR`: columns lie side by side.
 ///
 /// # Safety
 /// As [`finish`].
 #[inline(always)]
-unsafe fn tile_body<
-    V: Vector,
-    const R: usize,
-    const C: usize,
-    const B: usize,
-    const STEP: usize,
->(
+unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, const NEAR: bool>(
     tile: &Tile,
 ) {
-    let column = if STEP == 0 { tile.column } else { STEP * B * V::LANES };
+    let column = if NEAR { B * V::LANES } else { tile.column };
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
         let mut sums = [[[V::splat(tile.bias); B]; C]; R];
@@ -357,26 +388,35 @@ unsafe fn tap<V: Vector, const T: usize, const B: usize, const DR: usize, const 
 /// # Safety
 /// As [`finish`].
 #[inline(always)]
-unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize>(tile: &Tile) {
+unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const MASKED: bool>(
+    tile: &Tile,
+) {
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
         let mut sums = [[V::zero(); C]; CHAINS];
         sums[0] = [V::splat(tile.bias); C];
-        let mut step = |chain: usize, term: &Term| {
-            let weight = V::splat(term.weight);
-            let input = tile.input.add(term.offset as usize);
-            for j in 0..C {
-                let x = V::load(input.add(j * V::LANES));
-                sums[chain][j] = V::multiply_add(weight, x, sums[chain][j]);
+        for i in 0..if MASKED { tile.masks.len() } else { 1 } {
+            let mask = if MASKED { tile.masks[i] } else { 0 };
+            let mut step = |chain: usize, term: &Term| {
+                let weight = V::splat(term.weight);
+                let input = tile.input.add(term.offset as usize);
+                for j in 0..C {
+                    let (x, sum) = (V::load(input.add(j * V::LANES)), sums[chain][j]);
+                    sums[chain][j] = if MASKED {
+                        V::multiply_add_masked(weight, x, sum, mask)
+                    } else {
+                        V::multiply_add(weight, x, sum)
+                    };
+                }
+            };
+            let (whole, rest) = list(tile, i).as_chunks::<CHAINS>();
+            for terms in whole {
+                for chain in 0..CHAINS {
+                    step(chain, &terms[chain]);
+                }
             }
-        };
-        let (whole, rest) = list(tile, 0).as_chunks::<CHAINS>();
-        for terms in whole {
-            for chain in 0..CHAINS {
-                step(chain, &terms[chain]);
-            }
+            rest.iter().for_each(|term| step(0, term));
         }
-        rest.iter().for_each(|term| step(0, term));
         let mut total = sums[0];
         for chain in 1..CHAINS {
             for j in 0..C {

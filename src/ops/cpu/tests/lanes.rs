@@ -78,7 +78,8 @@ fn conversions_pooling_and_mean_are_those_of_images() {
         let largest = |i: usize| {
             let (image, y, column) = (i / c / q / p, i / c / q % p, i / c % q);
             let window = [(0, 0), (0, 1), (1, 0), (1, 1)];
-            let values = window.map(|(dy, dx)| x[pixel(image, 2 * y + dy, 2 * column + dx) + i % c]);
+            let values =
+                window.map(|(dy, dx)| x[pixel(image, 2 * y + dy, 2 * column + dx) + i % c]);
             values.into_iter().fold(f32::NEG_INFINITY, f32::max)
         };
         let want: Vec<f32> = (0..n * p * q * c).map(largest).collect();

@@ -4,6 +4,7 @@ mod conv;
 mod gather;
 mod lanes;
 mod norm;
+mod planes;
 mod pool;
 mod sparse;
 
