@@ -310,6 +310,24 @@ impl Tensor {
         Ok(())
     }
 
+    /// Overwrites the first elements of a GPU tensor in place by those of `front` on the same device: what a recorded
+    /// graph reads next.
+    ///
+    /// Errors: [`crate::ErrorKind::Shape`] where `front` is longer or of another type, [`crate::ErrorKind::Device`] elsewhere.
+    pub fn copy_front(&self, front: &Self) -> Result<()> {
+        front.expect_dtype("copy_front", self.dtype)?;
+        match (&self.storage, &front.storage) {
+            (Storage::Gpu(to), Storage::Gpu(from)) if self.device() == front.device() => {
+                if from.bytes > to.bytes {
+                    let want = format!("at most {:?}", self.shape);
+                    return Err(Error::shape("copy_front", "front", want, &front.shape));
+                }
+                if from.bytes > 0 { to.gpu.copy(to.ptr, from.ptr, from.bytes) } else { Ok(()) }
+            }
+            _ => Err(Error::device(front.device().to_string(), "copy_front: must be on one GPU")),
+        }
+    }
+
     /// Replaces the elements, keeping the identity (a parameter that is loaded or updated).
     ///
     /// Errors: [`crate::ErrorKind::Shape`] where shapes differ.

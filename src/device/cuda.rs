@@ -268,6 +268,10 @@ impl Gpu for Cuda {
         self.wait()
     }
 
+    fn records_graphs(&self) -> bool {
+        true
+    }
+
     fn begin_graph(&self) -> Result<()> {
         let mut state = self.lock_host("another graph")?;
         // Relaxed: the pool may have to ask the driver for memory during the recording.

@@ -46,6 +46,10 @@ pub trait Gpu: Send + Sync {
     /// Waits for everything.
     fn synchronize(&self) -> Result<()>;
 
+    /// Whether it can record graphs.
+    fn records_graphs(&self) -> bool {
+        false
+    }
     /// From here to [`Gpu::end_graph`], what this thread launches, copies and zeroes is recorded and not run;
     /// see [`Graph`].
     fn begin_graph(&self) -> Result<()> {

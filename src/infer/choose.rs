@@ -2,8 +2,10 @@
 
 use super::cpu::{self, CpuPlan};
 use super::fused::{LayerOp, Network};
+use super::gpu::GpuPlan;
 use super::plan::Algorithm;
-use crate::{Mode, file};
+use crate::nn::Model;
+use crate::{Mode, Result, file};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -72,6 +74,26 @@ pub(super) fn measured(network: &Network, batch: usize, mode: Mode) -> Chosen {
     remembered.keep(&algorithms);
     let (dense, sparse) = (Some(dense_times), Some(sparse_times));
     Chosen { algorithms, measured: true, dense, sparse }
+}
+
+/// The faster of dense and sparse, for all convolutions alike: the two keep activations in different types of memory.
+pub(super) fn measured_on_gpu(
+    model: &Model,
+    network: &Network,
+    batch: usize,
+    mode: Mode,
+) -> Result<Chosen> {
+    let dense = forced(network, Algorithm::Dense);
+    if pruned(network) == dense.algorithms {
+        return Ok(dense);
+    }
+    let seconds = |algorithm: Algorithm| -> Result<f64> {
+        let plan = GpuPlan::build(model, network, batch, mode, algorithm, true)?;
+        plan.seconds(ROUNDS)
+    };
+    let sparse = seconds(Algorithm::Sparse)? < seconds(Algorithm::Dense)?;
+    let chosen = if sparse { forced(network, Algorithm::Sparse) } else { dense };
+    Ok(Chosen { measured: true, ..chosen })
 }
 
 /// Sparse where enough weights are 0.

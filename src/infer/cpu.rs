@@ -10,6 +10,7 @@ use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::planes::{self, Finish, Isa, Layout, SparseLayer};
 use crate::ops::cpu::{pointwise, pool2d, round};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// The steps of one network for one batch size.
@@ -221,19 +222,12 @@ impl Planner<'_> {
 
     fn sparse_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> (Form, Slot) {
         let all = self.network.shapes[layer.input];
-        // A filter that reads some channels is one that reads all of them and has zeros for the others.
-        let mut shape = conv_shape(conv, [all[0], all[1]], self.batch);
-        let mut weight = std::borrow::Cow::Borrowed(&conv.weight);
-        if let Some(list) = &conv.channels {
-            let mut spread = vec![0.0; conv.weight.len() / list.len() * all[2]];
-            let taps = spread.chunks_exact_mut(all[2]).zip(conv.weight.chunks_exact(list.len()));
-            taps.for_each(|(to, from)| list.iter().zip(from).for_each(|(&c, &w)| to[c] = w));
-            (shape.c, weight) = (all[2], std::borrow::Cow::Owned(spread));
-        }
+        let (dims, mut weight) = conv.spread(all[2]);
+        let shape = ConvShape { c: dims[3], ..conv_shape(conv, [all[0], all[1]], self.batch) };
         if self.mode != Mode::F32 {
             let mut rounded = vec![0.0; weight.len()];
             round::copy(self.mode, &weight, &mut rounded);
-            weight = std::borrow::Cow::Owned(rounded);
+            weight = Cow::Owned(rounded);
         }
         let input = self.layout(layer.input);
         let from = Form::Planes(input.clone());

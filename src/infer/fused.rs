@@ -3,6 +3,7 @@
 
 use crate::nn::{Model, Op};
 use crate::{Error, Result, Tensor};
+use std::borrow::Cow;
 
 /// Layers in the order they run. Value 0 is the image, value `i + 1` the result of layer `i`; the last one
 /// holds the logits. Every value is `[h, w, c]` an image; vectors have h = w = 1.
@@ -54,6 +55,18 @@ impl Conv {
     /// Weights that are not 0.
     pub(super) fn kept(&self) -> usize {
         self.weight.iter().filter(|&&weight| weight != 0.0).count()
+    }
+
+    /// The filter that reads all `c` channels, with zeros for those that this one does not read, and its shape.
+    pub(super) fn spread(&self, c: usize) -> ([usize; 4], Cow<'_, [f32]>) {
+        let [k, r, s, read] = self.dims;
+        let Some(list) = &self.channels else {
+            return (self.dims, Cow::Borrowed(&self.weight));
+        };
+        let mut weight = vec![0.0; k * r * s * c];
+        let taps = weight.chunks_exact_mut(c).zip(self.weight.chunks_exact(read));
+        taps.for_each(|(to, from)| list.iter().zip(from).for_each(|(&c, &w)| to[c] = w));
+        ([k, r, s, c], Cow::Owned(weight))
     }
 }
 

@@ -1,43 +1,512 @@
-//! A network on a GPU.
+//! A network on a GPU: the fused layers with packed filters, recorded once as a graph where the device has graphs.
 
-use super::fused::{LayerOp, Network};
+use super::fused::{Conv, Layer, LayerOp, Network};
 use super::plan::Algorithm;
+use crate::device::{Gpu, Graph};
 use crate::dtype::DType;
 use crate::nn::{Execution, Model};
-use crate::ops::SparseFilter;
-use crate::{Mode, Result, Tape, Tensor};
+use crate::ops::{
+    self, Channels, InferConv2d, PackedFilter, PackedSparseFilter, SparseFilter, SparseProduct,
+    TileConfig,
+};
+use crate::{Device, Error, Mode, Result, Tape, Tensor};
+use std::time::Instant;
 
-/// The network and the formats of its sparse convolutions.
+/// Launches of a configuration that are timed together.
+const LAUNCHES: usize = 5;
+
+/// A network for one batch size.
 pub(super) struct GpuPlan {
-    model: Model,
-    execution: Execution,
+    runs: Runs,
+    /// What the graph reads, and what it fills.
+    recorded: Option<(Graph, Tensor)>,
+    input: Tensor,
+}
+
+enum Runs {
+    Compiled(Compiled),
+    /// Sparse convolutions in f32 and tf32: training's kernels, uncompiled.
+    Interpreted {
+        model: Model,
+        execution: Execution,
+        mode: Mode,
+    },
+}
+
+/// Layers with what they need on the device.
+struct Compiled {
+    layers: Vec<(Layer, Ready)>,
+    last_use: Vec<usize>,
     mode: Mode,
+    sparse: bool,
+}
+
+enum Ready {
+    Rows(InferConv2d, TileConfig),
+    Planes(PackedSparseFilter),
+    Linear {
+        weight: Tensor,
+        bias: Tensor,
+    },
+    /// Mean and standard deviation of the image's channels.
+    Normalize([Tensor; 2]),
+    Nothing,
+}
+
+/// A value, by how its elements lie.
+#[derive(Clone)]
+enum Value {
+    /// f32 `[N, H, W, C]`.
+    Image(Tensor),
+    /// `[N, H, W, padded C]` in the mode's storage type.
+    Rows(Tensor),
+    /// bf16 planes of eight images, and the `[N, H, W, C]` that they are.
+    Planes(Tensor, [usize; 4]),
+    /// f32 `[N, C]`.
+    Matrix(Tensor),
 }
 
 impl GpuPlan {
     pub(super) fn build(
         model: &Model,
         network: &Network,
+        batch: usize,
         mode: Mode,
-        algorithms: &[Algorithm],
+        algorithm: Algorithm,
+        measure: bool,
     ) -> Result<Self> {
-        let mut execution = Execution::default();
-        for (layer, algorithm) in network.layers.iter().zip(algorithms) {
-            let LayerOp::Conv(conv) = &layer.op else { continue };
-            if *algorithm == Algorithm::Dense || conv.channels.is_some() {
-                continue;
-            }
-            let name = format!("{}.weight", conv.name);
-            let weight = model.param(&name)?;
-            let kept = weight.to_vec::<f32>()?.iter().map(|&w| u8::from(w != 0.0)).collect();
-            let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
-            execution.sparse.insert(name, SparseFilter::build(weight, &mask)?);
+        let device = model.device();
+        let [h, w, c] = network.shapes[0];
+        let input = Tensor::zeros(&[batch, h, w, c], DType::F32, device)?;
+        let sparse = algorithm == Algorithm::Sparse;
+        let runs = if sparse && mode != Mode::Bf16 {
+            interpreted(model, network, mode)?
+        } else {
+            Runs::Compiled(Compiled::new(network, batch, mode, sparse, measure, device)?)
+        };
+        let mut plan = Self { runs, recorded: None, input };
+        if gpu(device)?.records_graphs() {
+            // Once before the recording: kernels that are compiled on first use are there then.
+            plan.forward()?;
+            plan.recorded = Some(Graph::record(device, || plan.forward())?);
         }
-        Ok(Self { model: model.clone(), execution, mode })
+        Ok(plan)
     }
 
+    /// Logits of x `[N, H, W, C]`, N at most the batch.
     pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
         x.expect_dtype("plan", DType::F32)?;
-        self.model.forward_eval(&mut Tape::new(self.mode), x, &self.execution)
+        let batch = self.input.shape()[0];
+        self.input.copy_front(x)?;
+        let logits = match &self.recorded {
+            None => self.forward()?,
+            Some((graph, logits)) => {
+                graph.launch()?;
+                let mut own = logits.clone();
+                own.make_unique()?;
+                own
+            }
+        };
+        let n = x.shape()[0];
+        if n == batch {
+            return Ok(logits);
+        }
+        let classes = logits.shape()[1];
+        let mut values = logits.to_vec::<f32>()?;
+        values.truncate(n * classes);
+        Tensor::from_vec(values, &[n, classes], &x.device())
+    }
+
+    /// Seconds of a call, the shortest of some.
+    pub(super) fn seconds(&self, rounds: usize) -> Result<f64> {
+        let device = self.input.device();
+        let gpu = gpu(&device)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..rounds {
+            let start = Instant::now();
+            match &self.recorded {
+                Some((graph, _)) => graph.launch()?,
+                None => drop(self.forward()?),
+            }
+            gpu.synchronize()?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    }
+
+    fn forward(&self) -> Result<Tensor> {
+        match &self.runs {
+            Runs::Compiled(compiled) => compiled.forward(&self.input),
+            Runs::Interpreted { model, execution, mode } => {
+                model.forward_eval(&mut Tape::new(*mode), &self.input, execution)
+            }
+        }
+    }
+}
+
+fn gpu(device: &Device) -> Result<&dyn Gpu> {
+    match device {
+        Device::Gpu(gpu) => Ok(gpu.as_ref()),
+        Device::Cpu => Err(Error::device("cpu", "a plan for GPUs")),
+    }
+}
+
+fn interpreted(model: &Model, network: &Network, mode: Mode) -> Result<Runs> {
+    let mut execution = Execution::default();
+    for layer in &network.layers {
+        let LayerOp::Conv(conv) = &layer.op else { continue };
+        if conv.linear || conv.channels.is_some() {
+            continue;
+        }
+        let name = format!("{}.weight", conv.name);
+        let weight = model.param(&name)?;
+        let kept = weight.to_vec::<f32>()?.iter().map(|&w| u8::from(w != 0.0)).collect();
+        let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
+        execution.sparse.insert(name, SparseFilter::build(weight, &mask)?);
+    }
+    Ok(Runs::Interpreted { model: model.clone(), execution, mode })
+}
+
+impl Compiled {
+    fn new(
+        network: &Network,
+        batch: usize,
+        mode: Mode,
+        sparse: bool,
+        measure: bool,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut layers = Vec::new();
+        for layer in &network.layers {
+            let from = network.shapes[layer.input];
+            let ready = match &layer.op {
+                LayerOp::Conv(conv) if conv.linear => Ready::Linear {
+                    weight: upload(&conv.weight, &[conv.dims[0], conv.dims[3]], device)?,
+                    bias: upload(&conv.bias, &[conv.dims[0]], device)?,
+                },
+                LayerOp::Conv(conv) => {
+                    convolution(layer, conv, from, batch, mode, sparse, measure, device)?
+                }
+                LayerOp::Pointwise(Some((scale, shift))) => {
+                    match layer.input == 0 && scale.iter().all(|&scale| scale != 0.0) {
+                        true => normalize(scale, shift, device)?,
+                        false => {
+                            let conv = diagonal(scale, shift);
+                            convolution(layer, &conv, from, batch, mode, sparse, measure, device)?
+                        }
+                    }
+                }
+                _ => Ready::Nothing,
+            };
+            let mut layer = layer.clone();
+            layer.op = without_weights(layer.op);
+            layers.push((layer, ready));
+        }
+        Ok(Self { layers, last_use: network.last_use(), mode, sparse })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut values = vec![Some(Value::Image(x.clone()))];
+        for (i, (layer, ready)) in self.layers.iter().enumerate() {
+            let missing = || Error::param("plan", i, "a layer whose operands are computed");
+            let x = values[layer.input].clone().ok_or_else(missing)?;
+            let residual = match layer.residual {
+                Some(value) => Some(values[value].clone().ok_or_else(missing)?),
+                None => None,
+            };
+            values.push(Some(self.layer(layer, ready, x, residual)?));
+            for (value, last) in self.last_use.iter().enumerate() {
+                if *last == i && value <= i {
+                    values[value] = None;
+                }
+            }
+        }
+        match values.pop().flatten() {
+            Some(value) => self.matrix(value),
+            None => Err(Error::param("graph", "[]", "at least one node")),
+        }
+    }
+
+    fn layer(
+        &self,
+        layer: &Layer,
+        ready: &Ready,
+        x: Value,
+        residual: Option<Value>,
+    ) -> Result<Value> {
+        match (&layer.op, ready) {
+            (_, Ready::Rows(conv, config)) => {
+                let x = self.rows(x)?;
+                let residual = residual.map(|value| self.rows(value)).transpose()?;
+                let mut y = x.empty_like(&conv.output_shape(x.shape())?, x.dtype())?;
+                conv.run(&x, residual.as_ref(), *config, &mut y)?;
+                Ok(Value::Rows(y))
+            }
+            (_, Ready::Planes(filter)) => {
+                let (x, [n, ..]) = self.planes(x)?;
+                let residual = residual.map(|value| self.planes(value)).transpose()?;
+                let residual = residual.as_ref().map(|(residual, _)| residual);
+                let mut y = x.empty_like(&filter.output_shape(&x, layer.pool), DType::Bf16)?;
+                ops::infer_sparse_conv2d(&x, filter, residual, layer.relu, layer.pool, &mut y)?;
+                let shape = [n, y.shape()[2], y.shape()[3], y.shape()[1]];
+                Ok(Value::Planes(y, shape))
+            }
+            (_, Ready::Linear { weight, bias }) => {
+                let mut tape = Tape::new(self.mode);
+                let x = self.matrix(x)?;
+                let mut y = ops::linear(&mut tape, &x, weight, Some(bias))?;
+                if let Some(residual) = residual {
+                    y = ops::add(&mut tape, &y, &self.matrix(residual)?)?;
+                }
+                if layer.relu {
+                    y = ops::relu(&mut tape, &y)?;
+                }
+                Ok(Value::Matrix(y))
+            }
+            (LayerOp::GlobalAvgPool, _) => self.mean(x),
+            (LayerOp::MaxPool2, _) => self.max_pool(x),
+            (_, Ready::Normalize(by)) => {
+                let y = self.normalize(x, by)?;
+                self.finish(layer, y, residual)
+            }
+            (_, Ready::Nothing) => self.finish(layer, x, residual),
+        }
+    }
+
+    fn normalize(&self, x: Value, [mean, std]: &[Tensor; 2]) -> Result<Value> {
+        let Value::Image(x) = x else {
+            return Err(Error::param("plan", "normalize", "of the image"));
+        };
+        if self.sparse {
+            return ops::normalize(&mut Tape::new(self.mode), &x, mean, std).map(Value::Image);
+        }
+        self.input(&x, Some([mean, std])).map(Value::Rows)
+    }
+
+    /// What a layer without products does behind its operand.
+    fn finish(&self, layer: &Layer, x: Value, residual: Option<Value>) -> Result<Value> {
+        let mut y = x;
+        if let Some(residual) = residual {
+            y = match (self.elementwise(y)?, self.elementwise(residual)?) {
+                (Value::Planes(a, shape), Value::Planes(b, _)) => {
+                    let mut sum = flat(&a)?;
+                    ops::infer_add(&flat(&a)?, &flat(&b)?, &mut sum)?;
+                    Value::Planes(sum.reshape(a.shape())?, shape)
+                }
+                (a, b) => {
+                    let (a, b) = (self.rows(a)?, self.rows(b)?);
+                    let mut sum = a.empty_like(a.shape(), a.dtype())?;
+                    ops::infer_add(&a, &b, &mut sum)?;
+                    Value::Rows(sum)
+                }
+            };
+        }
+        if layer.relu {
+            y = match self.elementwise(y)? {
+                Value::Planes(x, shape) => {
+                    let mut y = flat(&x)?;
+                    ops::infer_relu(&flat(&x)?, &mut y)?;
+                    Value::Planes(y.reshape(x.shape())?, shape)
+                }
+                x => {
+                    let x = self.rows(x)?;
+                    let mut y = x.empty_like(x.shape(), x.dtype())?;
+                    ops::infer_relu(&x, &mut y)?;
+                    Value::Rows(y)
+                }
+            };
+        }
+        if layer.pool { self.max_pool(y) } else { Ok(y) }
+    }
+
+    /// The form that this plan's convolutions read.
+    fn elementwise(&self, value: Value) -> Result<Value> {
+        if self.sparse {
+            return self.planes(value).map(|(planes, shape)| Value::Planes(planes, shape));
+        }
+        self.rows(value).map(Value::Rows)
+    }
+
+    fn max_pool(&self, x: Value) -> Result<Value> {
+        if let Value::Planes(..) = &x {
+            let pooled = ops::max_pool2(&mut Tape::new(self.mode), &self.image(x)?)?;
+            return Ok(Value::Image(pooled));
+        }
+        let x = self.rows(x)?;
+        let [n, h, w, c] = x.dims4("plan", "x")?;
+        let mut y = x.empty_like(&[n, h / 2, w / 2, c], x.dtype())?;
+        ops::infer_max_pool2(&x, &mut y)?;
+        Ok(Value::Rows(y))
+    }
+
+    fn mean(&self, x: Value) -> Result<Value> {
+        if let Value::Rows(x) = &x {
+            let [n, _, _, c] = x.dims4("plan", "x")?;
+            let mut y = x.empty_like(&[n, c], DType::F32)?;
+            ops::infer_global_avg_pool(x, &mut y)?;
+            return Ok(Value::Matrix(y));
+        }
+        let x = self.image(x)?;
+        ops::global_avg_pool(&mut Tape::new(self.mode), &x).map(Value::Matrix)
+    }
+
+    fn input(&self, x: &Tensor, by: Option<[&Tensor; 2]>) -> Result<Tensor> {
+        let [n, h, w, c] = x.dims4("plan", "x")?;
+        let storage = self.mode.storage();
+        let mut y = x.empty_like(&[n, h, w, storage.padded(c)], storage)?;
+        ops::infer_input(x, by, &mut y)?;
+        Ok(y)
+    }
+
+    fn rows(&self, value: Value) -> Result<Tensor> {
+        match value {
+            Value::Rows(rows) => Ok(rows),
+            other => self.input(&self.image(other)?, None),
+        }
+    }
+
+    fn planes(&self, value: Value) -> Result<(Tensor, [usize; 4])> {
+        if let Value::Planes(planes, shape) = value {
+            return Ok((planes, shape));
+        }
+        let image = self.image(value)?;
+        let shape = image.dims4("plan", "x")?;
+        let mut planes = image.empty_like(&ops::planes_shape(shape), DType::Bf16)?;
+        ops::images_to_planes(&image, &mut planes)?;
+        Ok((planes, shape))
+    }
+
+    fn image(&self, value: Value) -> Result<Tensor> {
+        match value {
+            Value::Image(image) => Ok(image),
+            Value::Planes(planes, shape) => {
+                let mut image = planes.empty_like(&shape, DType::F32)?;
+                ops::planes_to_images(&planes, &mut image)?;
+                Ok(image)
+            }
+            Value::Matrix(x) => {
+                let [n, c] = x.dims2("plan", "x")?;
+                x.reshape(&[n, 1, 1, c])
+            }
+            Value::Rows(_) => Err(Error::param("plan", "rows", "never read as an f32 image")),
+        }
+    }
+
+    /// A value of one pixel as `[N, C]`.
+    fn matrix(&self, value: Value) -> Result<Tensor> {
+        match value {
+            Value::Matrix(matrix) => Ok(matrix),
+            other => match self.mean(other)? {
+                Value::Matrix(matrix) => Ok(matrix),
+                _ => Err(Error::param("plan", "mean", "a matrix")),
+            },
+        }
+    }
+}
+
+/// Planes as an activation of whole rows, for what does not care where elements lie.
+fn flat(planes: &Tensor) -> Result<Tensor> {
+    let len = planes.len() / 8;
+    planes.reshape(&[len, 1, 1, 8])
+}
+
+fn upload(values: &[f32], shape: &[usize], device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(values.to_vec(), shape, device)
+}
+
+fn normalize(scale: &[f32], shift: &[f32], device: &Device) -> Result<Ready> {
+    let mean: Vec<f32> = scale.iter().zip(shift).map(|(scale, shift)| -shift / scale).collect();
+    let std: Vec<f32> = scale.iter().map(|scale| 1.0 / scale).collect();
+    Ok(Ready::Normalize([
+        upload(&mean, &[mean.len()], device)?,
+        upload(&std, &[std.len()], device)?,
+    ]))
+}
+
+/// Scale and shift by channel as a 1 × 1 convolution.
+fn diagonal(scale: &[f32], shift: &[f32]) -> Conv {
+    let c = scale.len();
+    let mut weight = vec![0.0; c * c];
+    scale.iter().enumerate().for_each(|(i, &scale)| weight[i * c + i] = scale);
+    let (name, bias) = ("scale".to_owned(), shift.to_vec());
+    let dims = [c, 1, 1, c];
+    Conv { name, dims, weight, bias, stride: 1, padding: 0, channels: None, linear: false }
+}
+
+#[allow(clippy::too_many_arguments)] // A layer, and for what it is made ready.
+fn convolution(
+    layer: &Layer,
+    conv: &Conv,
+    [h, w, c]: [usize; 3],
+    batch: usize,
+    mode: Mode,
+    sparse: bool,
+    measure: bool,
+    device: &Device,
+) -> Result<Ready> {
+    let Conv { stride, padding, .. } = *conv;
+    let bias = upload(&conv.bias, &[conv.bias.len()], device)?;
+    if sparse {
+        let (dims, weight) = conv.spread(c);
+        let weight = upload(&weight, &dims, device)?;
+        let product = SparseProduct::TwoFour;
+        let filter =
+            PackedSparseFilter::new(&weight, Some(&bias), [h, w], stride, padding, product)?;
+        return Ok(Ready::Planes(filter));
+    }
+    let index: Option<Vec<i32>> =
+        conv.channels.as_ref().map(|list| list.iter().map(|&channel| channel as i32).collect());
+    let channels = index.as_ref().map(|index| Channels { index, of: c });
+    let weight = upload(&conv.weight, &conv.dims, device)?;
+    let filter = PackedFilter::new(&weight, &bias, mode, channels)?;
+    let conv = InferConv2d { filter, stride, padding, relu: layer.relu, pool: layer.pool };
+    let x = [batch, h, w, mode.storage().padded(c)];
+    let configs = conv.configs(&x)?;
+    let config = match measure {
+        true => fastest(&conv, &x, &configs, layer.residual.is_some(), device)?,
+        false => configs[0],
+    };
+    Ok(Ready::Rows(conv, config))
+}
+
+/// The configuration whose launches take the shortest.
+fn fastest(
+    conv: &InferConv2d,
+    x: &[usize],
+    configs: &[TileConfig],
+    added: bool,
+    device: &Device,
+) -> Result<TileConfig> {
+    let storage = conv.filter.mode().storage();
+    let x = Tensor::zeros(x, storage, device)?;
+    let unpooled = InferConv2d { pool: false, ..conv.clone() }.output_shape(x.shape())?;
+    let residual = added.then(|| Tensor::zeros(&unpooled, storage, device)).transpose()?;
+    let mut y = Tensor::empty(&conv.output_shape(x.shape())?, storage, device)?;
+    let gpu = gpu(device)?;
+    let mut best = (f64::INFINITY, configs[0]);
+    for &config in configs {
+        conv.run(&x, residual.as_ref(), config, &mut y)?;
+        gpu.synchronize()?;
+        if !gpu.records_graphs() {
+            continue;
+        }
+        let start = Instant::now();
+        for _ in 0..LAUNCHES {
+            conv.run(&x, residual.as_ref(), config, &mut y)?;
+        }
+        gpu.synchronize()?;
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds < best.0 {
+            best = (seconds, config);
+        }
+    }
+    Ok(best.1)
+}
+
+/// The device has the weights.
+fn without_weights(op: LayerOp) -> LayerOp {
+    match op {
+        LayerOp::Conv(conv) => LayerOp::Conv(Conv { weight: Vec::new(), ..conv }),
+        other => other,
     }
 }

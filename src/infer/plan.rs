@@ -99,14 +99,20 @@ impl Plan {
         let chosen = match (choice, model.device()) {
             (Choice::Forced(algorithm), _) => choose::forced(&network, algorithm),
             (Choice::Measured, Device::Cpu) => choose::measured(&network, batch, mode),
-            (Choice::Measured, Device::Gpu(_)) => choose::forced(&network, Algorithm::Dense),
+            (Choice::Measured, Device::Gpu(_)) => {
+                choose::measured_on_gpu(model, &network, batch, mode)?
+            }
         };
         let measure_ms = if chosen.measured { milliseconds(start.elapsed()) } else { 0.0 };
         let start = Instant::now();
         let backend = match model.device() {
             Device::Cpu => Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms)),
             Device::Gpu(_) => {
-                Backend::Gpu(GpuPlan::build(model, &network, mode, &chosen.algorithms)?)
+                let measure = choice == Choice::Measured;
+                let sparse = chosen.algorithms.contains(&Algorithm::Sparse);
+                let algorithm = if sparse { Algorithm::Sparse } else { Algorithm::Dense };
+                let plan = GpuPlan::build(model, &network, batch, mode, algorithm, measure)?;
+                Backend::Gpu(plan)
             }
         };
         let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };
