@@ -64,17 +64,14 @@ __device__ inline void convolve(const Operands<Mode>& o, const InferenceConv& g,
     const OrderedPixels<Mode, HEIGHT, BLOCK> pixels(o.x, g, table);
     const FilterRows<Mode, WIDTH, BLOCK> filters(o.w, g, n);
     const auto load = [&](i32 step) {
-        if (step < steps) {
-            u8* const stage = stages + step % PIPELINE * STAGE;
-            pixels.load(stage, tap);
-            filters.load(stage + HEIGHT * ROW_BYTES, tap);
-            tap.advance();
-        }
+        u8* const stage = stages + step % PIPELINE * STAGE;
+        pixels.load(stage, tap, step < steps);
+        filters.load(stage + HEIGHT * ROW_BYTES, tap, step < steps);
+        tap.advance();
         cp_async_commit();
     };
     for (i32 step = 0; step < PIPELINE - 1; ++step) load(step);
 
-    const bool busy = m + warp_row < rows && n + warp_column < g.k;
     const i32 stride = (g.k + CHUNK<Mode> - 1) / CHUNK<Mode> * CHUNK<Mode>;
     using Tile = WarpTile<Mode, WARP_HEIGHT, WARP_WIDTH>;
     using Value = typename Tile::Value;
@@ -88,10 +85,11 @@ __device__ inline void convolve(const Operands<Mode>& o, const InferenceConv& g,
     for (i32 step = 0; step < steps; ++step) {
         cp_async_wait<PIPELINE - 2>();
         __syncthreads();  // the stage that is filled next was read in the step before
-        load(step + PIPELINE - 1);
         const u8* const stage = stages + step % PIPELINE * STAGE;
-        if (busy)
-            tile.template step<true>(stage + warp_row * ROW_BYTES, stage + (HEIGHT + warp_column) * ROW_BYTES);
+        const u8 *const left = stage + warp_row * ROW_BYTES, *const right = stage + (HEIGHT + warp_column) * ROW_BYTES;
+        tile.template half<0, true>(left, right);
+        tile.template half<1, true>(left, right);
+        load(step + PIPELINE - 1);  // here, and without a branch: its arithmetic runs beside the tensor cores
     }
 
     if (o.partials != nullptr) {
@@ -103,14 +101,16 @@ __device__ inline void convolve(const Operands<Mode>& o, const InferenceConv& g,
         return;
     }
     if (o.residual != nullptr)
-        tile.update([&](int row, int column, Value value) {
-            Value more = {};
-            column += n + warp_column;
-            if (column < stride) widen(o.residual + i64(table.pixel(warp_row + row)) * stride + column, more);
-            return sum(value, more);
-        });
+        tile.add([&](int row) { return table.pixel(warp_row + row) >= 0; },
+                 [&](int row, int column) {
+                     Value more = {};
+                     column += n + warp_column;
+                     if (column < stride) widen(o.residual + i64(table.pixel(warp_row + row)) * stride + column, more);
+                     return more;
+                 });
 
-    __syncthreads();  // the stages were read
+    cp_async_wait<0>();
+    __syncthreads();  // the stages were read, and nothing more goes there
     const ResultTile<T, WIDTH> result{stages};
     const float low = least(relu);
     const bool quads = g.order == QUADS;

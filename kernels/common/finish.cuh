@@ -6,8 +6,6 @@
 
 __device__ inline float2 max_nan(float2 a, float2 b) { return make_float2(max_nan(a.x, b.x), max_nan(a.y, b.y)); }
 __device__ inline float2 max_nan(float2 a, float b) { return make_float2(max_nan(a.x, b), max_nan(a.y, b)); }
-__device__ inline float sum(float a, float b) { return a + b; }
-__device__ inline float2 sum(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
 
 // The least value of a result: 0 behind a ReLU.
 __device__ inline float least(bool relu) { return relu ? 0.0f : -__uint_as_float(0x7F800000u); }

@@ -27,7 +27,7 @@ struct InferenceConv {
 struct TileRow {
     i32 base, row, column, pixel;
 
-    // Row m. Where there is none it lies far above its image, and its pixel is the first.
+    // Row m. Where there is none it lies far above its image, and its pixel is -1.
     __device__ TileRow(const InferenceConv& g, i32 m) {
         const u32 n = u32(g.n), p = u32(g.p), q = u32(g.q), i = u32(m);
         u32 image, y, x;
@@ -42,7 +42,7 @@ struct TileRow {
         row = image < n ? i32(y) * g.stride - g.pad : -(1 << 30);
         column = i32(x) * g.stride - g.pad;
         base = image < n ? ((i32(image) * g.h + row) * g.w + column) * g.chunks : 0;
-        pixel = image < n ? i32((image * p + y) * q + x) : 0;
+        pixel = image < n ? i32((image * p + y) * q + x) : -1;
     }
 };
 
@@ -119,13 +119,14 @@ struct OrderedPixels {
         }
     }
 
-    __device__ void load(u8* stage, const TapPlace& tap) const {
+    // Zeros without `more`. Where nothing is read the address may be anything.
+    __device__ void load(u8* stage, const TapPlace& tap, bool more) const {
         const i32 offset = (tap.row() * w + tap.column()) * chunks + tap.chunk();
         u8* const target = stage + swizzled(i32(threadIdx.x / 4), i32(threadIdx.x % 4));
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            const bool valid = tap.inside() && u32(row[i] + tap.row()) < u32(h) && u32(column[i] + tap.column()) < u32(w);
-            cp_async16(target + APART * i * ROW_BYTES, x + i64(valid ? base[i] + offset : 0) * CHUNK<Mode>, valid);
+            const bool inside = u32(row[i] + tap.row()) < u32(h) && u32(column[i] + tap.column()) < u32(w);
+            cp_async16(target + APART * i * ROW_BYTES, x + i64(base[i] + offset) * CHUNK<Mode>, more && tap.inside() && inside);
         }
     }
 };
@@ -140,15 +141,15 @@ struct FilterRows {
     __device__ FilterRows(const typename Mode::T* filter, const InferenceConv& g, i32 first)
         : filter(filter), first(first), k(g.k), s(g.s), chunks(g.chunks), length(g.r * g.s * g.chunks) {}
 
-    __device__ void load(u8* stage, const TapPlace& tap) const {
+    __device__ void load(u8* stage, const TapPlace& tap, bool more) const {
         const i32 row = i32(threadIdx.x / 4), at = (tap.row() * s + tap.column()) * chunks + tap.chunk();
         u8* const target = stage + swizzled(row, i32(threadIdx.x % 4));
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             if (WIDTH % APART != 0 && row + APART * i >= WIDTH) break;
             const i32 number = first + row + APART * i;
-            const bool valid = tap.inside() && number < k;
-            cp_async16(target + APART * i * ROW_BYTES, filter + i64(valid ? number * length + at : 0) * CHUNK<Mode>, valid);
+            const bool valid = more && tap.inside() && number < k;
+            cp_async16(target + APART * i * ROW_BYTES, filter + i64(number * length + at) * CHUNK<Mode>, valid);
         }
     }
 };

@@ -17,28 +17,32 @@ struct WarpTile {
     float4 sum[ROWS / 16][COLUMNS / 8] = {};
 
     // Adds a step. `a`, `b`: the warp's first row and its first column, numbers that are multiples of 8.
-    // ROUNDED: `b` holds tf32 already.
-    template <bool ROUNDED = false>
     __device__ void step(const u8* a, const u8* b) {
+        half<0>(a, b);
+        half<1>(a, b);
+    }
+
+    // One of the two halves of a step. ROUNDED: `b` holds tf32 already.
+    template <int HALF, bool ROUNDED = false>
+    __device__ void half(const u8* a, const u8* b) {
         const int lane = int(lane_id());
+        // Two chunks on is 32 bytes on or back; 16 rows on leaves a chunk in its place.
+        a += swizzled(lane % 16, lane / 16) ^ (32 * HALF);
+        b += swizzled(lane / 16 * 8 + lane % 8, lane / 8 % 2) ^ (32 * HALF);
+        uint4 rows[ROWS / 16];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            uint4 rows[ROWS / 16];
+        for (int i = 0; i < ROWS / 16; ++i) {
+            rows[i] = ldmatrix_x4(a + 16 * i * ROW_BYTES);
+            if constexpr (Mode::TF32) rows[i] = round_tf32(rows[i]);
+        }
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 16; ++j) {
+            uint4 columns = ldmatrix_x4(b + 16 * j * ROW_BYTES);
+            if constexpr (Mode::TF32 && !ROUNDED) columns = round_tf32(columns);
 #pragma unroll
             for (int i = 0; i < ROWS / 16; ++i) {
-                rows[i] = ldmatrix_x4(a + swizzled(16 * i + lane % 16, 2 * half + lane / 16));
-                if constexpr (Mode::TF32) rows[i] = round_tf32(rows[i]);
-            }
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 16; ++j) {
-                const int column = 16 * j + lane / 16 * 8 + lane % 8;
-                uint4 columns = ldmatrix_x4(b + swizzled(column, 2 * half + lane / 8 % 2));
-                if constexpr (Mode::TF32 && !ROUNDED) columns = round_tf32(columns);
-#pragma unroll
-                for (int i = 0; i < ROWS / 16; ++i) {
-                    sum[i][2 * j] = multiply<Mode>(rows[i], make_uint2(columns.x, columns.y), sum[i][2 * j]);
-                    sum[i][2 * j + 1] = multiply<Mode>(rows[i], make_uint2(columns.z, columns.w), sum[i][2 * j + 1]);
-                }
+                sum[i][2 * j] = multiply<Mode>(rows[i], make_uint2(columns.x, columns.y), sum[i][2 * j]);
+                sum[i][2 * j + 1] = multiply<Mode>(rows[i], make_uint2(columns.z, columns.w), sum[i][2 * j + 1]);
             }
         }
     }
@@ -54,19 +58,24 @@ struct WarpTile {
         }
     }
 
-    // Sets each sum to f(row, column, float2), two neighbouring columns at a time. All lanes of the warp call.
-    template <class F>
-    __device__ void update(const F& f) {
+    // Adds f(row, column) to the sums, two neighbouring columns at a time, of the rows that exist(row).
+    template <class Exist, class F>
+    __device__ void add(const Exist& exist, const F& f) {
         const int g = int(lane_id()) / 4, t = int(lane_id()) % 4;
 #pragma unroll
         for (int i = 0; i < ROWS / 16; ++i) {
+            if (exist(16 * i + g))
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) {
-                const float2 upper = f(16 * i + g, 8 * j + 2 * t, make_float2(sum[i][j].x, sum[i][j].y));
-                const float2 lower = f(16 * i + g + 8, 8 * j + 2 * t, make_float2(sum[i][j].z, sum[i][j].w));
-                sum[i][j] = make_float4(upper.x, upper.y, lower.x, lower.y);
-            }
-            __syncwarp();  // what f loads stays behind this: fewer registers
+                for (int j = 0; j < COLUMNS / 8; ++j) {
+                    const float2 more = f(16 * i + g, 8 * j + 2 * t);
+                    sum[i][j].x += more.x, sum[i][j].y += more.y;
+                }
+            if (exist(16 * i + g + 8))
+#pragma unroll
+                for (int j = 0; j < COLUMNS / 8; ++j) {
+                    const float2 more = f(16 * i + g + 8, 8 * j + 2 * t);
+                    sum[i][j].z += more.x, sum[i][j].w += more.y;
+                }
         }
     }
 
@@ -75,9 +84,9 @@ struct WarpTile {
     __device__ void each(const F& f) const {
         const int g = int(lane_id()) / 4, t = int(lane_id()) % 4;
 #pragma unroll
-        for (int i = 0; i < ROWS / 16; ++i)
+        for (int j = 0; j < COLUMNS / 8; ++j)
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) {
+            for (int i = 0; i < ROWS / 16; ++i) {
                 f(16 * i + g, 8 * j + 2 * t, make_float2(sum[i][j].x, sum[i][j].y));
                 f(16 * i + g + 8, 8 * j + 2 * t, make_float2(sum[i][j].z, sum[i][j].w));
             }
@@ -88,9 +97,9 @@ struct WarpTile {
     __device__ void each_quad(const F& f) const {
         const int g = int(lane_id()) / 4, t = int(lane_id()) % 4;
 #pragma unroll
-        for (int i = 0; i < ROWS / 16; i += 2)
+        for (int j = 0; j < COLUMNS / 8; ++j)
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) {
+            for (int i = 0; i < ROWS / 16; i += 2) {
                 const float4 upper = sum[i][j], lower = sum[i + 1][j];
                 const float2 quad[4] = {make_float2(upper.x, upper.y), make_float2(upper.z, upper.w),
                                         make_float2(lower.x, lower.y), make_float2(lower.z, lower.w)};
@@ -105,21 +114,11 @@ struct WarpTile<F32, ROWS, COLUMNS> {
     using Value = float;
     float sum[ROWS / 4][COLUMNS / 8] = {};
 
-    template <bool ROUNDED = false>
-    __device__ void step(const u8* a, const u8* b) {
-        const int lane = int(lane_id());
-#pragma unroll 1  // the registers of one chunk at a time
-        for (int chunk = 0; chunk < 4; ++chunk) {
-            float4 columns[COLUMNS / 8];
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) columns[j] = load_float4(b + swizzled(8 * j + lane % 8, chunk));
-#pragma unroll
-            for (int i = 0; i < ROWS / 4; ++i) {
-                const float4 row = load_float4(a + swizzled(4 * i + lane / 8, chunk));
-#pragma unroll
-                for (int j = 0; j < COLUMNS / 8; ++j) sum[i][j] = dot(row, columns[j], sum[i][j]);
-            }
-        }
+    __device__ void step(const u8* a, const u8* b) { chunks(a, b, 0, 4); }
+
+    template <int HALF, bool ROUNDED = false>
+    __device__ void half(const u8* a, const u8* b) {
+        chunks(a, b, 2 * HALF, 2 * HALF + 2);
     }
 
     // Sets each sum to f(column).
@@ -133,15 +132,15 @@ struct WarpTile<F32, ROWS, COLUMNS> {
         }
     }
 
-    // Sets each sum to f(row, column, float).
-    template <class F>
-    __device__ void update(const F& f) {
+    // Adds f(row, column) to the sums of the rows that exist(row).
+    template <class Exist, class F>
+    __device__ void add(const Exist& exist, const F& f) {
         const int lane = int(lane_id());
 #pragma unroll
         for (int i = 0; i < ROWS / 4; ++i) {
+            if (!exist(4 * i + lane / 8)) continue;
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) sum[i][j] = f(4 * i + lane / 8, 8 * j + lane % 8, sum[i][j]);
-            __syncwarp();
+            for (int j = 0; j < COLUMNS / 8; ++j) sum[i][j] += f(4 * i + lane / 8, 8 * j + lane % 8);
         }
     }
 
@@ -170,6 +169,22 @@ struct WarpTile<F32, ROWS, COLUMNS> {
     }
 
   private:
+    __device__ void chunks(const u8* a, const u8* b, int from, int end) {
+        const int lane = int(lane_id());
+#pragma unroll 1  // the registers of one chunk at a time
+        for (int chunk = from; chunk < end; ++chunk) {
+            float4 columns[COLUMNS / 8];
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; ++j) columns[j] = load_float4(b + swizzled(8 * j + lane % 8, chunk));
+#pragma unroll
+            for (int i = 0; i < ROWS / 4; ++i) {
+                const float4 row = load_float4(a + swizzled(4 * i + lane / 8, chunk));
+#pragma unroll
+                for (int j = 0; j < COLUMNS / 8; ++j) sum[i][j] = dot(row, columns[j], sum[i][j]);
+            }
+        }
+    }
+
     __device__ static float dot(float4 a, float4 b, float c) {
         return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, c))));
     }
