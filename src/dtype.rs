@@ -25,6 +25,11 @@ impl DType {
             Self::U8 => 1,
         }
     }
+
+    /// Channels of a row of whole 16-byte chunks that holds `channels` of them; at least one chunk.
+    pub fn padded(self, channels: usize) -> usize {
+        channels.max(1).next_multiple_of(16 / self.size())
+    }
 }
 
 /// A Rust type that a tensor can hold.
@@ -70,6 +75,11 @@ impl Mode {
             Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
         }
+    }
+
+    /// What operands of products are in memory: bf16 in mode `bf16`, else f32.
+    pub fn storage(self) -> DType {
+        if self == Self::Bf16 { DType::Bf16 } else { DType::F32 }
     }
 
     /// The relative error ‖e‖/‖ref‖ against float64 that one product may have: 1e-5, 1e-3, 1e-2.

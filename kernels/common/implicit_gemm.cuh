@@ -2,23 +2,18 @@
 // gradients.
 //
 // A block of 4 warps computes 128 rows by COLUMNS = 64, 32 or 16 columns (as few as there are), each warp 32 rows.
-// Steps of 64 bytes of k pass through three stages of shared memory, filled by cp.async. A row's four chunks stand
-// at `chunk ^ (row / 2 % 4)`: eight consecutive rows of one chunk lie in eight different bank groups, so neither
-// ldmatrix nor the float4 loads of the f32 path conflict, and nothing is padded.
+// Steps of 64 bytes of k pass through three stages of shared memory, filled by cp.async.
 //
 // `A` says what the rows of `a` are: `load(stage)` starts the copies of this thread's chunks, one of each of the
 // rows thread / 4 + 32 i, and moves on by a step.
 #pragma once
-#include "common/operand.cuh"
+#include "common/warp_tile.cuh"
 
 constexpr int ROWS = 128;
-constexpr int ROW_BYTES = 64;
 constexpr int WARP_ROWS = 32;
 constexpr int MAX_COLUMNS = 64;
 constexpr int STAGE_BYTES = (ROWS + MAX_COLUMNS) * ROW_BYTES;
 using Stages = u8[STAGES][STAGE_BYTES];
-
-__device__ inline int swizzled(int row, int chunk) { return row * ROW_BYTES + ((chunk ^ (row / 2 % 4)) * 16); }
 
 // The chunks of a row in order, as one thread takes them: every fourth.
 struct WholeRow {
@@ -94,90 +89,6 @@ struct Columns {
     Chunks chunks;
 };
 
-// The sums of a warp's 32 rows by COLUMNS: 16 x 8 tiles of the tensor core.
-template <class Mode, int COLUMNS>
-struct Accumulator {
-    float4 sum[2][COLUMNS / 8] = {};
-
-    __device__ void step(const u8* a, const u8* b) {
-        const int lane = int(lane_id());
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            uint4 rows[2];
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                rows[i] = ldmatrix_x4(a + swizzled(int(warp_id()) * WARP_ROWS + 16 * i + lane % 16, 2 * half + lane / 16));
-                if constexpr (Mode::TF32) rows[i] = round_tf32(rows[i]);
-            }
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 16; ++j) {
-                const int column = 16 * j + lane / 16 * 8 + lane % 8;
-                uint4 columns = ldmatrix_x4(b + swizzled(column, 2 * half + lane / 8 % 2));
-                if constexpr (Mode::TF32) columns = round_tf32(columns);
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    sum[i][2 * j] = multiply<Mode>(rows[i], make_uint2(columns.x, columns.y), sum[i][2 * j]);
-                    sum[i][2 * j + 1] = multiply<Mode>(rows[i], make_uint2(columns.z, columns.w), sum[i][2 * j + 1]);
-                }
-            }
-        }
-    }
-
-    // To `output`, from row m and column n on.
-    template <class Place>
-    __device__ void store(const Output<Place>& output, i32 m, i32 n) const {
-        const int g = int(lane_id()) / 4, t = int(lane_id()) % 4;
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) {
-                output.put(m + 16 * i + g, n + 8 * j + 2 * t, make_float2(sum[i][j].x, sum[i][j].y));
-                output.put(m + 16 * i + g + 8, n + 8 * j + 2 * t, make_float2(sum[i][j].z, sum[i][j].w));
-            }
-    }
-};
-
-// The same on CUDA cores: a lane has rows 4 i + lane / 8 and columns 8 j + lane % 8.
-template <int COLUMNS>
-struct Accumulator<F32, COLUMNS> {
-    float sum[8][COLUMNS / 8] = {};
-
-    __device__ void step(const u8* a, const u8* b) {
-        const int lane = int(lane_id());
-#pragma unroll 1  // the registers of one chunk at a time
-        for (int chunk = 0; chunk < 4; ++chunk) {
-            float4 rows[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) rows[i] = load(a, int(warp_id()) * WARP_ROWS + 4 * i + lane / 8, chunk);
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) {
-                const float4 column = load(b, 8 * j + lane % 8, chunk);
-#pragma unroll
-                for (int i = 0; i < 8; ++i) sum[i][j] = dot(rows[i], column, sum[i][j]);
-            }
-        }
-    }
-
-    template <class Place>
-    __device__ void store(const Output<Place>& output, i32 m, i32 n) const {
-        const int lane = int(lane_id());
-#pragma unroll
-        for (int i = 0; i < 8; ++i)
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 8; ++j) 
-                output.put(m + 4 * i + lane / 8, n + 8 * j + lane % 8, sum[i][j]);
-    }
-
-  private:
-    __device__ static float4 load(const u8* tile, int row, int chunk) {
-        return load_float4(tile + swizzled(row, chunk));
-    }
-
-    __device__ static float dot(float4 a, float4 b, float c) {
-        return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, c))));
-    }
-};
-
 // The tile (blockIdx.x, blockIdx.y), whose rows `a` loads.
 template <class Mode, int COLUMNS, class A, class Chunks, class Place>
 __device__ inline void multiply_tile(Stages& stages, A a, const Columns<Mode, Chunks>& b, const Output<Place>& output) {
@@ -194,15 +105,16 @@ __device__ inline void multiply_tile(Stages& stages, A a, const Columns<Mode, Ch
     };
     for (i32 step = 0; step < STAGES - 1; ++step) load(step);
 
-    Accumulator<Mode, COLUMNS> accumulator;
+    using Tile = WarpTile<Mode, WARP_ROWS, COLUMNS>;
+    Tile tile;
     for (i32 step = 0; step < steps; ++step) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();  // the stage that is filled next was read in the step before
         load(step + STAGES - 1);
         const u8* const stage = stages[step % STAGES];
-        if (m < output.rows) accumulator.step(stage, stage + ROWS * ROW_BYTES);
+        if (m < output.rows) tile.step(stage + int(warp_id()) * WARP_ROWS * ROW_BYTES, stage + ROWS * ROW_BYTES);
     }
-    accumulator.store(output, m, n);
+    tile.each([&](int row, int column, typename Tile::Value value) { output.put(m + row, n + column, value); });
 }
 
 // As few columns as the rest of the matrix has: a pruned layer does not multiply zeros.

@@ -80,3 +80,14 @@ __device__ inline u32 ffs(u32 x) {
     return u32(__ffs(int(x)));
 #endif
 }
+
+// The larger one, or a NaN where there is one: fmaxf drops it.
+__device__ inline float max_nan(float a, float b) {
+#ifdef HOST_SHIM
+    return a > b || isnan(a) ? a : b;
+#else
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+#endif
+}

@@ -65,7 +65,7 @@ impl ImplicitGemm<'_> {
             .arg(channels)
             .arg(&int(x.shape()[3])?)
             .arg(&int(self.shape.c)?);
-        self.run_forward(launch, padded(self.mode, self.shape.c), w, bias, y)
+        self.run_forward(launch, self.mode.storage().padded(self.shape.c), w, bias, y)
     }
 
     /// Everything behind the input's own arguments; the packed rows of the input have `c` channels.
@@ -270,15 +270,6 @@ impl KernelArg for Packed {
     }
 }
 
-/// Channels of a packed row: at least one chunk.
-fn padded(mode: Mode, channels: usize) -> usize {
-    channels.max(1).next_multiple_of(if mode == Mode::Bf16 { 8 } else { 4 })
-}
-
-fn operand_dtype(mode: Mode) -> DType {
-    if mode == Mode::Bf16 { DType::Bf16 } else { DType::F32 }
-}
-
 /// The `c` channels `channels`, or all of them, of each of `rows` rows of `x`.
 pub(super) fn pack_rows(
     gpu: &dyn Gpu,
@@ -288,16 +279,16 @@ pub(super) fn pack_rows(
     c: usize,
     channels: Option<&Tensor>,
 ) -> Result<Packed> {
-    let to = padded(mode, c);
+    let to = mode.storage().padded(c);
     if mode != Mode::Bf16 && to == c && channels.is_none() {
         return Ok(Packed { elements: x.clone(), channels: c });
     }
-    let elements = x.empty_like(&[rows, to], operand_dtype(mode))?;
+    let elements = x.empty_like(&[rows, to], mode.storage())?;
     let from = if channels.is_some() { x.shape()[x.shape().len() - 1] } else { c };
     if !elements.is_empty() {
         let name = ["conv2d_pack_rows_f32", "conv2d_pack_rows_f32", "conv2d_pack_rows_bf16"];
         Launch::new(name[mode as usize])
-            .elements(rows * to / padded(mode, 1))
+            .elements(rows * to / mode.storage().padded(1))
             .arg(x)
             .arg(&channels)
             .arg(&elements)
@@ -317,8 +308,8 @@ pub(super) fn pack_transposed(
     w: &Tensor,
     [k, taps, c]: [usize; 3],
 ) -> Result<Packed> {
-    let to = padded(mode, k);
-    let elements = w.empty_like(&[c, taps, to], operand_dtype(mode))?;
+    let to = mode.storage().padded(k);
+    let elements = w.empty_like(&[c, taps, to], mode.storage())?;
     if !elements.is_empty() {
         let name = [
             "conv2d_pack_transposed_f32",
@@ -349,4 +340,9 @@ pub(super) fn int(value: usize) -> Result<i32> {
     i32::try_from(value).map_err(|_| {
         Error::kernel("conv2d", format!("{value} does not fit 31 bits: a smaller batch"))
     })
+}
+
+/// The launch with these sizes as its next arguments.
+pub(super) fn ints(launch: Launch, sizes: &[usize]) -> Result<Launch> {
+    sizes.iter().try_fold(launch, |launch, &size| Ok(launch.arg(&int(size)?)))
 }

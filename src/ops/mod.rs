@@ -8,16 +8,20 @@ pub(crate) mod cpu;
 pub mod elementwise;
 pub mod gather_conv2d;
 mod implicit_gemm;
+pub mod infer_conv2d;
+pub mod infer_layers;
 pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
 pub mod noise;
 pub mod normalize;
+pub mod packed_filter;
 pub mod pgd_step;
 pub mod pool;
 mod product;
 pub mod softmax_xent;
 pub mod sparse_conv2d;
+pub mod tile_config;
 pub mod topk;
 
 pub use adam::{AdamStep, masked_adam};
@@ -25,6 +29,10 @@ pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
 pub use elementwise::{add, relu};
 pub use gather_conv2d::gather_conv2d;
+pub use infer_conv2d::InferConv2d;
+pub use infer_layers::{
+    infer_add, infer_global_avg_pool, infer_input, infer_max_pool2, infer_relu,
+};
 pub use linear::linear;
 pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,
@@ -32,8 +40,10 @@ pub use mask::{
 pub use masked_sgd::{SgdStep, masked_sgd};
 pub use noise::noisy_weight;
 pub use normalize::normalize;
+pub use packed_filter::{Channels, PackedFilter};
 pub use pgd_step::{pgd_start, pgd_step};
 pub use pool::{global_avg_pool, max_pool2};
 pub use softmax_xent::{softmax_xent, softmax_xent_each};
 pub use sparse_conv2d::{SparseFilter, sparse_conv2d};
+pub use tile_config::{Order, Tile, TileConfig};
 pub use topk::{prune_smallest, regrow_largest};

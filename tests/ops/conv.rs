@@ -1,5 +1,6 @@
 //! Convolution and linear layers.
 
+mod infer;
 mod pruned;
 mod reference;
 

@@ -1,5 +1,6 @@
 //! Operations besides convolution: a table of cases for each, result and gradients against float64.
 
+mod infer;
 mod layers;
 mod masks;
 mod updates;
