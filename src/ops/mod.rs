@@ -8,6 +8,7 @@ pub(crate) mod cpu;
 pub mod elementwise;
 pub mod gather_conv2d;
 mod implicit_gemm;
+pub mod infer_sparse_conv2d;
 pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
@@ -25,6 +26,10 @@ pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
 pub use elementwise::{add, relu};
 pub use gather_conv2d::gather_conv2d;
+pub use infer_sparse_conv2d::{
+    PackedSparseFilter, SparseProduct, images_to_planes, infer_sparse_conv2d, planes_shape,
+    planes_to_images,
+};
 pub use linear::linear;
 pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,

@@ -1,5 +1,6 @@
 //! Convolution and linear layers.
 
+mod packed;
 mod pruned;
 mod reference;
 
