@@ -5,9 +5,9 @@
 // behind which may come a ReLU and the largest of each 2 x 2 outputs, an odd last row or column left out.
 //
 // Condensed: 32 filters form a group; of the filter's columns (r,s,c) a group multiplies those that one of its filters
-// keeps, in blocks of 32. `dense_bf16` multiplies every filter by every column of a block. `two_four_bf16` needs at
-// most two kept weights of a filter in each four neighbouring columns, which the tensor core then multiplies in half
-// the steps: the columns are put in an order for which that is so, and where none is left that fits, a place stays
+// keeps, in blocks. `dense_bf16` multiplies every filter by the 16 columns of a block. `two_four_bf16` has blocks of 32
+// with at most two kept weights of a filter in each four neighbouring columns, which the tensor core multiplies in as
+// many steps: the columns are put in an order for which that is so, and where none is left that fits, a place stays
 // empty. Any mask can be packed; the fuller it is, the more places.
 //
 // Activations are bf16, 8 images innermost: [image block][channel][row][column][8], so that each tap of each pixel is
@@ -19,17 +19,17 @@
 //
 // Shapes   x: [blocks,c,h,w,8], residual: [blocks,k,p,q,8] or null, y: as residual, or [blocks,k,p/2,q/2,8] with
 //          `pool`; bf16, below 2^31 elements. bias: [k] f32. rows: [groups,32] i32, the filter or -1. starts:
-//          [groups,chunks+1] i32, blocks of columns. records: for each block of columns the left operand in lane order
-//          (two_four: [2][32] uint4; dense: [2][2][32] uint4), then for each lane the byte offset of its column in the
-//          tile (two_four: and the word of metadata). images: [n,pixels,c] f32, planes: [blocks,c,pixels,8] bf16.
+//          [groups,chunks+1] i32, blocks of columns. records: for each block of columns the left operand in lane order,
+//          [2][32] uint4, then the byte offset of each column in the tile, with two_four and a word of metadata. images:
+//          [n,pixels,c] f32, planes: [blocks,c,pixels,8] bf16.
 // Launch   two_four, dense: 64 threads for each of 1 to 4 groups, grid (tiles, ceil(groups / groups of a block)), a tile
 //          being 2^block_bits x tile_p x tile_q = 16 outputs of 8 images, tile_p and tile_q even; dynamic shared memory
 //          min(chunks, 2) * chunk * plane * 16 bytes, plane >= (tile's inputs with border).
 //          to_planes, from_planes: block (32, 8), grid (ceil(pixels / 8), ceil(c / 32), blocks).
 // Result   deterministic: one writer per element, columns in the order of the packing; no atomics.
-// Cost     predicted, not measured: shared memory bounds it. A block of columns takes a warp 8 ldmatrix.x4 = 32 cycles
-//          and 1280 B (two_four) or 2176 B (dense) of records from L1 or L2, 10 or 17 cycles, for 32 x 64 x 32
-//          multiply-adds of the group's dense product; the input tile is read once for each 1 to 4 groups.
+// Cost     predicted, not measured: shared memory bounds it. For 32 columns of 32 filters by 8 pixels by 8 images a warp
+//          spends 32 cycles on 8 ldmatrix.x4, and reads 1280 B (two_four) or 2176 B (dense) of records from L1 or L2,
+//          10 or 17 cycles; 16 mma.sp or 32 mma. The input tile is read once for each 1 to 4 groups.
 // Source   2:4 operands: PTX ISA, "sparse mma.m16n8k32"; permuting columns for 2:4: Pool and Yu 2021; columns chosen by
 //          group of rows in front of mma.sp: Castro et al. 2023; in an order without bank conflicts: Lin et al. 2023.
 // Host     src/ops/infer_sparse_conv2d.rs     Cases  tests/cases/infer_sparse_conv2d.toml
@@ -87,47 +87,51 @@ struct Place {
     }
 };
 
-// A block of columns of a group, loaded before the one in front of it is multiplied (AHEAD). The right operand are
-// the rows that ldmatrix gathered: register i has columns 8 i + 2 t and the next, as both instructions want them.
+// A block of columns of a group: the left operand and what a lane gathers. `multiply` takes the step's fragment, from
+// the 32 rows whose addresses the lanes passed: 8 i + 2 t and the next in register i.
 struct TwoFour {
-    static constexpr bool AHEAD = true;
     static constexpr i32 BYTES = 2 * 32 * 16 + 32 * 8;
+    static constexpr int STEPS = PIXELS;
     uint4 a[2];
     uint2 lane;  // offset of a column, metadata: of filters 0-15 in lanes 0 and 1 of each four, of 16-31 in the others
 
     __device__ void load(const u8* record) {
-        a[0] = __ldg(reinterpret_cast<const uint4*>(record) + lane_id());
-        a[1] = __ldg(reinterpret_cast<const uint4*>(record) + 32 + lane_id());
-        lane = __ldg(reinterpret_cast<const uint2*>(record + 1024) + lane_id());
+        const u32 at = lane_id();
+        a[0] = __ldg(reinterpret_cast<const uint4*>(record) + at);
+        a[1] = __ldg(reinterpret_cast<const uint4*>(record) + 32 + at);
+        lane = __ldg(reinterpret_cast<const uint2*>(record + 1024) + at);
     }
 
-    __device__ u32 offset() const { return lane.x; }
+    // 32 columns of one pixel.
+    __device__ u32 offset(u32) const { return lane.x; }
 
-    __device__ void multiply(uint4 b, float4 (&sum)[2][PIXELS], int j) const {
-        sum[0][j] = mma_sp_m16n8k32_bf16<0>(a[0], b, sum[0][j], lane.y);
-        sum[1][j] = mma_sp_m16n8k32_bf16<1>(a[1], b, sum[1][j], lane.y);
+    __device__ void multiply(uint4 b, float4 (&sum)[2][PIXELS], int step) const {
+        sum[0][step] = mma_sp_m16n8k32_bf16<0>(a[0], b, sum[0][step], lane.y);
+        sum[1][step] = mma_sp_m16n8k32_bf16<1>(a[1], b, sum[1][step], lane.y);
     }
 };
 
 struct Dense {
-    static constexpr bool AHEAD = false;  // twice the record of TwoFour: no registers for a second one
-    static constexpr i32 BYTES = 4 * 32 * 16 + 32 * 4;
-    uint4 a[2][2];
+    static constexpr i32 BYTES = 2 * 32 * 16 + 16 * 4;
+    static constexpr int STEPS = PIXELS / 2;
+    uint4 a[2];
     u32 lane;
 
     __device__ void load(const u8* record) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) a[i / 2][i % 2] = __ldg(reinterpret_cast<const uint4*>(record) + 32 * i + lane_id());
-        lane = __ldg(reinterpret_cast<const u32*>(record + 2048) + lane_id());
+        const u32 at = lane_id();
+        a[0] = __ldg(reinterpret_cast<const uint4*>(record) + at);
+        a[1] = __ldg(reinterpret_cast<const uint4*>(record) + 32 + at);
+        lane = __ldg(reinterpret_cast<const u32*>(record + 1024) + at % 16);
     }
 
-    __device__ u32 offset() const { return lane; }
+    // 16 columns of a pixel and of its neighbour.
+    __device__ u32 offset(u32 neighbour) const { return lane + (lane_id() < 16 ? 0 : neighbour); }
 
-    __device__ void multiply(uint4 b, float4 (&sum)[2][PIXELS], int j) const {
+    __device__ void multiply(uint4 b, float4 (&sum)[2][PIXELS], int step) const {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            sum[i][j] = mma_m16n8k16_bf16(a[i][0], make_uint2(b.x, b.y), sum[i][j]);
-            sum[i][j] = mma_m16n8k16_bf16(a[i][1], make_uint2(b.z, b.w), sum[i][j]);
+            sum[i][2 * step] = mma_m16n8k16_bf16(a[i], make_uint2(b.x, b.y), sum[i][2 * step]);
+            sum[i][2 * step + 1] = mma_m16n8k16_bf16(a[i], make_uint2(b.z, b.w), sum[i][2 * step + 1]);
         }
     }
 };
@@ -213,7 +217,7 @@ __device__ inline void convolve(u8* shared, const bf16* x, const u8* records, co
     const i32 end = group < groups ? start[chunks] : at;
     const u8* ahead = records + i64(at) * Record::BYTES;
     Record next;
-    if (Record::AHEAD && at < end) next.load(ahead);
+    if (at < end) next.load(ahead);
     float4 sum[2][PIXELS] = {};
     for (i32 number = 0; number < chunks; ++number) {
         cp_async_wait<0>();
@@ -222,20 +226,20 @@ __device__ inline void convolve(u8* shared, const bf16* x, const u8* records, co
         const u8* const stage = shared + number % 2 * stage_bytes;
         const i32 chunk_end = group < groups ? start[number + 1] : at;
         for (; at < chunk_end; ++at) {
-            Record record;
-            if constexpr (Record::AHEAD) {
-                record = next;
-                ahead += Record::BYTES;
-                if (at + 1 < end) next.load(ahead);
-            } else {
-                record.load(ahead);
-                ahead += Record::BYTES;
-            }
-            const u8* const gathered = stage + record.offset();
+            // Asked for ahead: the next block while this one is multiplied, and each fragment before the one in front.
+            const Record record = next;
+            ahead += Record::BYTES;
+            if (at + 1 < end) next.load(ahead);
+            const u8* const gathered = stage + record.offset(along);
+            const auto gather = [&](int step) {
+                const int pixel = step * (PIXELS / Record::STEPS);
+                return ldmatrix_x4_trans(gathered + corner[pixel / 4] + (pixel / 2 % 2 ? down : 0) + (pixel % 2 ? along : 0));
+            };
+            uint4 b[2] = {gather(0)};
 #pragma unroll
-            for (int j = 0; j < PIXELS; ++j) {
-                const u32 pixel = corner[j / 4] + (j / 2 % 2 ? down : 0) + (j % 2 ? along : 0);
-                record.multiply(ldmatrix_x4_trans(gathered + pixel), sum, j);
+            for (int step = 0; step < Record::STEPS; ++step) {
+                if (step + 1 < Record::STEPS) b[(step + 1) % 2] = gather(step + 1);
+                record.multiply(b[step % 2], sum, step);
             }
         }
     }
@@ -263,13 +267,13 @@ __device__ inline void convolve(u8* shared, const bf16* x, const u8* records, co
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256) infer_sparse_conv2d_two_four_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_two_four_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<TwoFour>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
                       {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});
 }
 
-extern "C" __global__ void __launch_bounds__(256) infer_sparse_conv2d_dense_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_dense_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<Dense>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
                     {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});

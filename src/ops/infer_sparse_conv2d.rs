@@ -31,6 +31,16 @@ pub enum SparseProduct {
     TwoFour,
 }
 
+impl SparseProduct {
+    /// Columns of a block.
+    fn columns(self) -> usize {
+        match self {
+            Self::Dense => 16,
+            Self::TwoFour => 32,
+        }
+    }
+}
+
 /// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
 ///
 /// Packed on the host: the weights are read back once, when a plan is built.
@@ -120,17 +130,17 @@ impl PackedSparseFilter {
         self.kept
     }
 
-    /// Blocks of 32 columns that are multiplied, over all groups of 32 filters: each is `32 · 32` multiply-adds an
-    /// output pixel of a dense product.
-    pub fn blocks(&self) -> usize {
-        self.blocks
+    /// Columns that are multiplied, empty places included, over all groups of 32 filters: each is 32 multiply-adds an
+    /// output pixel, half of them skipped by [`SparseProduct::TwoFour`].
+    pub fn places(&self) -> usize {
+        self.blocks * self.product.columns()
     }
 
-    /// Share of the places in these blocks that hold no column.
+    /// Share of these places that hold no column.
     pub fn padding(&self) -> f64 {
-        match self.blocks {
+        match self.places() {
             0 => 0.0,
-            blocks => 1.0 - self.columns as f64 / (32 * blocks) as f64,
+            places => 1.0 - self.columns as f64 / places as f64,
         }
     }
 

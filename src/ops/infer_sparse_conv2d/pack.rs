@@ -6,8 +6,7 @@ use std::cmp::Reverse;
 
 /// Filters of a group.
 pub(super) const GROUP: usize = 32;
-/// Columns of a block; eight of them are one access to shared memory.
-const BLOCK: usize = 32;
+/// Columns of one access to shared memory.
 const OCTET: usize = 8;
 /// Images side by side in a plane: 16 bytes.
 pub(super) const IMAGES: usize = 8;
@@ -42,7 +41,7 @@ impl Tile {
         let block_bits = (OUTPUTS / (p * q)).ilog2() as usize;
         let height = (p - 1) * shape.stride + shape.r;
         let width = (q - 1) * shape.stride + shape.s;
-        let plane = (height * width << block_bits) | 1;
+        let plane = ((height * width) << block_bits) | 1;
         let most = CHUNK_BYTES / (plane * ROW_BYTES);
         if most == 0 {
             return None;
@@ -152,14 +151,12 @@ fn columns(group: &[&[f32]], shape: &ConvShape, tile: &Tile, chunk: usize) -> Ve
     columns
 }
 
-type Block = [Option<Column>; BLOCK];
-
 impl Packed {
     fn add(&mut self, group: &[&[f32]], columns: &[Column], product: SparseProduct) {
-        let blocks = arrange(columns, product);
+        let places = arrange(columns, product);
         self.columns += columns.len();
-        self.blocks += blocks.len();
-        for block in &blocks {
+        for block in places.chunks_exact(product.columns()) {
+            self.blocks += 1;
             for octet in block.chunks_exact(OCTET) {
                 let mut load = [0; OCTET];
                 octet.iter().flatten().for_each(|column| load[column.bank()] += 1);
@@ -176,18 +173,18 @@ impl Packed {
 
 /// Puts columns into blocks: in each octet as many bank groups as there are, and for [`SparseProduct::TwoFour`] at most
 /// two weights of a filter in four neighbours. First fit, the columns with most weights first.
-fn arrange(columns: &[Column], product: SparseProduct) -> Vec<Block> {
+fn arrange(columns: &[Column], product: SparseProduct) -> Vec<Option<Column>> {
+    let block = product.columns();
     let limit = product == SparseProduct::TwoFour;
     let mut queues: [Vec<Column>; OCTET] = Default::default();
     columns.iter().for_each(|&column| queues[column.bank()].push(column));
     queues.iter_mut().for_each(|q| q.sort_by_key(|column| Reverse(column.kept.count_ones())));
     let mut left = columns.len();
-    let mut blocks = Vec::new();
+    let mut places = Vec::new();
     while left > 0 {
-        let mut block = [None; BLOCK];
         // Octets of the blocks that the rest would fill.
-        let octets = left.div_ceil(BLOCK) * (BLOCK / OCTET);
-        for i in 0..BLOCK / OCTET {
+        let octets = left.div_ceil(block) * (block / OCTET);
+        for i in 0..block / OCTET {
             let mut octet = Octet { limit, ..Octet::default() };
             let after = octets - 1 - i;
             let mut banks: [usize; OCTET] = std::array::from_fn(|bank| bank);
@@ -201,11 +198,10 @@ fn arrange(columns: &[Column], product: SparseProduct) -> Vec<Block> {
                 }
                 left -= 1;
             }
-            block[i * OCTET..][..OCTET].copy_from_slice(&octet.slots);
+            places.extend(octet.slots);
         }
-        blocks.push(block);
     }
-    blocks
+    places
 }
 
 /// Two quads of columns that are being filled.
@@ -238,11 +234,10 @@ impl Octet {
 }
 
 /// The byte offset of each column. An empty place repeats a column of its octet: the same address is no conflict.
-fn offsets(block: &Block) -> impl Iterator<Item = u32> {
-    let any = block[0].map_or(0, |column| column.row);
-    (0..BLOCK).map(move |i| {
-        let first = block[i / OCTET * OCTET].map_or(any, |column| column.row);
-        (block[i].map_or(first, |column| column.row) * ROW_BYTES) as u32
+fn offsets(block: &[Option<Column>]) -> impl Iterator<Item = u32> {
+    (0..block.len()).map(|i| {
+        let row = [i, i / OCTET * OCTET, 0].into_iter().find_map(|i| block[i]).map_or(0, |c| c.row);
+        (row * ROW_BYTES) as u32
     })
 }
 
@@ -263,7 +258,7 @@ fn kept_pair(quad: &[Option<Column>], row: usize) -> [usize; 2] {
 }
 
 /// Left operand of two `mma.sp.m16n8k32`, then for each lane the offset of a column and a word of metadata.
-fn two_four_record(group: &[&[f32]], block: &Block, out: &mut Vec<u32>) {
+fn two_four_record(group: &[&[f32]], block: &[Option<Column>], out: &mut Vec<u32>) {
     let quad = |q: usize| &block[4 * q..][..4];
     for half in 0..2 {
         for lane in 0..32 {
@@ -287,17 +282,15 @@ fn two_four_record(group: &[&[f32]], block: &Block, out: &mut Vec<u32>) {
     }
 }
 
-/// Left operand of two times two `mma.m16n8k16`, then the offset of a column for each lane.
-fn dense_record(group: &[&[f32]], block: &Block, out: &mut Vec<u32>) {
+/// Left operand of two `mma.m16n8k16`, then the offset of each column.
+fn dense_record(group: &[&[f32]], block: &[Option<Column>], out: &mut Vec<u32>) {
     for half in 0..2 {
-        for step in 0..2 {
-            for lane in 0..32 {
-                for register in 0..4 {
-                    let row = 16 * half + lane / 4 + 8 * (register % 2);
-                    let first = 16 * step + 2 * (lane % 4) + 8 * (register / 2);
-                    let [low, high] = [0, 1].map(|i| weight(group, row, block[first + i]));
-                    out.push(low | high << 16);
-                }
+        for lane in 0..32 {
+            for register in 0..4 {
+                let row = 16 * half + lane / 4 + 8 * (register % 2);
+                let first = 2 * (lane % 4) + 8 * (register / 2);
+                let [low, high] = [0, 1].map(|i| weight(group, row, block[first + i]));
+                out.push(low | high << 16);
             }
         }
     }

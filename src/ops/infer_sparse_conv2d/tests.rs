@@ -56,42 +56,31 @@ fn halves(word: u32) -> [f32; 2] {
     [word << 16, word & 0xffff_0000].map(f32::from_bits)
 }
 
-/// The left operand of a block as 32 × 32 values, by the tables of the PTX ISA, and the row of 16 bytes of each column.
-fn unpack_record(record: &[u32], product: SparseProduct) -> ([[f32; 32]; 32], [usize; 32]) {
-    let mut a = [[0.0; 32]; 32];
-    let mut rows = [0; 32];
-    for lane in 0..32 {
+/// The left operand of a block as 32 rows of 16 or 32 columns, by the tables of the PTX ISA, and the row of 16 bytes of
+/// each column.
+fn unpack_record(record: &[u32], product: SparseProduct) -> (Vec<Vec<f32>>, Vec<usize>) {
+    let columns = product.columns();
+    let mut a = vec![vec![0.0; columns]; 32];
+    for (i, &word) in record[..256].iter().enumerate() {
+        let (half, lane, register) = (i / 128, i / 4 % 32, i % 4);
         let (g, t) = (lane / 4, lane % 4);
-        for half in 0..2 {
-            match product {
-                SparseProduct::TwoFour => {
-                    for i in 0..4 {
-                        let (row, quad) = (g + 8 * (i % 2), t + 4 * (i / 2));
-                        let values = halves(record[128 * half + 4 * lane + i]);
-                        let word = record[256 + 2 * (4 * g + 2 * half + quad / 4) + 1];
-                        let nibble = word >> (16 * (i % 2) + 4 * (quad % 4)) & 15;
-                        let places = [nibble & 3, nibble >> 2].map(|place| place as usize);
-                        assert!(places[0] < places[1], "metadata out of order");
-                        for (place, value) in places.into_iter().zip(values) {
-                            a[16 * half + row][4 * quad + place] = value;
-                        }
-                    }
-                    rows[lane] = record[256 + 2 * lane] as usize / 16;
-                }
-                SparseProduct::Dense => {
-                    for step in 0..2 {
-                        for i in 0..4 {
-                            let (row, column) = (g + 8 * (i % 2), 16 * step + 2 * t + 8 * (i / 2));
-                            let values = halves(record[128 * (2 * half + step) + 4 * lane + i]);
-                            a[16 * half + row][column..column + 2].copy_from_slice(&values);
-                        }
-                    }
-                    rows[lane] = record[512 + lane] as usize / 16;
-                }
+        let row = &mut a[16 * half + g + 8 * (register % 2)];
+        let places = match product {
+            SparseProduct::Dense => [0, 1].map(|i| 2 * t + 8 * (register / 2) + i),
+            SparseProduct::TwoFour => {
+                let quad = t + 4 * (register / 2);
+                let word = record[256 + 2 * (4 * g + 2 * half + quad / 4) + 1];
+                let nibble = (word >> (16 * (register % 2) + 4 * (quad % 4))) as usize & 15;
+                assert!(nibble & 3 < nibble >> 2, "metadata out of order");
+                [nibble & 3, nibble >> 2].map(|place| 4 * quad + place)
             }
+        };
+        for (place, value) in places.into_iter().zip(halves(word)) {
+            row[place] = value;
         }
     }
-    (a, rows)
+    let step = if product == SparseProduct::TwoFour { 2 } else { 1 };
+    (a, record[256..].iter().step_by(step).map(|&offset| offset as usize / 16).collect())
 }
 
 /// The filter that was packed, and the accesses counted from the offsets.
@@ -101,7 +90,7 @@ fn unpack(
     packed: &Packed,
     product: SparseProduct,
 ) -> (Vec<f32>, BankCount) {
-    let words = if product == SparseProduct::TwoFour { 320 } else { 544 };
+    let words = if product == SparseProduct::TwoFour { 320 } else { 272 };
     assert_eq!(packed.records.len(), packed.blocks * words);
     let mut w = vec![0.0; shape.filter_len()];
     let mut banks = BankCount::default();
@@ -171,17 +160,20 @@ fn every_mask_comes_out_as_it_was_packed() {
     }
 }
 
-/// Share of places without a column, blocks more than [`SparseProduct::Dense`] takes, and bank conflicts an access.
+/// Share of places without a column; blocks more than their columns fill; bank conflicts an access.
 fn waste(shape: &ConvShape, mask: Mask) -> [f64; 3] {
     let w = draw(shape, mask, &Philox { key: [11, 13], step: 0, layer: 0 });
-    let [(_, dense), (_, sparse)] = PRODUCTS.map(|product| packed(&w, shape, product));
+    let [(tile, dense), (_, sparse)] = PRODUCTS.map(|product| packed(&w, shape, product));
+    // Blocks of 32 columns of each chunk, without the rule of 2:4.
+    let groups = dense.starts.chunks(tile.chunks + 1);
+    let full = groups.flat_map(|starts| starts.windows(2)).map(|s| (s[1] - s[0] + 1) / 2);
     let kept = sparse.kept as f64 / w.len() as f64;
     let empty = 1.0 - sparse.columns as f64 / (32 * sparse.blocks) as f64;
-    let more = sparse.blocks as f64 / dense.blocks as f64 - 1.0;
+    let more = sparse.blocks as f64 / f64::from(full.sum::<i32>()) - 1.0;
     let conflicts = sparse.banks.conflicts as f64 / sparse.banks.accesses as f64;
     println!(
         "{} -> {} at {} x {}, {mask:?}: kept {kept:.3}, {} of {} columns, places without one {empty:.4}, \
-         blocks more than dense {more:.4}, conflicts an access {conflicts:.4}",
+         blocks more than full {more:.4}, conflicts an access {conflicts:.4}",
         shape.c,
         shape.k,
         shape.h,
@@ -207,7 +199,7 @@ fn sparse_masks_waste_little() {
             for mask in [Mask::Uniform(kept), Mask::Skewed(kept)] {
                 let [empty, more, conflicts] = waste(&shape, mask);
                 // In the order of the filter an access takes 2.5 cycles: 8 balls in 8 bins.
-                assert!(empty <= 0.08 && more <= 0.005 && conflicts <= 0.16);
+                assert!(empty <= 0.12 && more <= 0.005 && conflicts <= 0.16);
             }
         }
     }
