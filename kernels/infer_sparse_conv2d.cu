@@ -29,7 +29,9 @@
 // Result   deterministic: one writer per element, columns in the order of the packing; no atomics.
 // Cost     predicted, not measured: shared memory bounds it. For 32 columns of 32 filters by 8 pixels by 8 images a warp
 //          spends 32 cycles on 8 ldmatrix.x4, and reads 1280 B (two_four) or 2176 B (dense) of records from L1 or L2,
-//          10 or 17 cycles; 16 mma.sp or 32 mma. The input tile is read once for each 1 to 4 groups.
+//          10 or 17 cycles; 16 mma.sp or 32 mma, 131072 FLOP of the dense product. Taps in the padding are multiplied.
+//          Bytes: x (tile_height * tile_width) / (tile_p * tile_q * stride^2) times for each 1 to 4 groups, residual and
+//          y once, the records for each tile.
 // Source   2:4 operands: PTX ISA, "sparse mma.m16n8k32"; permuting columns for 2:4: Pool and Yu 2021; columns chosen by
 //          group of rows in front of mma.sp: Castro et al. 2023; in an order without bank conflicts: Lin et al. 2023.
 // Host     src/ops/infer_sparse_conv2d.rs     Cases  tests/cases/infer_sparse_conv2d.toml
