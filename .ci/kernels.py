@@ -4,8 +4,9 @@
 
 For each entry point and architecture: registers, spilled bytes, stack frame, static shared memory, tensor-core
 instructions. A spill or a stack frame fails. `// mma: NAME NAME` in a file's header lists the entry points that
-use tensor cores: each must have such an instruction, and no other may. The sources are linted too: PTX and
-`__shared__` only in kernels/common, includes of "common/..." alone.
+use tensor cores: each must have such an instruction, and no other may; `// mma-sp: NAME` those that use them with a
+2:4 sparse operand. The sources are linted too: PTX and `__shared__` only in kernels/common, includes of "common/..."
+alone.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "kernels"
 ARCHITECTURES = ["sm_80", "sm_90a"]
-TENSOR_CORE = re.compile(r"\b(HMMA|HGMMA|IMMA)\b")
+TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|IMMA)\b(\.SP\b)?")
 
 
 def cuda_root():
@@ -101,14 +102,18 @@ def resources(log):
 
 
 def tensor_core_counts(root, code):
-    """{entry point: tensor-core instructions} in the disassembled machine code."""
+    """{entry point: (dense, sparse) tensor-core instructions} in the disassembled machine code."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
         command = [root / "bin" / "nvdisasm", "-c", file.name]
         listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     parts = re.split(r"^\s*\.section\s+\.text\.(\w+)", listing, flags=re.M)
-    return {name: len(TENSOR_CORE.findall(text)) for name, text in zip(parts[1::2], parts[2::2])}
+    counts = {}
+    for name, text in zip(parts[1::2], parts[2::2]):
+        sparse = [bool(suffix) for suffix in TENSOR_CORE.findall(text)]
+        counts[name] = (sparse.count(False), sparse.count(True))
+    return counts
 
 
 def check(nvrtc, root, path, headers, arch):
@@ -117,23 +122,27 @@ def check(nvrtc, root, path, headers, arch):
     fmad = "true" if "fmad" in header_words(source, "nvrtc") else "false"
     options = [f"--gpu-architecture={arch}", "-std=c++17", f"--fmad={fmad}", "--ptxas-options=-v"]
     code, log = nvrtc.compile(path.name, source, headers, options)
-    listed = header_words(source, "mma")
+    listed = {"mma": header_words(source, "mma"), "mma-sp": header_words(source, "mma-sp")}
     counts = tensor_core_counts(root, code)
     rows, problems = [], []
     used = resources(log)
-    for name in listed:
-        if name not in used:
-            problems.append(f"{path.name} {arch}: the header's mma line names {name}, which is not there")
+    for key, names in listed.items():
+        for name in names:
+            if name not in used:
+                problems.append(f"{path.name} {arch}: the header's {key} line names {name}, which is not there")
     for name, (registers, spill, stack, shared) in sorted(used.items()):
-        mma = counts.get(name, 0)
-        rows.append(f"{name:<44} {arch:<7} {registers:>9} {spill:>6} {stack:>6} {shared:>7} {mma:>5}")
+        found = dict(zip(listed, counts.get(name, (0, 0))))
+        rows.append(
+            f"{name:<44} {arch:<7} {registers:>9} {spill:>6} {stack:>6} {shared:>7} {found['mma']:>5} {found['mma-sp']:>6}"
+        )
         where = f"{path.name} {arch}: {name}"
         if spill or stack:
             problems.append(f"{where}: {spill} bytes spilled, {stack} bytes of stack")
-        if name in listed and not mma:
-            problems.append(f"{where}: no tensor-core instruction in its machine code")
-        if mma and name not in listed:
-            problems.append(f"{where}: uses tensor cores; name it in the header's mma line")
+        for key, count in found.items():
+            if name in listed[key] and not count:
+                problems.append(f"{where}: no {key} instruction in its machine code")
+            if count and name not in listed[key]:
+                problems.append(f"{where}: has {key} instructions; name it in the header's {key} line")
     if not used:
         problems.append(f"{path.name} {arch}: no entry point")
     return rows, problems
@@ -150,7 +159,7 @@ def main():
     jobs = [(path, arch) for path in files for arch in ARCHITECTURES]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: check(nvrtc, root, job[0], headers, job[1]), jobs))
-    print(f"{'entry point':<44} {'arch':<7} registers  spill  stack  shared   mma")
+    print(f"{'entry point':<44} {'arch':<7} registers  spill  stack  shared   mma mma-sp")
     for rows, found in results:
         print(*rows, sep="\n") if rows else None
         problems += found

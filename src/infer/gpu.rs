@@ -15,6 +15,9 @@ use std::time::Instant;
 /// Launches of a configuration that are timed together.
 const LAUNCHES: usize = 5;
 
+/// Kept share from which 2:4 blocks would be so many that dense ones take fewer cycles.
+const DENSE_PRODUCT: f64 = 0.4;
+
 /// A network for one batch size.
 pub(super) struct GpuPlan {
     runs: Runs,
@@ -449,7 +452,9 @@ fn convolution(
     if sparse {
         let (dims, weight) = conv.spread(c);
         let weight = upload(&weight, &dims, device)?;
-        let product = SparseProduct::TwoFour;
+        // By the cycles counted in kernels/infer_sparse_conv2d.cu; not measured.
+        let full = conv.kept() as f64 > DENSE_PRODUCT * weight.len() as f64;
+        let product = if full { SparseProduct::Dense } else { SparseProduct::TwoFour };
         let filter =
             PackedSparseFilter::new(&weight, Some(&bias), [h, w], stride, padding, product)?;
         return Ok(Ready::Planes(filter));

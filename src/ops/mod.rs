@@ -10,6 +10,7 @@ pub mod gather_conv2d;
 mod implicit_gemm;
 pub mod infer_conv2d;
 pub mod infer_layers;
+pub mod infer_sparse_conv2d;
 pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
@@ -32,6 +33,10 @@ pub use gather_conv2d::gather_conv2d;
 pub use infer_conv2d::InferConv2d;
 pub use infer_layers::{
     infer_add, infer_global_avg_pool, infer_input, infer_max_pool2, infer_relu,
+};
+pub use infer_sparse_conv2d::{
+    PackedSparseFilter, SparseProduct, images_to_planes, infer_sparse_conv2d, planes_shape,
+    planes_to_images,
 };
 pub use linear::linear;
 pub use mask::{

@@ -1,6 +1,7 @@
 //! Convolution and linear layers.
 
 mod infer;
+mod packed;
 mod pruned;
 mod reference;
 

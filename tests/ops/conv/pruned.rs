@@ -6,14 +6,14 @@ use rewire::ops::SparseFilter;
 use rewire::{Device, Mode, Tensor, ops};
 
 /// A mask over `len` weights of which round(density · len) are kept.
-fn draw_mask(len: usize, density: f64, random: &mut Random) -> Vec<u8> {
+pub fn draw_mask(len: usize, density: f64, random: &mut Random) -> Vec<u8> {
     let mut mask = vec![0; len];
     let order = shuffled(len, random);
     order[..(density * len as f64).round() as usize].iter().for_each(|&i| mask[i] = 1);
     mask
 }
 
-fn shuffled(len: usize, random: &mut Random) -> Vec<usize> {
+pub fn shuffled(len: usize, random: &mut Random) -> Vec<usize> {
     let mut order: Vec<usize> = (0..len).collect();
     (1..len).for_each(|i| order.swap(i, random.bits() as usize % (i + 1)));
     order

@@ -1,0 +1,290 @@
+//! Inference with irregularly masked filters on tensor cores, with the sum, ReLU and pooling behind the convolution.
+
+mod pack;
+#[cfg(test)]
+mod tests;
+
+use super::conv_shape::ConvShape;
+use super::implicit_gemm::{blocks, int};
+use super::product::same_device;
+use crate::device::{Gpu, Launch};
+use crate::dtype::DType;
+use crate::tensor::{On, Tensor};
+use crate::{Error, Result};
+use pack::{GROUP, IMAGES, Packed, Tile};
+
+pub use pack::BankCount;
+
+const OP: &str = "infer_sparse_conv2d";
+/// Groups of filters that a block of threads computes, two warps each.
+const BLOCK_GROUPS: usize = 4;
+/// Blocks of threads below which a launch is cut finer: two for each multiprocessor of a large GPU.
+const FEW_BLOCKS: usize = 264;
+
+/// How the columns of a group of 32 filters that are not empty are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SparseProduct {
+    /// Every filter by every such column: `mma.m16n8k16`. For masks that keep more than about a third.
+    Dense,
+    /// 2:4 sparse, the columns put in an order for which that holds: `mma.sp.m16n8k32`. Half the steps of the tensor
+    /// core; a full mask takes twice the columns.
+    TwoFour,
+}
+
+impl SparseProduct {
+    /// Columns of a block.
+    fn columns(self) -> usize {
+        match self {
+            Self::Dense => 16,
+            Self::TwoFour => 32,
+        }
+    }
+}
+
+/// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
+///
+/// Packed on the host: the weights are read back once, when a plan is built.
+pub struct PackedSparseFilter {
+    product: SparseProduct,
+    /// Of one image.
+    shape: ConvShape,
+    tile: Tile,
+    kept: usize,
+    columns: usize,
+    blocks: usize,
+    banks: BankCount,
+    groups: usize,
+    rows: Tensor,
+    starts: Tensor,
+    records: Tensor,
+    bias: Tensor,
+}
+
+impl PackedSparseFilter {
+    /// Packs the weights of `w` that are not 0, rounded to bf16, for inputs of `height` × `width`.
+    ///
+    /// Shapes: w `[K, R, S, C]`, bias `[K]`, both f32.
+    /// Errors: [`crate::ErrorKind::Shape`] where operands do not fit, have no elements, or the filter with four outputs
+    /// each way exceeds 48 KiB of shared memory for a channel; [`crate::ErrorKind::Param`] for a stride of 0;
+    /// [`crate::ErrorKind::Device`] on `cpu`.
+    /// Source: permuting columns for 2:4 sparsity: Pool and Yu 2021; without bank conflicts: Lin et al. 2023.
+    pub fn new(
+        w: &Tensor,
+        bias: Option<&Tensor>,
+        [height, width]: [usize; 2],
+        stride: usize,
+        padding: usize,
+        product: SparseProduct,
+    ) -> Result<Self> {
+        on_gpu(w)?;
+        let [k, r, s, c] = w.dims4(OP, "w")?;
+        w.expect_dtype(OP, DType::F32)?;
+        if stride == 0 {
+            return Err(Error::param(format!("{OP}: stride"), stride, "at least 1"));
+        }
+        let shape = ConvShape { n: 1, h: height, w: width, c, k, r, s, stride, pad: padding };
+        if w.is_empty() || shape.p() == 0 || shape.q() == 0 {
+            let room = [height, width].map(|extent| extent + 2 * padding);
+            let want = format!("filters of 1 to {} by 1 to {}", room[0], room[1]);
+            return Err(Error::shape(OP, "w", want, w.shape()));
+        }
+        let Some(tile) = Tile::of(&shape) else {
+            return Err(Error::shape(OP, "w", "of fewer taps", w.shape()));
+        };
+        let bias = match bias {
+            Some(bias) => {
+                bias.expect_shape(OP, "bias", &[k])?;
+                bias.expect_dtype(OP, DType::F32)?;
+                same_device(OP, "bias", w, bias)?;
+                bias.clone()
+            }
+            None => Tensor::zeros(&[k], DType::F32, &w.device())?,
+        };
+        let Packed { rows, starts, records, kept, columns, blocks, banks } =
+            pack::pack(&w.to_vec()?, &shape, &tile, product);
+        let words = |words: Vec<i32>| {
+            let len = words.len();
+            Tensor::from_vec(words, &[len], &w.device())
+        };
+        let groups = rows.len() / GROUP;
+        let [rows, starts] = [words(rows)?, words(starts)?];
+        let records = words(bytemuck::allocation::cast_vec(records))?;
+        Ok(Self {
+            product,
+            shape,
+            tile,
+            kept,
+            columns,
+            blocks,
+            banks,
+            groups,
+            rows,
+            starts,
+            records,
+            bias,
+        })
+    }
+
+    /// Number of weights that are not 0.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Columns that are multiplied, empty places included, over all groups of 32 filters: each is 32 multiply-adds an
+    /// output pixel, half of them skipped by [`SparseProduct::TwoFour`].
+    pub fn places(&self) -> usize {
+        self.blocks * self.product.columns()
+    }
+
+    /// Share of these places that hold no column.
+    pub fn padding(&self) -> f64 {
+        match self.places() {
+            0 => 0.0,
+            places => 1.0 - self.columns as f64 / places as f64,
+        }
+    }
+
+    /// Accesses to shared memory for an output pixel, and how many more the banks make of them.
+    pub fn banks(&self) -> BankCount {
+        self.banks
+    }
+
+    /// Shape of the output planes for `x`'s: `[blocks, K, P, Q, 8]`, halved with `pool`.
+    pub fn output_shape(&self, x: &Tensor, pool: bool) -> Vec<usize> {
+        let halved = |extent: usize| if pool { extent / 2 } else { extent };
+        vec![x.shape()[0], self.shape.k, halved(self.shape.p()), halved(self.shape.q()), IMAGES]
+    }
+}
+
+/// `y = pool(relu(x ∗ w + bias + residual))`, each of residual, ReLU and pooling as asked for; sums in f32, rounded to
+/// bf16 at the end. Pooling takes the largest of each 2 × 2, an odd last row or column left out.
+///
+/// Shapes: planes ([`planes_shape`]), bf16: x `[blocks, C, H, W, 8]`, residual `[blocks, K, P, Q, 8]`, y
+/// [`PackedSparseFilter::output_shape`]. Images behind the last one are computed too; they are nobody's.
+/// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where operands do not fit the filter.
+/// Source: `kernels/infer_sparse_conv2d.cu`.
+pub fn infer_sparse_conv2d(
+    x: &Tensor,
+    filter: &PackedSparseFilter,
+    residual: Option<&Tensor>,
+    relu: bool,
+    pool: bool,
+    y: &mut Tensor,
+) -> Result<()> {
+    let ConvShape { h, w, c, k, stride, pad, .. } = filter.shape;
+    let (p, q) = (filter.shape.p(), filter.shape.q());
+    let image_blocks = expect_planes(x, "x", [c, h, w])?;
+    if let Some(residual) = residual {
+        residual.expect_shape(OP, "residual", &[image_blocks, k, p, q, IMAGES])?;
+    }
+    y.expect_shape(OP, "y", &filter.output_shape(x, pool))?;
+    for (operand, what) in [(Some(&*y), "y"), (residual, "residual")] {
+        let Some(operand) = operand else { continue };
+        operand.expect_dtype(OP, DType::Bf16)?;
+        same_device(OP, what, x, operand)?;
+    }
+    same_device(OP, "filter", x, &filter.rows)?;
+    if y.is_empty() {
+        return Ok(());
+    }
+    int(x.len())?;
+    int(image_blocks * k * p * q * IMAGES)?;
+    y.make_unique()?;
+    let tile = &filter.tile;
+    let tiles = tile.count(image_blocks, p, q);
+    let groups = block_groups(filter.groups, tiles);
+    let name = match filter.product {
+        SparseProduct::Dense => "infer_sparse_conv2d_dense_bf16",
+        SparseProduct::TwoFour => "infer_sparse_conv2d_two_four_bf16",
+    };
+    let mut launch = Launch::new(name)
+        .grid(blocks(tiles, 1)?, blocks(filter.groups, groups)?, 1)
+        .block(64 * groups as u32, 1, 1)
+        .shared(int(tile.shared_bytes())? as u32)
+        .arg(x)
+        .arg(&filter.records)
+        .arg(&filter.starts)
+        .arg(&filter.rows)
+        .arg(&filter.bias)
+        .arg(&residual)
+        .arg(&*y);
+    for value in [filter.groups, tile.chunks, tile.chunk, image_blocks, c, h, w, k, p, q] {
+        launch = launch.arg(&int(value)?);
+    }
+    for value in [stride, pad, tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.plane]
+    {
+        launch = launch.arg(&int(value)?);
+    }
+    launch.arg(&i32::from(relu)).arg(&i32::from(pool)).run(on_gpu(x)?)
+}
+
+/// As many groups of filters as read an input tile together, fewer where blocks would be.
+fn block_groups(groups: usize, tiles: usize) -> usize {
+    let mut together = groups.clamp(1, BLOCK_GROUPS);
+    while together > 1 && tiles * groups.div_ceil(together) < FEW_BLOCKS {
+        together /= 2;
+    }
+    together
+}
+
+/// Shape of the planes of `[n, h, w, c]`: `[⌈n / 8⌉, c, h, w, 8]`, eight images side by side.
+pub fn planes_shape([n, h, w, c]: [usize; 4]) -> [usize; 5] {
+    [n.div_ceil(IMAGES), c, h, w, IMAGES]
+}
+
+/// Images as planes, rounded to bf16; zeros behind the last image.
+///
+/// Shapes: images `[N, H, W, C]` f32, planes [`planes_shape`] of it, bf16.
+/// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where they do not fit.
+pub fn images_to_planes(images: &Tensor, planes: &mut Tensor) -> Result<()> {
+    let shape = images.dims4(OP, "images")?;
+    planes.expect_shape(OP, "planes", &planes_shape(shape))?;
+    planes.make_unique()?;
+    convert("infer_sparse_conv2d_to_planes_bf16", images, planes, shape)
+}
+
+/// The way back: the first N images of the planes.
+///
+/// Shapes and errors as [`images_to_planes`].
+pub fn planes_to_images(planes: &Tensor, images: &mut Tensor) -> Result<()> {
+    let shape = images.dims4(OP, "images")?;
+    planes.expect_shape(OP, "planes", &planes_shape(shape))?;
+    images.make_unique()?;
+    convert("infer_sparse_conv2d_from_planes_bf16", planes, images, shape)
+}
+
+fn convert(name: &'static str, from: &Tensor, to: &Tensor, [n, h, w, c]: [usize; 4]) -> Result<()> {
+    let (images, planes) = if from.shape().len() == 4 { (from, to) } else { (to, from) };
+    images.expect_dtype(OP, DType::F32)?;
+    planes.expect_dtype(OP, DType::Bf16)?;
+    same_device(OP, "planes", images, planes)?;
+    let gpu = on_gpu(images)?;
+    if images.is_empty() {
+        return Ok(());
+    }
+    int(planes.len())?;
+    Launch::new(name)
+        .grid(blocks(h * w, 8)?, blocks(c, 32)?, blocks(n, IMAGES)?)
+        .block(32, 8, 1)
+        .arg(from)
+        .arg(to)
+        .arg(&int(n)?)
+        .arg(&int(h * w)?)
+        .arg(&int(c)?)
+        .run(gpu)
+}
+
+/// Blocks of 8 images of planes of `[c, h, w]`.
+fn expect_planes(x: &Tensor, what: &'static str, [c, h, w]: [usize; 3]) -> Result<usize> {
+    x.expect_dtype(OP, DType::Bf16)?;
+    let image_blocks = x.shape().first().copied().unwrap_or(0);
+    x.expect_shape(OP, what, &[image_blocks, c, h, w, IMAGES])?;
+    Ok(image_blocks)
+}
+
+fn on_gpu(x: &Tensor) -> Result<&dyn Gpu> {
+    match x.on() {
+        On::Gpu(gpu) => Ok(gpu),
+        On::Cpu => Err(Error::device("cpu", format!("{OP} runs on CUDA devices"))),
+    }
+}

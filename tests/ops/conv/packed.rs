@@ -1,0 +1,270 @@
+//! Inference with packed masked filters: `infer_sparse_conv2d`.
+
+use super::super::{Random, assert_close, devices};
+use super::pruned::{draw_mask, shuffled};
+use super::{Conv, wide};
+use half::bf16;
+use rewire::ops::{self, PackedSparseFilter, SparseProduct};
+use rewire::{DType, Device, Tensor};
+use serde::Deserialize;
+
+/// What the rounding of the result leaves, with room; the limit of the mode is 1e-2.
+const TOLERANCE: f64 = 4e-3;
+const PRODUCTS: [SparseProduct; 2] = [SparseProduct::Dense, SparseProduct::TwoFour];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PackedCase {
+    name: String,
+    x: [usize; 4],
+    w: [usize; 4],
+    stride: usize,
+    padding: usize,
+    density: f64,
+    #[serde(default)]
+    skewed: bool,
+    #[serde(default)]
+    residual: bool,
+    #[serde(default)]
+    relu: bool,
+    #[serde(default)]
+    pool: bool,
+}
+
+#[derive(Deserialize)]
+struct PackedCases {
+    case: Vec<PackedCase>,
+}
+
+/// Devices that have kernels.
+fn gpus() -> impl Iterator<Item = Device> {
+    devices().into_iter().filter(|device| *device != Device::Cpu)
+}
+
+fn rounded(values: Vec<f32>) -> Vec<f32> {
+    values.into_iter().map(|v| bf16::from_f32(v).to_f32()).collect()
+}
+
+/// Round(density · len) weights; skewed: all in half of the filters and, where there is room, in half of the channels.
+fn mask(case: &PackedCase, random: &mut Random) -> Vec<u8> {
+    let len = case.w.iter().product();
+    if !case.skewed {
+        return draw_mask(len, case.density, random);
+    }
+    let [k, r, s, c] = case.w;
+    let filters = &shuffled(k, random)[..k.div_ceil(2)];
+    let channels = &shuffled(c, random)[..c.div_ceil(2)];
+    let mut mask = vec![0; len];
+    let mut left = (case.density * len as f64).round() as usize;
+    for i in shuffled(len, random) {
+        if left > 0 && filters.contains(&(i / (r * s * c))) && channels.contains(&(i % c)) {
+            mask[i] = 1;
+            left -= 1;
+        }
+    }
+    mask
+}
+
+/// Operands of one case, as bf16 holds them, and the result in float64.
+struct Layer {
+    conv: Conv,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Vec<f32>,
+    residual: Option<Vec<f32>>,
+    relu: bool,
+    pool: bool,
+}
+
+impl Layer {
+    fn new(case: &PackedCase, random: &mut Random) -> Self {
+        let conv = Conv { x: case.x, w: case.w, stride: case.stride, padding: case.padding };
+        let mask = mask(case, random);
+        let mut draw = |shape: [usize; 4]| rounded(random.vec(shape.iter().product()));
+        let (x, w, residual) = (draw(case.x), draw(case.w), draw(conv.y()));
+        let w = w.iter().zip(&mask).map(|(&w, &m)| if m == 0 { 0.0 } else { w }).collect();
+        let bias = random.vec(case.w[0]);
+        let residual = case.residual.then_some(residual);
+        Self { conv, x, w, bias, residual, relu: case.relu, pool: case.pool }
+    }
+
+    /// Shape of the result.
+    fn y(&self) -> [usize; 4] {
+        let [n, p, q, k] = self.conv.y();
+        if self.pool { [n, p / 2, q / 2, k] } else { [n, p, q, k] }
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let mut y = self.conv.forward(&wide(&self.x), &wide(&self.w), &wide(&self.bias));
+        if let Some(residual) = &self.residual {
+            y.iter_mut().zip(residual).for_each(|(y, &add)| *y += f64::from(add));
+        }
+        if self.relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+        if !self.pool {
+            return y;
+        }
+        let [_, p, q, k] = self.conv.y();
+        let ([n, half_p, half_q, _], mut pooled) = (self.y(), Vec::new());
+        for (image, row) in (0..n * half_p).map(|i| (i / half_p, i % half_p)) {
+            for (column, filter) in (0..half_q * k).map(|i| (i / k, i % k)) {
+                let at = |i: usize| {
+                    let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
+                    y[((image * p + row) * q + column) * k + filter]
+                };
+                pooled.push((0..4).map(at).fold(f64::NEG_INFINITY, f64::max));
+            }
+        }
+        pooled
+    }
+
+    fn filter(&self, device: &Device, product: SparseProduct) -> PackedSparseFilter {
+        let Conv { x: [_, h, width, _], w: shape, stride, padding } = self.conv;
+        let w = Tensor::from_vec(self.w.clone(), &shape, device).unwrap();
+        let bias = Tensor::from_vec(self.bias.clone(), &[shape[0]], device).unwrap();
+        PackedSparseFilter::new(&w, Some(&bias), [h, width], stride, padding, product).unwrap()
+    }
+
+    fn run(&self, device: &Device, product: SparseProduct) -> Vec<f32> {
+        let filter = self.filter(device, product);
+        assert_eq!(filter.kept(), self.w.iter().filter(|&&w| w != 0.0).count());
+        let x = planes(&self.x, self.conv.x, device);
+        let residual = self.residual.as_ref().map(|r| planes(r, self.conv.y(), device));
+        let mut y =
+            Tensor::empty(&filter.output_shape(&x, self.pool), DType::Bf16, device).unwrap();
+        ops::infer_sparse_conv2d(&x, &filter, residual.as_ref(), self.relu, self.pool, &mut y)
+            .unwrap();
+        images(&y, self.y())
+    }
+}
+
+fn planes(images: &[f32], shape: [usize; 4], device: &Device) -> Tensor {
+    let images = Tensor::from_vec(images.to_vec(), &shape, device).unwrap();
+    let mut planes = Tensor::empty(&ops::planes_shape(shape), DType::Bf16, device).unwrap();
+    ops::images_to_planes(&images, &mut planes).unwrap();
+    planes
+}
+
+fn images(planes: &Tensor, shape: [usize; 4]) -> Vec<f32> {
+    let mut images = Tensor::empty(&shape, DType::F32, &planes.device()).unwrap();
+    ops::planes_to_images(planes, &mut images).unwrap();
+    images.to_vec().unwrap()
+}
+
+#[test]
+fn infer_sparse_conv2d_equals_float64_loops() {
+    let mut random = Random::new();
+    let text = include_str!("../../cases/infer_sparse_conv2d.toml");
+    for case in toml::from_str::<PackedCases>(text).unwrap().case {
+        let layer = Layer::new(&case, &mut random);
+        let want = layer.reference();
+        for device in gpus() {
+            for product in PRODUCTS {
+                let got = layer.run(&device, product);
+                assert_close((&case.name, &device, product), &got, &want, TOLERANCE);
+                let again = layer.run(&device, product);
+                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&got), bits(&again), "{}: the same bits again", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_follow_each_other_in_planes() {
+    let mut random = Random::new();
+    let case = |w, residual, pool| PackedCase {
+        name: "chain".into(),
+        x: [10, 6, 6, 12],
+        w,
+        stride: 1,
+        padding: 1,
+        density: 0.2,
+        skewed: false,
+        residual,
+        relu: true,
+        pool,
+    };
+    let first = Layer::new(&case([12, 3, 3, 12], false, false), &mut random);
+    // A block with a shortcut: its input is added behind the second convolution.
+    let mut second = Layer::new(&case([12, 3, 3, 12], false, true), &mut random);
+    let between: Vec<f32> = first.reference().iter().map(|&v| v as f32).collect();
+    second.x = rounded(between);
+    second.residual = Some(first.x.clone());
+    let want = second.reference();
+    for device in gpus() {
+        let x = planes(&first.x, first.conv.x, &device);
+        let empty = |filter: &PackedSparseFilter, x: &Tensor, pool| {
+            Tensor::empty(&filter.output_shape(x, pool), DType::Bf16, &device).unwrap()
+        };
+        for product in PRODUCTS {
+            let filters = [&first, &second].map(|layer| layer.filter(&device, product));
+            let mut between = empty(&filters[0], &x, false);
+            ops::infer_sparse_conv2d(&x, &filters[0], None, true, false, &mut between).unwrap();
+            let mut y = empty(&filters[1], &between, true);
+            ops::infer_sparse_conv2d(&between, &filters[1], Some(&x), true, true, &mut y).unwrap();
+            assert_close((&device, product), &images(&y, second.y()), &want, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn planes_hold_the_rounded_images_and_zeros_behind_them() {
+    let mut random = Random::new();
+    for shape in [[1, 1, 1, 1], [3, 5, 3, 7], [8, 4, 4, 32], [13, 3, 3, 70]] {
+        let [n, h, w, c] = shape;
+        let x = random.vec(shape.iter().product());
+        for device in gpus() {
+            let planes = planes(&x, shape, &device);
+            assert_eq!(images(&planes, shape), rounded(x.clone()));
+            for (i, value) in planes.to_vec::<bf16>().unwrap().into_iter().enumerate() {
+                let (image, pixel) = (i / (8 * h * w * c) * 8 + i % 8, i / 8 % (h * w));
+                let channel = i / 8 / (h * w) % c;
+                let want = if image < n { x[(image * h * w + pixel) * c + channel] } else { 0.0 };
+                assert_eq!(value, bf16::from_f32(want), "{shape:?}, {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn operands_of_packed_convolutions_that_do_not_fit_are_errors() {
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    let w = zeros(&[4, 3, 3, 6], DType::F32);
+    let new = |w: &Tensor, size, stride| {
+        let filter = PackedSparseFilter::new(w, None, size, stride, 1, SparseProduct::TwoFour);
+        filter.map(|_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(new(&w, [4, 4], 1), "device cpu: infer_sparse_conv2d runs on CUDA devices");
+    for device in gpus() {
+        let w = w.to_device(&device).unwrap();
+        assert_eq!(new(&w, [4, 4], 0), "infer_sparse_conv2d: stride = 0: must be at least 1");
+        assert_eq!(
+            new(&w, [0, 4], 1),
+            "infer_sparse_conv2d: w must be filters of 1 to 2 by 1 to 6, got [4, 3, 3, 6]"
+        );
+        let filter =
+            PackedSparseFilter::new(&w, None, [4, 4], 1, 1, SparseProduct::TwoFour).unwrap();
+        let planes = |shape: &[usize]| Tensor::zeros(shape, DType::Bf16, &device).unwrap();
+        let (x, mut y) = (planes(&[1, 6, 4, 4, 8]), planes(&[1, 4, 4, 4, 8]));
+        let run = |x: &Tensor, residual: Option<&Tensor>, pool: bool, y: &mut Tensor| {
+            let error = ops::infer_sparse_conv2d(x, &filter, residual, false, pool, y).unwrap_err();
+            error.to_string()
+        };
+        assert_eq!(
+            run(&planes(&[1, 5, 4, 4, 8]), None, false, &mut y),
+            "infer_sparse_conv2d: x must be [1, 6, 4, 4, 8], got [1, 5, 4, 4, 8]"
+        );
+        assert_eq!(
+            run(&x, None, true, &mut y),
+            "infer_sparse_conv2d: y must be [1, 4, 2, 2, 8], got [1, 4, 4, 4, 8]"
+        );
+        assert_eq!(
+            run(&x, Some(&x), false, &mut y),
+            "infer_sparse_conv2d: residual must be [1, 4, 4, 4, 8], got [1, 6, 4, 4, 8]"
+        );
+        ops::infer_sparse_conv2d(&x, &filter, None, false, false, &mut y).unwrap();
+        assert!(images(&y, [3, 4, 4, 4]).iter().all(|&y| y == 0.0));
+    }
+}
