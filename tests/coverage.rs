@@ -88,6 +88,12 @@ fn commands_launch_every_kernel() {
         rewire(dir, &[&residual[..], &how].concat());
     }
 
+    // Full masks; layers wide enough for the largest tiles, and too wide for the smallest.
+    let wide = ["bench", "--arch", "resnet18:width=0.25,size=16", "--batch", "2", "--seconds", "0"];
+    for mode in ["f32", "tf32", "bf16"] {
+        rewire(dir, &[&wide[..], &["--mode", mode]].concat());
+    }
+
     let log = std::fs::read_to_string(dir.join("launches")).unwrap();
     let launched: BTreeSet<&str> = log.lines().collect();
     let all: BTreeSet<&str> = rewire::device::entry_points().iter().copied().collect();

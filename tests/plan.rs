@@ -1,6 +1,7 @@
 //! Compiled networks: every algorithm against float64, whatever the batch, the mode and the graph.
 
 use crate::fixture::{self, relative_error};
+use crate::ops::devices;
 use rewire::infer::{Algorithm, Choice, Plan, reference};
 use rewire::nn::{Arch, ArchSpec, Graph, Model, Node, Op};
 use rewire::prune::{Granularity, PruneSettings, Pruner, shrink};
@@ -23,7 +24,7 @@ fn pruned(arch: &str, granularity: Granularity, density: f64) -> Model {
 
 fn images(model: &Model, count: usize) -> Tensor {
     let Arch { size, in_channels, .. } = *model.arch();
-    fixture::images(count, in_channels, size, &CPU)
+    fixture::images(count, in_channels, size, model.device())
 }
 
 fn run(plan: &mut Plan, x: &Tensor) -> Vec<f32> {
@@ -32,7 +33,8 @@ fn run(plan: &mut Plan, x: &Tensor) -> Vec<f32> {
 
 fn agrees(what: &str, model: &Model, batches: &[usize], choices: &[Choice], modes: &[Mode]) {
     let most = batches.iter().copied().max().unwrap();
-    let want = reference(model, &images(model, most)).unwrap().logits;
+    let on_cpu = model.to_device(&CPU).unwrap();
+    let want = reference(&on_cpu, &images(&on_cpu, most)).unwrap().logits;
     let classes = model.arch().classes;
     for (&batch, &choice) in batches.iter().flat_map(|b| choices.iter().map(move |c| (b, c))) {
         for &mode in modes {
@@ -95,10 +97,9 @@ fn batch_norm(name: &str) -> Op {
     Op::BatchNorm { eps: 1e-5, momentum: 0.1, name: name.into() }
 }
 
-/// A graph in which nothing may be fused that looks as if it could: values with two readers, ReLU before and batch
+/// A network in which nothing may be fused that looks as if it could: values with two readers, ReLU before and batch
 /// norm behind the sum, pooling of a sum, a value added to itself, a pooled value that is pooled again.
-#[test]
-fn what_cannot_be_fused_is_computed_apart() {
+fn unusual() -> Model {
     let nodes = vec![
         node(&[], Op::Input),
         node(&[0], batch_norm("bn0")),
@@ -148,8 +149,36 @@ fn what_cannot_be_fused_is_computed_apart() {
         .collect();
     let mut arch = ArchSpec::named("vgg16").resolve();
     (arch.size, arch.in_channels, arch.classes) = (14, 2, 4);
-    let model = Model::new(arch, Graph { nodes }, tensors, &CPU).unwrap();
-    agrees("graph", &model, &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
+    Model::new(arch, Graph { nodes }, tensors, &CPU).unwrap()
+}
+
+#[test]
+fn what_cannot_be_fused_is_computed_apart() {
+    agrees("graph", &unusual(), &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
+}
+
+#[test]
+fn plans_of_kernels_give_the_logits_of_float64() {
+    for device in devices().into_iter().filter(|device| *device != CPU) {
+        let models = [
+            pruned("vgg16:width=0.0625", Granularity::Irregular, 0.2),
+            pruned("resnet18:width=0.0625,size=8", Granularity::Irregular, 0.2),
+            shrink(&pruned("resnet18:width=0.0625,size=8", Granularity::Channel, 0.4)).unwrap(),
+            unusual(),
+        ];
+        for (i, model) in models.iter().enumerate() {
+            let model = model.to_device(&device).unwrap();
+            let what = format!("network {i} on {device}");
+            agrees(&what, &model, &[3], &CHOICES[..2], &Mode::ALL);
+            let mut plan =
+                Plan::build(&model, 4, Mode::Bf16, Choice::Forced(Algorithm::Dense)).unwrap();
+            let all = run(&mut plan, &images(&model, 4));
+            let classes = model.arch().classes;
+            assert_eq!(run(&mut plan, &images(&model, 1)), all[..classes], "{what}");
+        }
+        let measured = models[1].to_device(&device).unwrap();
+        agrees("measured", &measured, &[2], &[Choice::Measured], &[Mode::Bf16]);
+    }
 }
 
 #[test]
@@ -168,17 +197,23 @@ fn fewer_images_than_planned_are_the_first_rows() {
 }
 
 #[test]
-fn bits_depend_on_the_algorithm_alone() {
+fn bits_do_not_depend_on_threads() {
     let model = pruned(ARCHS[1], Granularity::Irregular, 0.2);
-    let run = |threads: usize, choice: Choice| {
+    let run = |threads: usize, batch: usize, choice: Choice| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut plan = Plan::build(&model, 16, Mode::F32, choice).unwrap();
-            run(&mut plan, &images(&model, 16))
+            let mut plan = Plan::build(&model, batch, Mode::F32, choice).unwrap();
+            run(&mut plan, &images(&model, batch))
         })
     };
     for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
-        assert_eq!(run(1, choice), run(3, choice), "{choice:?}");
+        // By parts, a part left over, and layer by layer.
+        for batch in [16, 70, 128] {
+            let one = run(1, batch, choice);
+            for threads in [2, 5, 11] {
+                assert_eq!(run(threads, batch, choice), one, "{choice:?}, {batch}, {threads}");
+            }
+        }
     }
 }
 

@@ -56,13 +56,13 @@ pub(super) fn measured(network: &Network, batch: usize, mode: Mode) -> Chosen {
         return Chosen::unmeasured(algorithms.clone());
     }
     let build = |algorithms: &[Algorithm]| {
-        let mut plan = CpuPlan::build(network, batch, mode, algorithms);
-        let times = layer_times(network, batch, &mut plan);
+        let plan = CpuPlan::build(network, batch, mode, algorithms);
+        let times = layer_times(network, &plan);
         (plan, times)
     };
     let (dense_plan, dense_times) = build(&dense);
     let (sparse_plan, sparse_times) = build(&sparse);
-    let conversions = conversions(network, batch);
+    let conversions = conversions(network, dense_plan.part());
     let mixed = mix(network, &sparse, &dense_times, &sparse_times, &conversions);
     let mut candidates = vec![(dense, dense_plan), (sparse, sparse_plan)];
     if candidates.iter().all(|(algorithms, _)| *algorithms != mixed) {
@@ -119,13 +119,12 @@ fn logits(network: &Network, batch: usize) -> Vec<f32> {
 }
 
 /// Seconds of each layer, the shortest of some rounds.
-fn layer_times(network: &Network, batch: usize, plan: &mut CpuPlan) -> Vec<f64> {
-    let (pixels, mut logits) = (images(network, batch), logits(network, batch));
-    plan.run(&pixels, &mut logits, None);
-    let mut best = vec![f64::INFINITY; network.layers.len()];
+fn layer_times(network: &Network, plan: &CpuPlan) -> Vec<f64> {
+    let count = network.layers.len();
+    plan.layer_seconds(count);
+    let mut best = vec![f64::INFINITY; count];
     for _ in 0..ROUNDS {
-        let mut times = vec![0.0; network.layers.len()];
-        plan.run(&pixels, &mut logits, Some(&mut times));
+        let times = plan.layer_seconds(count);
         best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
     }
     best
@@ -201,7 +200,7 @@ fn fastest(network: &Network, batch: usize, candidates: &mut [(Vec<Algorithm>, C
     while rounds < ROUNDS || start.elapsed() < COMPARED {
         for (best, (_, plan)) in best.iter_mut().zip(candidates.iter_mut()) {
             let start = Instant::now();
-            plan.run(&pixels, &mut logits, None);
+            plan.run(&pixels, &mut logits);
             *best = best.min(start.elapsed().as_secs_f64());
         }
         rounds += 1;

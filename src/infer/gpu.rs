@@ -61,12 +61,22 @@ enum Ready {
 enum Value {
     /// f32 `[N, H, W, C]`.
     Image(Tensor),
-    /// `[N, H, W, padded C]` in the mode's storage type.
-    Rows(Tensor),
+    /// `[N, H, W, padded C]` in the mode's storage type, and C.
+    Rows(Tensor, usize),
     /// bf16 planes of eight images, and the `[N, H, W, C]` that they are.
     Planes(Tensor, [usize; 4]),
     /// f32 `[N, C]`.
     Matrix(Tensor),
+}
+
+impl Value {
+    fn channels(&self) -> usize {
+        match self {
+            Self::Rows(_, c) => *c,
+            Self::Planes(_, shape) => shape[3],
+            Self::Image(x) | Self::Matrix(x) => x.shape().last().copied().unwrap_or(0),
+        }
+    }
 }
 
 impl GpuPlan {
@@ -243,7 +253,7 @@ impl Compiled {
                 let residual = residual.map(|value| self.rows(value)).transpose()?;
                 let mut y = x.empty_like(&conv.output_shape(x.shape())?, x.dtype())?;
                 conv.run(&x, residual.as_ref(), *config, &mut y)?;
-                Ok(Value::Rows(y))
+                Ok(Value::Rows(y, conv.filter.filters()))
             }
             (_, Ready::Planes(filter)) => {
                 let (x, [n, ..]) = self.planes(x)?;
@@ -283,12 +293,21 @@ impl Compiled {
         if self.sparse {
             return ops::normalize(&mut Tape::new(self.mode), &x, mean, std).map(Value::Image);
         }
-        self.input(&x, Some([mean, std])).map(Value::Rows)
+        let rows = self.input(&x, Some([mean, std]))?;
+        Ok(Value::Rows(rows, mean.len()))
     }
 
     /// What a layer without products does behind its operand.
     fn finish(&self, layer: &Layer, x: Value, residual: Option<Value>) -> Result<Value> {
+        let c = x.channels();
         let mut y = x;
+        if let Value::Matrix(x) = &y {
+            let (mut tape, mut y) = (Tape::new(self.mode), x.clone());
+            if let Some(residual) = residual {
+                y = ops::add(&mut tape, &y, &self.matrix(residual)?)?;
+            }
+            return Ok(Value::Matrix(if layer.relu { ops::relu(&mut tape, &y)? } else { y }));
+        }
         if let Some(residual) = residual {
             y = match (self.elementwise(y)?, self.elementwise(residual)?) {
                 (Value::Planes(a, shape), Value::Planes(b, _)) => {
@@ -300,7 +319,7 @@ impl Compiled {
                     let (a, b) = (self.rows(a)?, self.rows(b)?);
                     let mut sum = a.empty_like(a.shape(), a.dtype())?;
                     ops::infer_add(&a, &b, &mut sum)?;
-                    Value::Rows(sum)
+                    Value::Rows(sum, c)
                 }
             };
         }
@@ -315,7 +334,7 @@ impl Compiled {
                     let x = self.rows(x)?;
                     let mut y = x.empty_like(x.shape(), x.dtype())?;
                     ops::infer_relu(&x, &mut y)?;
-                    Value::Rows(y)
+                    Value::Rows(y, c)
                 }
             };
         }
@@ -327,7 +346,8 @@ impl Compiled {
         if self.sparse {
             return self.planes(value).map(|(planes, shape)| Value::Planes(planes, shape));
         }
-        self.rows(value).map(Value::Rows)
+        let c = value.channels();
+        Ok(Value::Rows(self.rows(value)?, c))
     }
 
     fn max_pool(&self, x: Value) -> Result<Value> {
@@ -335,17 +355,17 @@ impl Compiled {
             let pooled = ops::max_pool2(&mut Tape::new(self.mode), &self.image(x)?)?;
             return Ok(Value::Image(pooled));
         }
+        let channels = x.channels();
         let x = self.rows(x)?;
         let [n, h, w, c] = x.dims4("plan", "x")?;
         let mut y = x.empty_like(&[n, h / 2, w / 2, c], x.dtype())?;
         ops::infer_max_pool2(&x, &mut y)?;
-        Ok(Value::Rows(y))
+        Ok(Value::Rows(y, channels))
     }
 
     fn mean(&self, x: Value) -> Result<Value> {
-        if let Value::Rows(x) = &x {
-            let [n, _, _, c] = x.dims4("plan", "x")?;
-            let mut y = x.empty_like(&[n, c], DType::F32)?;
+        if let Value::Rows(x, c) = &x {
+            let mut y = x.empty_like(&[x.shape()[0], *c], DType::F32)?;
             ops::infer_global_avg_pool(x, &mut y)?;
             return Ok(Value::Matrix(y));
         }
@@ -363,7 +383,7 @@ impl Compiled {
 
     fn rows(&self, value: Value) -> Result<Tensor> {
         match value {
-            Value::Rows(rows) => Ok(rows),
+            Value::Rows(rows, _) => Ok(rows),
             other => self.input(&self.image(other)?, None),
         }
     }
@@ -391,7 +411,7 @@ impl Compiled {
                 let [n, c] = x.dims2("plan", "x")?;
                 x.reshape(&[n, 1, 1, c])
             }
-            Value::Rows(_) => Err(Error::param("plan", "rows", "never read as an f32 image")),
+            Value::Rows(..) => Err(Error::param("plan", "rows", "never read as an f32 image")),
         }
     }
 

@@ -65,7 +65,8 @@ pub struct PlannedLayer {
     pub weights: usize,
     /// Weights that are not 0.
     pub kept: usize,
-    /// Measured time of the layer in a network that runs dense; absent where nothing was measured.
+    /// Measured time of the layer for the images that one core takes at once, in a network that runs dense; absent
+    /// where nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_ms: Option<f64>,
     /// Measured time of the layer in a network that runs sparse.
@@ -137,12 +138,12 @@ impl Plan {
         };
         let mut logits = Tensor::empty(&[n, self.classes], DType::F32, &Device::Cpu)?;
         if n == self.batch {
-            plan.run(x.cpu()?, logits.cpu_mut()?, None);
+            plan.run(x.cpu()?, logits.cpu_mut()?);
         } else {
             let mut pixels = x.to_vec::<f32>()?;
             pixels.resize(self.batch * h * w * c, 0.0);
             let mut all = vec![0.0; self.batch * self.classes];
-            plan.run(&pixels, &mut all, None);
+            plan.run(&pixels, &mut all);
             logits.cpu_mut()?.copy_from_slice(&all[..n * self.classes]);
         }
         Ok(logits)
