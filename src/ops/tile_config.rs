@@ -153,7 +153,7 @@ const FOUND_IN_L1: f64 = 0.75;
 /// Steps that a split has at least.
 const LEAST_STEPS: usize = 4;
 const MOST_SPLITS: usize = 32;
-/// As many as a plan has the time to measure.
+/// How many a plan has the time to measure.
 const CANDIDATES: usize = 8;
 
 /// Configurations worth measuring, the best guess first, for a convolution whose packed rows have `shape.c` channels.
@@ -177,8 +177,14 @@ pub(super) fn candidates(shape: &ConvShape, mode: Mode, pool: bool) -> Vec<TileC
         }
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    found.truncate(CANDIDATES);
-    found.into_iter().map(|(_, config)| config).collect()
+    let guessed: Vec<TileConfig> = found.into_iter().map(|(_, config)| config).collect();
+    // The best of each tile: where the guess errs, it errs for a tile. Then the best of the rest.
+    let first = |i: usize| guessed[..i].iter().all(|config| config.tile != guessed[i].tile);
+    let (best, rest): (Vec<_>, Vec<_>) = (0..guessed.len()).partition(|&i| first(i));
+    let more = CANDIDATES.saturating_sub(best.len());
+    let mut kept: Vec<usize> = best.into_iter().chain(rest.into_iter().take(more)).collect();
+    kept.sort_unstable();
+    kept.into_iter().map(|i| guessed[i]).collect()
 }
 
 /// Whether tiles by positions see padding that is padding for every image in them.

@@ -267,6 +267,9 @@ fn candidates_follow_the_shape() {
         assert!(one[0].splits > 1 && one.iter().all(|c| c.order == Order::Images), "{one:?}");
         // Small planes of many images: padded taps are skipped.
         assert_eq!(candidates([1024, 2, 2, 64], 64, false)[0].order, Order::Positions);
+        // Every tile that a wide layer can use is measured.
+        let wide = candidates([8, 8, 8, 64], 128, false);
+        assert!(Tile::ALL.iter().all(|&tile| wide.iter().any(|c| c.tile == tile)), "{wide:?}");
         // Narrow layers have no wide tiles.
         assert!(candidates([128, 8, 8, 16], 16, false).iter().all(|c| c.tile.columns() == 16));
     }
@@ -282,6 +285,13 @@ fn operands_of_infer_conv2d_that_do_not_fit_are_errors() {
     let error = filter(&Device::Cpu, None).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Device { .. }), "{error}");
     for device in gpus() {
+        let none = PackedFilter::new(
+            &zeros(&[0, 3, 3, 3], &device),
+            &zeros(&[0], &device),
+            Mode::F32,
+            None,
+        );
+        assert!(matches!(none.unwrap_err().kind(), ErrorKind::Shape { .. }));
         for wrong in [[0, 1, 1], [0, 1, 7], [0, -1, 2]] {
             let error = filter(&device, Some(Channels { index: &wrong, of: 7 })).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Param { .. }), "{error}");
