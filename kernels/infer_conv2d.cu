@@ -16,7 +16,7 @@
 //          reduce, pack, gather: 1-D, any grid.
 // Result   deterministic: one writer per element, sums in a fixed order, splits added in order; no atomics.
 // Cost     2 * rows * k * r * s * c flops less the taps that are padding for a whole tile; bytes: x once from memory
-//          (r*s times from L2 and L1), w once a row of tiles, residual and y once. Computed for VGG16 on CIFAR, bf16: 64 to 64
+//          (r*s times from L1 and L2), w once a row of tiles, residual and y once. Computed for VGG16 on CIFAR, bf16: 64 to 64
 //          channels at 32 x 32, pooled, 128 images: 9.7 Gflop, 21 MB; 512 to 512 at 4 x 4: 9.7 Gflop, by positions
 //          6.7, 8.9 MB; at 2 x 2: 2.4 Gflop, by positions 1.1, 5.8 MB. Splits add 8 * splits * rows * k' bytes, in L2.
 // Source   implicit GEMM: Chetlur et al. 2014; tiles and pipeline: NVIDIA, CUTLASS documentation.

@@ -1,5 +1,6 @@
 //! Every entry point in `kernels/` is launched by a command: a kernel that nobody can reach is not the product.
 
+use rewire::io::save_model;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -81,7 +82,16 @@ fn commands_launch_every_kernel() {
     }
     rewire(dir, &["shrink", best, "-o", "small.safetensors"]);
     rewire(dir, &[&["predict", "small.safetensors", "-o", "logits.npy"][..], &data].concat());
+    // A graph in which nothing can be fused.
+    save_model(&dir.join("apart.safetensors"), &crate::plan::unusual()).unwrap();
+    let images = "synthetic:classes=4,size=14,channels=2,train=1,test=2";
+    rewire(
+        dir,
+        &["predict", "apart.safetensors", "-o", "apart.npy", "--mode", "bf16", "--data", images],
+    );
     for mode in ["f32", "tf32", "bf16"] {
+        let pgd = ["attack", "small.safetensors", "--attack", "fgsm", "--mode", mode];
+        rewire(dir, &[&pgd[..], &data].concat());
         rewire(dir, &["bench", best, "--batch", "1", "--seconds", "0", "--mode", mode]);
         let residual = ["bench", "--arch", "resnet18:width=0.0625", "--density", "0.3"];
         let how = ["--granularity", "channel", "--batch", "1", "--seconds", "0", "--mode", mode];

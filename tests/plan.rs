@@ -99,7 +99,7 @@ fn batch_norm(name: &str) -> Op {
 
 /// A network in which nothing may be fused that looks as if it could: values with two readers, ReLU before and batch
 /// norm behind the sum, pooling of a sum, a value added to itself, a pooled value that is pooled again.
-fn unusual() -> Model {
+pub fn unusual() -> Model {
     let nodes = vec![
         node(&[], Op::Input),
         node(&[0], batch_norm("bn0")),
@@ -147,7 +147,7 @@ fn unusual() -> Model {
             (name, tensor)
         })
         .collect();
-    let mut arch = ArchSpec::named("vgg16").resolve();
+    let mut arch = ArchSpec::named("resnet18").resolve();
     (arch.size, arch.in_channels, arch.classes) = (14, 2, 4);
     Model::new(arch, Graph { nodes }, tensors, &CPU).unwrap()
 }

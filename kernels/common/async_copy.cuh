@@ -11,6 +11,9 @@
 HOST_INLINE void cp_async16(void* shared, const void* global, bool valid) {
     host::copy_async(shared, global, 16, valid);
 }
+HOST_INLINE void cp_async16_cached(void* shared, const void* global, bool valid) {
+    host::copy_async(shared, global, 16, valid);
+}
 HOST_INLINE void cp_async8(void* shared, const void* global, bool valid) { host::copy_async(shared, global, 8, valid); }
 HOST_INLINE void cp_async4(void* shared, const void* global, bool valid) { host::copy_async(shared, global, 4, valid); }
 inline void cp_async_commit() { host::copy_commit(); }
@@ -25,6 +28,13 @@ inline void cp_async_wait() {
 // 16 bytes, cached in L2 only.
 __device__ inline void cp_async16(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(u32(__cvta_generic_to_shared(shared))),
+                 "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+// 16 bytes, cached in L1 too: for what this multiprocessor soon copies again.
+__device__ inline void cp_async16_cached(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(u32(__cvta_generic_to_shared(shared))),
                  "l"(global), "r"(valid ? 16 : 0)
                  : "memory");
 }

@@ -73,19 +73,44 @@ struct Taps {
     }
 };
 
-// Where a thread is in the sum: its chunk of channels at a tap, four chunks on with each step.
+// Where a thread is in the sum: its chunk of channels at a tap, four chunks on with each step. The four chunks of a
+// step go through all taps before the next four come: what a tap reads, its neighbours read in the steps around it,
+// from L1. Where the chunks of a pixel are not fours, a tap's chunks follow each other instead and steps straddle taps.
 struct TapPlace {
-    Odometer place;  // chunk, column, row
+    i32 digit[4];  // chunk of a run, column, row, run
+    i32 by[4];
+    i32 extent[3], runs;
     Taps taps;
 
     __device__ TapPlace(const InferenceConv& g, const Taps& taps, i32 first_step)
-        : place(4 * first_step + i32(threadIdx.x % 4), 4, g.chunks, max(taps.columns, 1)), taps(taps) {}
+        : extent{g.chunks % 4 == 0 ? 4 : g.chunks, max(taps.columns, 1), max(taps.rows, 1)},
+          runs(taps.rows * taps.columns == 0 ? 0 : g.chunks % 4 == 0 ? g.chunks / 4 : 1), taps(taps) {
+        split(4 * first_step + i32(threadIdx.x % 4), digit);
+        split(4, by);
+    }
 
-    __device__ bool inside() const { return place.digit[2] < taps.rows; }
-    __device__ i32 chunk() const { return place.digit[0]; }
-    __device__ i32 column() const { return taps.column + place.digit[1]; }
-    __device__ i32 row() const { return taps.row + place.digit[2]; }
-    __device__ void advance() { place.advance(); }
+    __device__ bool inside() const { return digit[3] < runs; }
+    __device__ i32 chunk() const { return digit[3] * extent[0] + digit[0]; }
+    __device__ i32 column() const { return taps.column + digit[1]; }
+    __device__ i32 row() const { return taps.row + digit[2]; }
+
+    __device__ void advance() {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) digit[i] += by[i];
+#pragma unroll
+        for (int i = 0; i < 3; ++i)
+            if (digit[i] >= extent[i]) digit[i] -= extent[i], ++digit[i + 1];
+    }
+
+  private:
+    __device__ void split(i32 value, i32 (&out)[4]) const {
+#pragma unroll
+        for (int i = 0; i < 3; ++i) {
+            out[i] = value % extent[i];
+            value /= extent[i];
+        }
+        out[3] = value;
+    }
 };
 
 // The rows of a block's tile, made by a thread each; read after a barrier.
@@ -126,7 +151,7 @@ struct OrderedPixels {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             const bool inside = u32(row[i] + tap.row()) < u32(h) && u32(column[i] + tap.column()) < u32(w);
-            cp_async16(target + APART * i * ROW_BYTES, x + i64(base[i] + offset) * CHUNK<Mode>, more && tap.inside() && inside);
+            cp_async16_cached(target + APART * i * ROW_BYTES, x + i64(base[i] + offset) * CHUNK<Mode>, more && tap.inside() && inside);
         }
     }
 };

@@ -1,8 +1,8 @@
 //! Arguments that many commands share: a network and a data set.
 
 use super::Context;
-use crate::data::{Dataset, Need};
-use crate::infer::{Algorithm, Choice};
+use crate::data::{Dataset, Need, Split};
+use crate::infer::{Algorithm, Choice, Plan};
 use crate::io::{self, Hints};
 use crate::nn::{ArchSpec, Model};
 use crate::{Error, Result, Seed, models};
@@ -61,12 +61,26 @@ enum AlgorithmArg {
 }
 
 impl PlanArgs {
-    pub(super) fn choice(&self) -> Choice {
-        match self.algorithm {
+    /// Compiles `model` for the images of `split`, `batch_size` at once.
+    ///
+    /// Errors: [`crate::ErrorKind::File`] where the model reads other images, [`crate::ErrorKind::Param`] for a batch of 0.
+    pub(super) fn build(
+        &self,
+        model: &Model,
+        split: &Split,
+        batch_size: usize,
+        context: &Context,
+    ) -> Result<Plan> {
+        models::check_images(model, split)?;
+        if batch_size == 0 {
+            return Err(Error::param("batch_size", 0, "at least 1"));
+        }
+        let choice = match self.algorithm {
             AlgorithmArg::Dense => Choice::Forced(Algorithm::Dense),
             AlgorithmArg::Sparse => Choice::Forced(Algorithm::Sparse),
             AlgorithmArg::Measured => Choice::Measured,
-        }
+        };
+        Plan::build(model, batch_size.min(split.len()).max(1), context.mode, choice)
     }
 }
 

@@ -3,7 +3,6 @@
 use super::inputs::{DataArgs, ModelArgs, PlanArgs};
 use super::{Context, Outcome, progress};
 use crate::data::Need;
-use crate::infer::Plan;
 use crate::{models, npy};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,7 +35,7 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (model, data) = self.model.load_with(&self.data, Need::PREDICT, context)?;
         let split = data.test()?;
-        let mut plan = Plan::build(&model, self.batch_size, context.mode, self.plan.choice())?;
+        let mut plan = self.plan.build(&model, split, self.batch_size, context)?;
         let bar = progress::bar(split.len(), "predict");
         let done = |images| bar.inc(images as u64);
         let logits = models::predict(&model, split, self.batch_size, |x| plan.run(x), done)?;

@@ -351,7 +351,7 @@ impl Compiled {
     }
 
     fn max_pool(&self, x: Value) -> Result<Value> {
-        if let Value::Planes(..) = &x {
+        if self.sparse {
             let pooled = ops::max_pool2(&mut Tape::new(self.mode), &self.image(x)?)?;
             return Ok(Value::Image(pooled));
         }

@@ -53,6 +53,9 @@ impl PackedFilter {
         weight.expect_dtype(OP, DType::F32)?;
         bias.expect_dtype(OP, DType::F32)?;
         bias.expect_shape(OP, "bias", &[k])?;
+        if weight.is_empty() {
+            return Err(Error::shape(OP, "weight", "of 1 element or more", weight.shape()));
+        }
         if weight.device() != bias.device() {
             return Err(Error::device(
                 weight.device().to_string(),

@@ -146,12 +146,14 @@ const SHARED_BYTES: f64 = 128.0;
 const STEP_LATENCY: f64 = 300.0;
 const BLOCK_LATENCY: f64 = 1500.0;
 const SECOND_KERNEL: f64 = 2500.0;
-/// Bytes a clock that all multiprocessors together exchange with L2.
+/// Bytes a clock that all multiprocessors together exchange with L2, and the share of the pixels' bytes that taps of
+/// one image find in L1.
 const L2_BYTES: f64 = 3000.0;
+const FOUND_IN_L1: f64 = 0.75;
 /// Steps that a split has at least.
 const LEAST_STEPS: usize = 4;
 const MOST_SPLITS: usize = 32;
-/// As many as a plan has the time to measure.
+/// How many a plan has the time to measure.
 const CANDIDATES: usize = 8;
 
 /// Configurations worth measuring, the best guess first, for a convolution whose packed rows have `shape.c` channels.
@@ -175,8 +177,14 @@ pub(super) fn candidates(shape: &ConvShape, mode: Mode, pool: bool) -> Vec<TileC
         }
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    found.truncate(CANDIDATES);
-    found.into_iter().map(|(_, config)| config).collect()
+    let guessed: Vec<TileConfig> = found.into_iter().map(|(_, config)| config).collect();
+    // The best of each tile: where the guess errs, it errs for a tile. Then the best of the rest.
+    let first = |i: usize| guessed[..i].iter().all(|config| config.tile != guessed[i].tile);
+    let (best, rest): (Vec<_>, Vec<_>) = (0..guessed.len()).partition(|&i| first(i));
+    let more = CANDIDATES.saturating_sub(best.len());
+    let mut kept: Vec<usize> = best.into_iter().chain(rest.into_iter().take(more)).collect();
+    kept.sort_unstable();
+    kept.into_iter().map(|i| guessed[i]).collect()
 }
 
 /// Whether tiles by positions see padding that is padding for every image in them.
@@ -225,7 +233,12 @@ fn clocks(shape: &ConvShape, mode: Mode, config: TileConfig, pool: bool) -> f64 
     let TileConfig { tile, order, splits } = config;
     let elements = 64 / mode.storage().size();
     let products = (tile.rows() * tile.columns() * elements) as f64 / PRODUCTS[mode as usize];
-    let busy = products.max(tile.traffic() as f64 / SHARED_BYTES);
+    let pixels = match order {
+        Order::Images if shape.r * shape.s > 1 => 64.0 * tile.rows() as f64 * (1.0 - FOUND_IN_L1),
+        _ => 64.0 * tile.rows() as f64,
+    };
+    let copied = (pixels + 64.0 * tile.columns() as f64) * PROCESSORS as f64 / L2_BYTES;
+    let busy = products.max(tile.traffic() as f64 / SHARED_BYTES).max(copied);
     let blocks = blocks(shape, tile, order, pool) * splits;
     let each = blocks.div_ceil(PROCESSORS) as f64;
     let steps = steps(shape, mode, order).div_ceil(splits) as f64;

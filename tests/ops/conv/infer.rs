@@ -267,6 +267,9 @@ fn candidates_follow_the_shape() {
         assert!(one[0].splits > 1 && one.iter().all(|c| c.order == Order::Images), "{one:?}");
         // Small planes of many images: padded taps are skipped.
         assert_eq!(candidates([1024, 2, 2, 64], 64, false)[0].order, Order::Positions);
+        // Every tile that a wide layer can use is measured.
+        let wide = candidates([8, 8, 8, 64], 128, false);
+        assert!(Tile::ALL.iter().all(|&tile| wide.iter().any(|c| c.tile == tile)), "{wide:?}");
         // Narrow layers have no wide tiles.
         assert!(candidates([128, 8, 8, 16], 16, false).iter().all(|c| c.tile.columns() == 16));
     }
@@ -282,6 +285,13 @@ fn operands_of_infer_conv2d_that_do_not_fit_are_errors() {
     let error = filter(&Device::Cpu, None).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Device { .. }), "{error}");
     for device in gpus() {
+        let none = PackedFilter::new(
+            &zeros(&[0, 3, 3, 3], &device),
+            &zeros(&[0], &device),
+            Mode::F32,
+            None,
+        );
+        assert!(matches!(none.unwrap_err().kind(), ErrorKind::Shape { .. }));
         for wrong in [[0, 1, 1], [0, 1, 7], [0, -1, 2]] {
             let error = filter(&device, Some(Channels { index: &wrong, of: 7 })).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Param { .. }), "{error}");
@@ -331,5 +341,38 @@ fn operands_of_infer_conv2d_that_do_not_fit_are_errors() {
         );
         let none = TileConfig { splits: 0, ..config };
         assert!(message(layer(1, false), &x, &y, None, none).contains("0 splits"));
+    }
+}
+
+#[test]
+fn taps_that_are_padding_for_a_whole_tile_are_not_multiplied() {
+    // A NaN shows which taps take part: 0 · NaN is NaN too.
+    const IMAGES: usize = 128;
+    for (device, mode) in gpus().into_iter().flat_map(|d| Mode::ALL.map(|m| (d.clone(), m))) {
+        let x = activation(&[1.0; IMAGES * 4], [IMAGES, 2, 2, 1], mode, &device);
+        for tap in 0..9 {
+            let mut weight = vec![1.0f32; 9];
+            weight[tap] = f32::NAN;
+            let weight = Tensor::from_vec(weight, &[1, 3, 3, 1], &device).unwrap();
+            let bias = Tensor::from_vec(vec![0.0f32], &[1], &device).unwrap();
+            let filter = PackedFilter::new(&weight, &bias, mode, None).unwrap();
+            let layer = InferConv2d { filter, stride: 1, padding: 1, relu: false, pool: false };
+            for tile in [Tile::M128N16, Tile::M64N64] {
+                let config = TileConfig { tile, order: Order::Positions, splits: 1 };
+                let shape = layer.output_shape(x.shape()).unwrap();
+                let mut y = Tensor::empty(&shape, mode.storage(), &device).unwrap();
+                layer.run(&x, None, config, &mut y).unwrap();
+                for (i, value) in channels_of(&elements(&y), 1, shape[3]).iter().enumerate() {
+                    let reads = |at: usize, tap: usize| (1..3).contains(&(at + tap));
+                    let read = reads(i % 4 / 2, tap / 3) && reads(i % 2, tap % 3);
+                    assert_eq!(
+                        value.is_nan(),
+                        read,
+                        "{device} {mode} {config}: pixel {i}, tap {tap}"
+                    );
+                    assert!(read || *value == 4.0, "{device} {mode} {config}: {value}");
+                }
+            }
+        }
     }
 }
