@@ -1,15 +1,17 @@
 """Compiles every kernels/*.cu to machine code and fails on what must not be in it.
 
-    python .ci/kernels.py        in an environment with the wheels that .ci/run installs
+    python .ci/kernels.py            in an environment with the wheels that .ci/run installs
+    python .ci/kernels.py --write    the same, and writes the table to docs/kernels.txt
 
 For each entry point and architecture: registers, spilled bytes, stack frame, static shared memory, tensor-core
-instructions. A spill or a stack frame fails. `// mma: NAME NAME` in a file's header lists the entry points that
+instructions; the table stands in docs/kernels.txt, and a difference to it fails. A spill or a stack frame fails. `// mma: NAME NAME` in a file's header lists the entry points that
 use tensor cores: each must have such an instruction, and no other may; `// mma-sp: NAME` those that use them with a
 2:4 sparse operand. The sources are linted too: PTX and `__shared__` only in kernels/common, includes of "common/..."
 alone.
 """
 
 import ctypes
+import difflib
 import pathlib
 import re
 import subprocess
@@ -18,6 +20,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "kernels"
+TABLE = ROOT.parent / "docs" / "kernels.txt"
 ARCHITECTURES = ["sm_80", "sm_90a"]
 TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|IMMA)\b(\.SP\b)?")
 
@@ -159,10 +162,17 @@ def main():
     jobs = [(path, arch) for path in files for arch in ARCHITECTURES]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: check(nvrtc, root, job[0], headers, job[1]), jobs))
-    print(f"{'entry point':<44} {'arch':<7} registers  spill  stack  shared   mma mma-sp")
+    lines = [f"{'entry point':<44} {'arch':<7} registers  spill  stack  shared   mma mma-sp"]
     for rows, found in results:
-        print(*rows, sep="\n") if rows else None
+        lines += rows
         problems += found
+    print(*lines, sep="\n")
+    if "--write" in sys.argv:
+        TABLE.write_text("\n".join(lines) + "\n")
+    stored = TABLE.read_text().splitlines() if TABLE.exists() else []
+    changed = list(difflib.unified_diff(stored, lines, str(TABLE.name), "now", lineterm="", n=0))
+    if changed:
+        problems.append("\n".join(["docs/kernels.txt is not up to date (--write writes it):", *changed]))
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     print(f"{len(files)} files, {sum(len(rows) for rows, _ in results)} machine codes, {len(problems)} problems")

@@ -34,12 +34,15 @@ struct Runner {
 }
 
 enum Runs {
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// Uncompiled: the product with the mask happens in every call.
-    Masked {
-        model: Model,
-        masks: Vec<(String, Tensor, Tensor)>,
-    },
+    Masked(Box<Masked>),
+}
+
+struct Masked {
+    model: Model,
+    /// Name of the weight, its values, its mask.
+    masks: Vec<(String, Tensor, Tensor)>,
 }
 
 impl Bench {
@@ -191,8 +194,10 @@ impl Runner {
             None => (compact, Choice::Measured),
         };
         let runs = match way {
-            Some(Way::Masked) => Runs::Masked { model: own.clone(), masks: masks(own)? },
-            _ => Runs::Plan(Plan::build(own, batch, mode, choice)?),
+            Some(Way::Masked) => {
+                Runs::Masked(Box::new(Masked { model: own.clone(), masks: masks(own)? }))
+            }
+            _ => Runs::Plan(Box::new(Plan::build(own, batch, mode, choice)?)),
         };
         synchronize(model.device())?;
         let build_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -203,7 +208,7 @@ impl Runner {
     fn call(&mut self, mode: Mode, x: &Tensor) -> Result<Tensor> {
         let (model, masks) = match &mut self.runs {
             Runs::Plan(plan) => return plan.run(x),
-            Runs::Masked { model, masks } => (model, masks),
+            Runs::Masked(masked) => (&masked.model, &masked.masks),
         };
         let mut execution = Execution::default();
         for (name, weight, mask) in masks {

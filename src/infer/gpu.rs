@@ -29,11 +29,13 @@ pub(super) struct GpuPlan {
 enum Runs {
     Compiled(Compiled),
     /// Sparse convolutions in f32 and tf32: training's kernels, uncompiled.
-    Interpreted {
-        model: Model,
-        execution: Execution,
-        mode: Mode,
-    },
+    Interpreted(Box<Interpreted>),
+}
+
+struct Interpreted {
+    model: Model,
+    execution: Execution,
+    mode: Mode,
 }
 
 /// Layers with what they need on the device.
@@ -150,7 +152,8 @@ impl GpuPlan {
     fn forward(&self) -> Result<Tensor> {
         match &self.runs {
             Runs::Compiled(compiled) => compiled.forward(&self.input),
-            Runs::Interpreted { model, execution, mode } => {
+            Runs::Interpreted(interpreted) => {
+                let Interpreted { model, execution, mode } = interpreted.as_ref();
                 model.forward_eval(&mut Tape::new(*mode), &self.input, execution)
             }
         }
@@ -177,7 +180,7 @@ fn interpreted(model: &Model, network: &Network, mode: Mode) -> Result<Runs> {
         let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
         execution.sparse.insert(name, SparseFilter::build(weight, &mask)?);
     }
-    Ok(Runs::Interpreted { model: model.clone(), execution, mode })
+    Ok(Runs::Interpreted(Box::new(Interpreted { model: model.clone(), execution, mode })))
 }
 
 impl Compiled {

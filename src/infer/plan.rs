@@ -51,7 +51,7 @@ pub struct Plan {
 
 enum Backend {
     Cpu(CpuPlan),
-    Gpu(GpuPlan),
+    Gpu(Box<GpuPlan>),
 }
 
 /// What a plan does with one convolution.
@@ -113,7 +113,7 @@ impl Plan {
                 let sparse = chosen.algorithms.contains(&Algorithm::Sparse);
                 let algorithm = if sparse { Algorithm::Sparse } else { Algorithm::Dense };
                 let plan = GpuPlan::build(model, &network, batch, mode, algorithm, measure)?;
-                Backend::Gpu(plan)
+                Backend::Gpu(Box::new(plan))
             }
         };
         let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };
