@@ -1,12 +1,13 @@
-//! A network on the CPU: every layer made ready once, buffers planned ahead, nothing allocated in a call.
+//! A network on the CPU: every layer made ready once, buffers planned ahead.
 
 use super::fused::{Conv, Layer, LayerOp, Network};
 use super::plan::Algorithm;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
-use crate::ops::cpu::dense_layer::DenseLayer;
+use crate::ops::cpu::gather;
 use crate::ops::cpu::lanes::{self, LaneConv};
+use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{self, Finish, Isa, Layout, SparseLayer};
 use crate::ops::cpu::{pointwise, pool2d, round};
 use rayon::prelude::*;
@@ -79,7 +80,7 @@ enum Form {
 }
 
 enum Work {
-    Dense(DenseLayer),
+    NhwcConv(NhwcConv),
     LaneConv(LaneConv),
     Sparse(SparseLayer),
     /// Scale and shift by channel.
@@ -96,8 +97,8 @@ enum Work {
     Mean([usize; 3]),
     LaneMean([usize; 3]),
     PlaneMean(Layout),
-    /// Channels that there are, and those that are read, of lanes.
-    LanePick(usize, Vec<usize>),
+    /// Channels that there are, and those that are read.
+    Pick(Form, usize, Vec<usize>),
     /// Rounds the operand of a sparse convolution.
     Round(Mode),
     /// `[n, pixels, c]`.
@@ -374,19 +375,16 @@ impl Planner<'_> {
         let mut x = self.need(layer.input, &form, i);
         let residual = layer.residual.map(|value| self.need(value, &form, i));
         let mut picked = None;
-        let work = if form == Form::Lanes {
-            if let Some(list) = &conv.channels {
-                let y = self.buffers.take(lanes::len(self.batch, [h, w, list.len()]), None);
-                self.step(i, Work::LanePick(c, list.clone()), x, None, y);
-                x = y;
-                picked = Some(y);
-            }
-            Work::LaneConv(LaneConv::new(&shape, &conv.weight, &conv.bias, layer.relu, self.mode))
-        } else {
-            let index = |list: &Vec<usize>| list.iter().map(|&channel| channel as i32).collect();
-            let channels = conv.channels.as_ref().map(|list| (c, index(list)));
-            let (weight, bias) = (&conv.weight, &conv.bias);
-            Work::Dense(DenseLayer::new(&shape, weight, bias, layer.relu, channels, self.mode))
+        if let Some(list) = &conv.channels {
+            let y = self.buffers.take(self.len_of([h, w, list.len()], &form), None);
+            self.step(i, Work::Pick(form.clone(), c, list.clone()), x, None, y);
+            x = y;
+            picked = Some(y);
+        }
+        let (weight, bias, relu) = (&conv.weight, &conv.bias, layer.relu);
+        let work = match form {
+            Form::Lanes => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, self.mode)),
+            _ => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
         };
         let result = [shape.p(), shape.q(), shape.k];
         let y = self.buffers.take(self.len_of(result, &form), None);
@@ -541,7 +539,7 @@ impl Work {
     fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let isa = Isa::detect();
         match self {
-            Self::Dense(layer) => layer.run(x, residual, y),
+            Self::NhwcConv(conv) => conv.run(x, residual, y),
             Self::LaneConv(conv) => conv.run(x, residual, y),
             Self::Sparse(layer) => layer.run(x, residual, y),
             Self::Pointwise { scale, relu, channels } => {
@@ -554,7 +552,8 @@ impl Work {
             Self::Mean(shape) => pool2d::mean_forward(*shape, x, y),
             Self::LaneMean(shape) => lanes::mean(*shape, x, y),
             Self::PlaneMean(layout) => planes::global_avg_pool(layout, x, y),
-            Self::LanePick(channels, index) => lanes::pick(*channels, index, x, y),
+            Self::Pick(Form::Lanes, channels, index) => lanes::pick(*channels, index, x, y),
+            Self::Pick(_, channels, index) => gather::pick(*channels, index, x, y),
             Self::Round(mode) => {
                 let parts = y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
                 parts.for_each(|(y, x)| round::copy(*mode, x, y));

@@ -17,8 +17,6 @@ use std::ops::Range;
 
 /// Register tiles of rows in a task: their packed rows stay in the second-level cache.
 const TILES: usize = 16;
-/// Parts that few rows are cut into, so that one large class does not keep one core busy.
-const ROW_TASKS: usize = 8;
 /// Tasks wanted, so that many cores have work; columns are split for it, at least [`MIN_PANELS`] to a task.
 const TASKS: usize = 24;
 const MIN_PANELS: usize = 4;
@@ -47,13 +45,16 @@ pub(super) fn forward_on(
     mode: Mode,
     y: &mut [f32],
 ) {
-    let k = shape.k;
+    let &ConvShape { n, h, w: width, c, k, r, s, stride, pad } = shape;
+    let rows = Axis::forward(h, shape.p(), r, stride, pad);
+    let columns = Axis::forward(width, shape.q(), s, stride, pad);
     assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
     assert!(w.len() == shape.filter_len() && bias.is_none_or(|bias| bias.len() == k));
-    let product = Product::forward(isa, shape, mode);
+    let product =
+        Product { isa, mode, n, input: [h, width, c], columns: k, bias, rows, cols: columns };
     scratch::with(product.packed_len(), |packed| {
         pack::forward(isa, shape, w, mode, packed);
-        product.run(&product.schedule(), x, packed, &Finish { bias, ..Finish::default() }, y);
+        product.run(x, packed, y);
     });
 }
 
@@ -80,10 +81,10 @@ pub(super) fn backward_input_on(
     if few_channels::fits(shape) && !dx.is_empty() {
         return few_channels::backward_input(isa, shape, dy, w, mode, dx);
     }
-    let product = Product { isa, mode, n, input: [p, q, k], columns: c, rows, cols };
+    let product = Product { isa, mode, n, input: [p, q, k], columns: c, bias: None, rows, cols };
     scratch::with(product.packed_len(), |packed| {
         pack::backward(isa, shape, w, mode, packed);
-        product.run(&product.schedule(), dy, packed, &Finish::default(), dx);
+        product.run(dy, packed, dx);
     });
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn backward_bias(dy: &[f32], db: &mut [f32]) {
 }
 
 /// One gathered product, see the top of this file.
-pub(super) struct Product<'a> {
+struct Product<'a> {
     isa: &'a Isa,
     mode: Mode,
     n: usize,
@@ -120,24 +121,9 @@ pub(super) struct Product<'a> {
     input: [usize; 3],
     /// Channels of what is written.
     columns: usize,
+    bias: Option<&'a [f32]>,
     rows: Axis,
     cols: Axis,
-}
-
-/// What is added to the sums, and done with them, where they are written.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Finish<'a> {
-    /// One value a column.
-    pub(super) bias: Option<&'a [f32]>,
-    /// One value an element.
-    pub(super) residual: Option<&'a [f32]>,
-    pub(super) relu: bool,
-}
-
-/// The work of a product, cut up by its geometry alone.
-pub(super) struct Schedule {
-    classes: Vec<Class>,
-    tasks: Vec<Task>,
 }
 
 /// Pixels with the same taps, `rows.pixels × cols.pixels` of each image.
@@ -170,15 +156,7 @@ struct Task {
     panels: Range<usize>,
 }
 
-impl<'a> Product<'a> {
-    /// That of `y = x ∗ w`.
-    pub(super) fn forward(isa: &'a Isa, shape: &ConvShape, mode: Mode) -> Self {
-        let &ConvShape { n, h, w, c, k, r, s, stride, pad } = shape;
-        let rows = Axis::forward(h, shape.p(), r, stride, pad);
-        let cols = Axis::forward(w, shape.q(), s, stride, pad);
-        Self { isa, mode, n, input: [h, w, c], columns: k, rows, cols }
-    }
-
+impl Product<'_> {
     fn panels(&self) -> usize {
         self.columns.div_ceil(self.isa.columns())
     }
@@ -187,30 +165,18 @@ impl<'a> Product<'a> {
         self.rows.taps * self.cols.taps * self.input[2]
     }
 
-    pub(super) fn packed_len(&self) -> usize {
+    fn packed_len(&self) -> usize {
         self.panels() * self.isa.columns() * self.depth()
     }
 
-    pub(super) fn schedule(&self) -> Schedule {
+    fn run(&self, input: &[f32], packed: &[f32], out: &mut [f32]) {
         let classes = self.classes();
         let tasks = self.tasks(&classes);
-        Schedule { classes, tasks }
-    }
-
-    pub(super) fn run(
-        &self,
-        schedule: &Schedule,
-        input: &[f32],
-        packed: &[f32],
-        finish: &Finish,
-        out: &mut [f32],
-    ) {
-        assert!(finish.residual.is_none_or(|residual| residual.len() == out.len()));
         let out = Shared::new(out);
-        schedule.tasks.par_iter().with_max_len(1).for_each(|task| {
-            let class = &schedule.classes[task.class];
+        tasks.par_iter().with_max_len(1).for_each(|task| {
+            let class = &classes[task.class];
             scratch::with(task.rows.len() * ROW_STRIDE, |gathered| {
-                self.task(class, task, input, packed, gathered, finish, &out);
+                self.task(class, task, input, packed, gathered, &out);
             });
         });
     }
@@ -262,10 +228,8 @@ impl<'a> Product<'a> {
     }
 
     fn tasks(&self, classes: &[Class]) -> Vec<Task> {
+        let chunk = TILES * self.isa.rows();
         let pixels = |class: &Class| self.n * class.rows.pixels.len() * class.cols.pixels.len();
-        let tiles: usize =
-            classes.iter().map(|class| pixels(class).div_ceil(self.isa.rows())).sum();
-        let chunk = (tiles / ROW_TASKS).clamp(1, TILES) * self.isa.rows();
         let chunks: usize = classes.iter().map(|class| pixels(class).div_ceil(chunk)).sum();
         let panels = self.panels();
         let parts = TASKS.div_ceil(chunks.max(1)).min(panels.div_ceil(MIN_PANELS)).max(1);
@@ -280,7 +244,6 @@ impl<'a> Product<'a> {
         tasks
     }
 
-    #[allow(clippy::too_many_arguments)] // The operands of a product and where it works.
     fn task(
         &self,
         class: &Class,
@@ -288,7 +251,6 @@ impl<'a> Product<'a> {
         input: &[f32],
         packed: &[f32],
         gathered: &mut [f32],
-        finish: &Finish,
         out: &Shared,
     ) {
         let places: Vec<usize> =
@@ -300,19 +262,16 @@ impl<'a> Product<'a> {
         let blocks = split(depth.max(1), STEPS);
         for block in blocks {
             let steps = block.start.min(depth)..block.end.min(depth);
-            let last = steps.end == depth;
             self.gather(class, task.rows.clone(), steps.clone(), input, gathered);
             self.segments(class, steps.clone(), &mut segments);
             for panel in task.panels.clone() {
                 let column = panel * width;
                 let columns = (self.columns - column).min(width);
-                let init = match finish.bias {
+                let init = match self.bias {
                     _ if steps.start > 0 => Init::Out,
                     Some(bias) => Init::Bias(bias[column..column + columns].as_ptr()),
                     None => Init::Zero,
                 };
-                let residual = finish.residual.filter(|_| last);
-                let residual = residual.map(|residual| residual.as_ptr().wrapping_add(column));
                 let b = &packed[panel * width * self.depth()..][..width * self.depth()];
                 for tile in split(task.rows.len(), self.isa.rows()) {
                     let tile = Tile {
@@ -323,8 +282,6 @@ impl<'a> Product<'a> {
                         rows: &places[tile],
                         columns,
                         init,
-                        residual,
-                        relu: finish.relu && last,
                     };
                     // SAFETY: the segments end within `STEPS` of a gathered row and within panel `b`; `places`
                     // are pixels of the output, and no other task has both these pixels and these columns.

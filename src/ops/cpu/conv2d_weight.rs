@@ -177,8 +177,6 @@ impl Gradient<'_> {
                             rows: &rows,
                             columns,
                             init: if first { Init::Zero } else { Init::Out },
-                            residual: None,
-                            relu: false,
                         };
                         // SAFETY: the segments lie within the packed pixels of both panels; the rows are filters
                         // and channels of this block, which no other task writes.

@@ -22,7 +22,7 @@ pub(crate) struct Channels<'a> {
 
 impl Channels<'_> {
     /// `out[pixel, i] = x[pixel, index[i]]`.
-    pub(super) fn pick(&self, x: &[f32], out: &mut [f32]) {
+    fn pick(&self, x: &[f32], out: &mut [f32]) {
         let kept = self.index.len();
         if out.is_empty() {
             return;
@@ -54,6 +54,12 @@ impl Channels<'_> {
         assert!(self.index.len() == shape.c);
         assert!(activation.len() == shape.n * shape.h * shape.w * self.all);
     }
+}
+
+/// `y[pixel, i] = x[pixel, index[i]]` of `channels` channels.
+pub(crate) fn pick(channels: usize, index: &[usize], x: &[f32], y: &mut [f32]) {
+    let index: Vec<i32> = index.iter().map(|&channel| channel as i32).collect();
+    Channels { all: channels, index: &index }.pick(x, y);
 }
 
 /// The convolution.

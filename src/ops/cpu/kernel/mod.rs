@@ -40,10 +40,6 @@ pub(crate) struct Tile<'a> {
     /// Columns to write, at most [`Isa::columns`].
     pub(crate) columns: usize,
     pub(crate) init: Init,
-    /// Added to the sums before they are written: one value an element of `out`, at the same offsets.
-    pub(crate) residual: Option<*const f32>,
-    /// Writes `max(sum, 0)`.
-    pub(crate) relu: bool,
 }
 
 /// What the sums start from.
@@ -238,18 +234,6 @@ unsafe fn body<
                 a = a.add(STEP);
                 b = b.add(2 * V::LANES);
             }
-        }
-        if let Some(residual) = tile.residual {
-            for i in 0..ROWS {
-                let row = residual.add(*tile.rows.get_unchecked(i));
-                for j in 0..VECTORS {
-                    let residual = V::load_first(row.add(j * V::LANES), counts[j]);
-                    sums[i][j] = V::add(sums[i][j], residual);
-                }
-            }
-        }
-        if tile.relu {
-            sums.iter_mut().flatten().for_each(|sum| *sum = V::larger(V::zero(), *sum));
         }
         for i in 0..ROWS {
             let row = tile.out.add(*tile.rows.get_unchecked(i));

@@ -41,6 +41,11 @@ pub(in crate::ops::cpu) trait Vector: Copy {
     /// # Safety
     /// Needs the instructions only.
     unsafe fn multiply_add_masked(a: Self, b: Self, sum: Self, mask: u32) -> Self;
+    /// Asks for the cache line of `p`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        let _ = p;
+    }
     /// Stores the lanes whose bit is set.
     ///
     /// # Safety
@@ -111,6 +116,11 @@ mod x86 {
 
     impl Vector for __m512 {
         const LANES: usize = 16;
+        #[inline(always)]
+        fn prefetch(p: *const f32) {
+            // SAFETY: a prefetch reads nothing; every x86-64 has it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
         #[inline(always)]
         unsafe fn zero() -> Self {
             // SAFETY: the machine has the instructions.

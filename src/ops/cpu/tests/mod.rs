@@ -3,6 +3,7 @@
 mod conv;
 mod gather;
 mod lanes;
+mod nhwc;
 mod norm;
 mod planes;
 mod pool;

@@ -1,0 +1,199 @@
+//! Inference of few images, `[n][h][w][c]`: vectors of filters, pixels broadcast from where they lie.
+//!
+//! Nothing is gathered: a tile holds the address that each of its pixels reads through each tap. Outside the image that is
+//! a row of zeros; a tap that is outside for every pixel of a tile is left out.
+
+mod kernel;
+
+pub(super) use kernel::Isa;
+
+use super::aligned::Aligned;
+use super::conv2d::split;
+use super::round;
+use super::scratch::{self, Shared};
+use crate::Mode;
+use crate::ops::conv_shape::ConvShape;
+use kernel::{PIXELS, Tap, Tile};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Tasks wanted, so that many cores have work and none waits long.
+const TASKS: usize = 16;
+/// Floats of weights that all tiles of a task pass over before the next: a quarter of a second-level cache.
+const BLOCK: usize = 1 << 17;
+
+/// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
+pub(crate) struct NhwcConv {
+    isa: &'static Isa,
+    shape: ConvShape,
+    mode: Mode,
+    relu: bool,
+    panels: Vec<Panel>,
+    /// `[panel][r · s][c][filters of the panel]`.
+    weights: Aligned,
+    bias: Vec<f32>,
+    /// What taps outside the image read.
+    zeros: Vec<f32>,
+    /// Pixels of the result, as tasks take them.
+    ranges: Vec<Range<usize>>,
+}
+
+/// Filters of some vectors.
+struct Panel {
+    /// The first filter.
+    first: usize,
+    vectors: usize,
+    /// Where its weights start.
+    weights: usize,
+}
+
+impl NhwcConv {
+    /// Shapes: w `[k, r, s, c]`, bias `[k]`.
+    pub(crate) fn new(shape: &ConvShape, w: &[f32], bias: &[f32], relu: bool, mode: Mode) -> Self {
+        Self::new_on(Isa::detect(), shape, w, bias, relu, mode)
+    }
+
+    /// [`Self::new`] with the instructions of `isa`.
+    pub(super) fn new_on(
+        isa: &'static Isa,
+        shape: &ConvShape,
+        w: &[f32],
+        bias: &[f32],
+        relu: bool,
+        mode: Mode,
+    ) -> Self {
+        assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
+        let (lanes, depth) = (isa.lanes(), shape.r * shape.s * shape.c);
+        let vectors = shape.k.div_ceil(lanes);
+        let panels: Vec<Panel> = split(vectors, isa.vectors())
+            .map(|part| Panel {
+                first: part.start * lanes,
+                vectors: part.len(),
+                weights: part.start * lanes * depth,
+            })
+            .collect();
+        let mut weights = Aligned::zeros(vectors * lanes * depth);
+        for panel in &panels {
+            let width = panel.vectors * lanes;
+            let packed = &mut weights[panel.weights..][..width * depth];
+            let mut rounded = vec![0.0; depth];
+            for j in 0..width.min(shape.k - panel.first) {
+                round::copy(mode, &w[(panel.first + j) * depth..][..depth], &mut rounded);
+                rounded.iter().enumerate().for_each(|(i, &weight)| packed[i * width + j] = weight);
+            }
+        }
+        let mut padded = vec![0.0; vectors * lanes];
+        padded[..shape.k].copy_from_slice(bias);
+        let pixels = shape.n * shape.p() * shape.q();
+        let parts = TASKS.div_ceil(panels.len().max(1));
+        let ranges = split(pixels, pixels.div_ceil(parts).next_multiple_of(PIXELS)).collect();
+        let zeros = vec![0.0; shape.c];
+        Self { isa, shape: *shape, mode, relu, panels, weights, bias: padded, zeros, ranges }
+    }
+
+    /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`.
+    pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+        assert!(x.len() == self.shape.input_len() && y.len() == self.shape.output_len());
+        assert!(residual.is_none_or(|residual| residual.len() == y.len()));
+        if self.mode == Mode::F32 {
+            return self.run_rounded(x, residual, y);
+        }
+        scratch::with(x.len(), |rounded| {
+            let chunks = rounded.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
+            chunks.for_each(|(rounded, x)| round::copy(self.mode, x, rounded));
+            self.run_rounded(rounded, residual, y);
+        });
+    }
+
+    fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+        let (y, panels) = (Shared::new(y), self.panels.len());
+        (0..self.ranges.len() * panels).into_par_iter().with_max_len(1).for_each(|task| {
+            let (range, panel) = (&self.ranges[task / panels], &self.panels[task % panels]);
+            self.task(range, panel, x, residual, &y);
+        });
+    }
+
+    fn task(
+        &self,
+        range: &Range<usize>,
+        panel: &Panel,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        y: &Shared,
+    ) {
+        let tiles: Vec<Range<usize>> = split(range.len(), self.isa.pixels(panel.vectors))
+            .map(|part| range.start + part.start..range.start + part.end)
+            .collect();
+        let width = panel.vectors * self.isa.lanes();
+        let count = self.shape.r * self.shape.s;
+        // Weights of so many taps stay in the second-level cache while the tiles pass over them.
+        let together = (BLOCK / (width * self.shape.c).max(1)).clamp(1, count.max(1));
+        let mut taps = Vec::with_capacity(together);
+        for first in (0..count).step_by(together) {
+            let block = first..(first + together).min(count);
+            let last = block.end == count;
+            for pixels in &tiles {
+                let mut places = [0; PIXELS];
+                for (place, pixel) in places.iter_mut().zip(pixels.clone()) {
+                    *place = pixel * self.shape.k + panel.first;
+                }
+                self.taps(pixels.clone(), block.clone(), width, x, &mut taps);
+                if taps.is_empty() && !last && first > 0 {
+                    continue;
+                }
+                let tile = Tile {
+                    taps: &taps,
+                    channels: self.shape.c,
+                    w: self.weights[panel.weights..].as_ptr(),
+                    bias: self.bias[panel.first..].as_ptr(),
+                    residual: residual.filter(|_| last).map(<[f32]>::as_ptr),
+                    y: y.ptr(),
+                    places: &places[..pixels.len()],
+                    vectors: panel.vectors,
+                    filters: self.shape.k - panel.first,
+                    resume: first > 0,
+                    relu: self.relu && last,
+                };
+                // SAFETY: taps read `channels` floats of a pixel of x or the zeros; places are pixels of the
+                // result and the panel's filters, which no other task has both.
+                unsafe { self.isa.tile(&tile) };
+            }
+        }
+    }
+
+    /// What the pixels read through each tap that is inside the image for one of them.
+    fn taps(
+        &self,
+        pixels: Range<usize>,
+        block: Range<usize>,
+        width: usize,
+        x: &[f32],
+        taps: &mut Vec<Tap>,
+    ) {
+        let ConvShape { h, w, c, s, stride, pad, .. } = self.shape;
+        let (p, q) = (self.shape.p(), self.shape.q());
+        taps.clear();
+        // Where each pixel's window starts: row, column, and the image's first float.
+        let mut windows = [(0, 0, 0); PIXELS];
+        for (window, pixel) in windows.iter_mut().zip(pixels.clone()) {
+            let (image, row, column) = (pixel / (p * q), pixel / q % p, pixel % q);
+            *window = (row * stride, column * stride, image * h * w * c);
+        }
+        for index in block {
+            let (dy, dx) = (index / s, index % s);
+            let mut tap = Tap { w: index * c * width, x: [self.zeros.as_ptr(); PIXELS] };
+            let mut inside = false;
+            for (from, &(row, column, image)) in tap.x.iter_mut().zip(&windows[..pixels.len()]) {
+                // A window that starts outside wraps around and is then too large.
+                let (row, column) = ((row + dy).wrapping_sub(pad), (column + dx).wrapping_sub(pad));
+                if row < h && column < w {
+                    *from = x[image + (row * w + column) * c..].as_ptr();
+                    inside = true;
+                }
+            }
+            if inside {
+                taps.push(tap);
+            }
+        }
+    }
+}
