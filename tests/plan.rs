@@ -157,6 +157,52 @@ fn what_cannot_be_fused_is_computed_apart() {
     agrees("graph", &unusual(), &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
 }
 
+/// A network of a linear layer over the image's means, with `nodes` in between.
+fn linear_net(nodes: Vec<Node>, tensors: &[(&str, &[usize])]) -> rewire::Result<Model> {
+    let value = |name: &str, i: usize| fixture::uniform(name)(i) as f32;
+    let tensor = |(name, shape): &(&str, &[usize])| {
+        let values = (0..shape.iter().product()).map(|i| value(name, i)).collect();
+        ((*name).to_owned(), Tensor::from_vec::<f32>(values, shape, &CPU).unwrap())
+    };
+    let mut arch = ArchSpec::named("resnet18").resolve();
+    (arch.size, arch.in_channels, arch.classes) = (6, 3, 4);
+    Model::new(arch, Graph { nodes }, tensors.iter().map(tensor).collect(), &CPU)
+}
+
+#[test]
+fn nodes_that_nobody_reads_change_nothing() {
+    let linear = Op::Linear { bias: false, name: "fc".into() };
+    let nodes = vec![
+        node(&[], Op::Input),
+        node(&[0], Op::GlobalAvgPool),
+        node(&[1], linear),
+        node(&[0], Op::GlobalAvgPool),
+        node(&[2], Op::Relu),
+    ];
+    let model = linear_net(nodes, &[("fc.weight", &[4, 3])]).unwrap();
+    agrees("dead node", &model, &[1, 16], &CHOICES[..1], &[Mode::F32]);
+}
+
+#[test]
+fn a_channel_is_read_once() {
+    let gather = Op::Conv {
+        bias: false,
+        channels: Some(vec![0, 2, 0]),
+        name: "conv".into(),
+        padding: 1,
+        stride: 1,
+    };
+    let nodes = vec![
+        node(&[], Op::Input),
+        node(&[0], gather),
+        node(&[1], Op::GlobalAvgPool),
+        node(&[2], Op::Linear { bias: false, name: "fc".into() }),
+    ];
+    let shapes: [(&str, &[usize]); 2] = [("conv.weight", &[2, 3, 3, 3]), ("fc.weight", &[4, 2])];
+    let message = linear_net(nodes, &shapes).err().unwrap().to_string();
+    assert!(message.contains("conv"), "{message}");
+}
+
 #[test]
 fn plans_of_kernels_give_the_logits_of_float64() {
     for device in devices().into_iter().filter(|device| *device != CPU) {
@@ -208,7 +254,7 @@ fn bits_do_not_depend_on_threads() {
     };
     for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
         // By parts, a part left over, and layer by layer.
-        for batch in [16, 70, 128] {
+        for batch in [16, 17, 33, 70, 128] {
             let one = run(1, batch, choice);
             for threads in [2, 5, 11] {
                 assert_eq!(run(threads, batch, choice), one, "{choice:?}, {batch}, {threads}");

@@ -91,7 +91,8 @@ pub(super) fn measured_on_gpu(
         let plan = GpuPlan::build(model, network, batch, mode, algorithm, true)?;
         plan.seconds(ROUNDS)
     };
-    let sparse = seconds(Algorithm::Sparse)? < seconds(Algorithm::Dense)?;
+    // What cannot be packed is not the fastest.
+    let sparse = seconds(Algorithm::Sparse).unwrap_or(f64::INFINITY) < seconds(Algorithm::Dense)?;
     let chosen = if sparse { forced(network, Algorithm::Sparse) } else { dense };
     Ok(Chosen { measured: true, ..chosen })
 }
@@ -118,23 +119,25 @@ fn logits(network: &Network, batch: usize) -> Vec<f32> {
     vec![0.0; batch * network.shapes[network.shapes.len() - 1].iter().product::<usize>()]
 }
 
-/// Seconds of each layer, the shortest of some rounds.
+/// Seconds of each layer for one image on one core, the shortest of some rounds.
 fn layer_times(network: &Network, plan: &CpuPlan) -> Vec<f64> {
     let count = network.layers.len();
     plan.layer_seconds(count);
     let mut best = vec![f64::INFINITY; count];
     for _ in 0..ROUNDS {
         let times = plan.layer_seconds(count);
+        let times = times.into_iter().map(|time| time / plan.part() as f64);
         best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
     }
     best
 }
 
-/// Seconds to convert each value between the forms of the algorithms.
-fn conversions(network: &Network, batch: usize) -> Vec<f64> {
+/// Seconds to convert each value of one image between the forms of the algorithms.
+fn conversions(network: &Network, part: usize) -> Vec<f64> {
     let mut known: BTreeMap<[usize; 3], f64> = BTreeMap::new();
     let seconds = |shape: &[usize; 3]| {
-        *known.entry(*shape).or_insert_with(|| cpu::conversion_seconds(*shape, batch))
+        let each = || cpu::conversion_seconds(*shape, part) / part as f64;
+        *known.entry(*shape).or_insert_with(each)
     };
     network.shapes.iter().map(seconds).collect()
 }
@@ -244,12 +247,14 @@ impl Remembered {
     }
 }
 
-/// Of the program's version, the processor, the call and what is pruned; not of the number of threads, so that
+/// Of the program's file, the processor, the call and what is pruned; not of the number of threads, so that
 /// results do not depend on it.
 fn digest(network: &Network, batch: usize, mode: Mode) -> String {
     let mut hash = Sha256::new();
     let cpu = crate::device::cpu_name();
-    hash.update(format!("{} {cpu} {batch} {mode}\n", env!("CARGO_PKG_VERSION")));
+    let program = std::env::current_exe().and_then(|path| path.metadata()).ok();
+    let program = program.map(|file| (file.len(), file.modified().ok()));
+    hash.update(format!("{program:?} {cpu} {batch} {mode}\n"));
     for layer in &network.layers {
         hash.update(format!(
             "{} {:?} {} {}\n",

@@ -82,7 +82,7 @@ enum Form {
 enum Work {
     NhwcConv(NhwcConv),
     LaneConv(LaneConv),
-    Sparse(SparseLayer),
+    Sparse(Box<SparseLayer>),
     /// Scale and shift by channel.
     Pointwise {
         scale: Option<(Vec<f32>, Vec<f32>)>,
@@ -354,7 +354,7 @@ impl Planner<'_> {
         let (isa, bias) = (self.isa, &conv.bias);
         let built =
             SparseLayer::new(isa, &shape, &weight, bias, finish, input.clone(), output.clone());
-        self.step(i, Work::Sparse(built), x, residual, y);
+        self.step(i, Work::Sparse(Box::new(built)), x, residual, y);
         if rounded.is_some() {
             self.buffers.give(x, &from);
         }

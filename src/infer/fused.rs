@@ -1,7 +1,7 @@
 //! A network as inference runs it: batch norm is part of the convolution before it, and the sum, the ReLU and
 //! the pooling behind a convolution happen where its result is written.
 
-use crate::nn::{Model, Op};
+use crate::nn::{Model, Node, Op};
 use crate::{Error, Result, Tensor};
 use std::borrow::Cow;
 
@@ -79,8 +79,11 @@ impl Network {
         let tensors = model.state_dict();
         let shape = |name: &str| tensors.get(name).map(Tensor::shape);
         let shapes = model.graph().shapes([arch.size, arch.size, arch.in_channels], &shape)?;
-        let mut readers = vec![0; model.graph().nodes.len()];
-        model.graph().nodes.iter().flat_map(|node| &node.inputs).for_each(|&i| readers[i] += 1);
+        let nodes = &model.graph().nodes;
+        let needed = needed(nodes);
+        let mut readers = vec![0; nodes.len()];
+        let live = nodes.iter().zip(&needed).filter(|(_, needed)| **needed);
+        live.flat_map(|(node, _)| &node.inputs).for_each(|&i| readers[i] += 1);
         let read = |prefix: &str, part: &str| -> Result<(Vec<usize>, Vec<f32>)> {
             let name = format!("{prefix}.{part}");
             let tensor = tensors.get(&name);
@@ -90,7 +93,11 @@ impl Network {
         let mut network = Self { layers: Vec::new(), shapes: Vec::new() };
         // The value that holds each node's result.
         let mut values: Vec<usize> = Vec::new();
-        for (node, shape) in model.graph().nodes.iter().zip(&shapes) {
+        for (i, (node, shape)) in nodes.iter().zip(&shapes).enumerate() {
+            if !needed[i] {
+                values.push(usize::MAX);
+                continue;
+            }
             let shape = extents(shape);
             let operands: Vec<Operand> = node
                 .inputs
@@ -260,6 +267,21 @@ impl Layer {
 struct Operand {
     value: usize,
     alone: bool,
+}
+
+/// Whether the last node's result depends on each node; the image is always there.
+fn needed(nodes: &[Node]) -> Vec<bool> {
+    let mut needed = vec![false; nodes.len()];
+    if let Some(last) = needed.last_mut() {
+        *last = true;
+    }
+    for i in (0..nodes.len()).rev().filter(|&i| i > 0) {
+        if needed[i] {
+            nodes[i].inputs.iter().for_each(|&input| needed[input] = true);
+        }
+    }
+    needed.iter_mut().take(1).for_each(|image| *image = true);
+    needed
 }
 
 fn extents(shape: &[usize]) -> [usize; 3] {

@@ -25,7 +25,8 @@ pub enum Algorithm {
 pub enum Choice {
     /// This one everywhere.
     Forced(Algorithm),
-    /// The fastest on this device: measured once for a network, batch size and mode, then remembered on disk.
+    /// The fastest on this device: on a CPU measured once for a network, batch size and mode, then remembered on disk; on
+    /// a GPU measured with every plan. Algorithms sum in different orders, so their logits differ by rounding.
     Measured,
 }
 
@@ -65,8 +66,8 @@ pub struct PlannedLayer {
     pub weights: usize,
     /// Weights that are not 0.
     pub kept: usize,
-    /// Measured time of the layer for the images that one core takes at once, in a network that runs dense; absent
-    /// where nothing was measured.
+    /// Measured time of the layer for one image on one core, in a network that runs dense; absent where nothing was
+    /// measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_ms: Option<f64>,
     /// Measured time of the layer in a network that runs sparse.

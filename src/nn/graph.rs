@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What a node computes. Operations with parameters hold the prefix of their names.
 ///
@@ -22,7 +23,7 @@ pub enum Op {
     Conv {
         /// Whether it adds a bias.
         bias: bool,
-        /// The input channels that the filters read, in their order; all of them where absent.
+        /// The input channels that the filters read, in their order, distinct; all of them where absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         channels: Option<Vec<usize>>,
         /// Prefix of the parameters' names.
@@ -234,7 +235,10 @@ fn convolution(
 ) -> std::result::Result<Vec<usize>, Misfit> {
     let fits = match channels {
         None => read == c,
-        Some(list) => list.len() == read && list.iter().all(|&channel| channel < c),
+        Some(list) => {
+            let distinct: BTreeSet<usize> = list.iter().copied().collect();
+            list.len() == read && distinct.len() == read && distinct.last().is_none_or(|&l| l < c)
+        }
     };
     if !fits || read == 0 || k == 0 {
         return Err(misfit(&format!("filters that read {c} channels"), &[k, r, s, read]));
