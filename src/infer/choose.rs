@@ -1,9 +1,10 @@
 //! Which algorithm each convolution of a plan takes.
 
-use super::cpu::{self, CpuPlan};
+use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
 use super::plan::Algorithm;
+use super::planner;
 use crate::nn::Model;
 use crate::{Mode, Result, file};
 use serde::{Deserialize, Serialize};
@@ -136,7 +137,7 @@ fn layer_times(network: &Network, plan: &CpuPlan) -> Vec<f64> {
 fn conversions(network: &Network, part: usize) -> Vec<f64> {
     let mut known: BTreeMap<[usize; 3], f64> = BTreeMap::new();
     let seconds = |shape: &[usize; 3]| {
-        let each = || cpu::conversion_seconds(*shape, part) / part as f64;
+        let each = || planner::conversion_seconds(*shape, part) / part as f64;
         *known.entry(*shape).or_insert_with(each)
     };
     network.shapes.iter().map(seconds).collect()

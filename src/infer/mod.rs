@@ -6,8 +6,10 @@ mod cpu;
 mod fused;
 mod gpu;
 mod plan;
+mod planner;
 mod reference;
 mod result;
+mod step;
 mod train_step;
 
 pub use bench::Bench;

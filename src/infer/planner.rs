@@ -1,0 +1,377 @@
+//! Lays a network out on the CPU: forms of values, steps, buffers.
+
+use super::cpu::Program;
+use super::fused::{Conv, Layer, LayerOp, Network};
+use super::plan::Algorithm;
+use super::step::{Form, Slot, Step, Work};
+use crate::Mode;
+use crate::ops::conv_shape::ConvShape;
+use crate::ops::cpu::aligned::Aligned;
+use crate::ops::cpu::lanes::{self, LaneConv};
+use crate::ops::cpu::nhwc::NhwcConv;
+use crate::ops::cpu::planes::{Finish, Isa, Layout, SparseLayer};
+use crate::ops::cpu::round;
+use std::borrow::Cow;
+use std::time::Instant;
+
+/// The steps of `network` for `batch` images. `algorithms` holds one for each layer; only convolutions look at theirs.
+pub(super) fn program(
+    network: &Network,
+    batch: usize,
+    mode: Mode,
+    algorithms: &[Algorithm],
+) -> Program {
+    let mut planner = Planner {
+        network,
+        batch,
+        mode,
+        algorithms,
+        isa: Isa::detect(),
+        dense: dense_form(batch),
+        halos: halos(network, batch, algorithms),
+        steps: Vec::new(),
+        buffers: Buffers::default(),
+        values: vec![Vec::new()],
+    };
+    let image = planner.buffers.take(planner.len(0), None);
+    planner.values[0].push((Form::Nhwc, image));
+    let last_use = network.last_use();
+    for i in 0..network.layers.len() {
+        planner.layer(i);
+        for value in (0..=i + 1).filter(|&value| last_use[value] == i) {
+            for (form, slot) in std::mem::take(&mut planner.values[value]) {
+                planner.buffers.give(slot, &form);
+            }
+        }
+    }
+    let end = network.layers.len();
+    let logits = planner.need(end, &Form::Nhwc, end.saturating_sub(1));
+    Program { steps: planner.steps, lens: planner.buffers.lens, image, logits }
+}
+
+/// Lanes where they are mostly full.
+fn dense_form(batch: usize) -> Form {
+    let filled = batch.next_multiple_of(lanes::lanes());
+    if 4 * batch >= 3 * filled { Form::Lanes } else { Form::Nhwc }
+}
+
+/// The zeros that readers want around each value where it lies in planes. What is added lies as the sum does.
+fn halos(network: &Network, batch: usize, algorithms: &[Algorithm]) -> Vec<usize> {
+    let mut halos = vec![0; network.shapes.len()];
+    for (layer, algorithm) in network.layers.iter().zip(algorithms) {
+        if let (LayerOp::Conv(conv), Algorithm::Sparse) = (&layer.op, algorithm) {
+            let [h, w, c] = network.shapes[layer.input];
+            let shape = ConvShape { c, ..conv_shape(conv, [h, w], batch) };
+            let halo = &mut halos[layer.input];
+            *halo = (*halo).max(SparseLayer::halo(Isa::detect(), &shape));
+        }
+    }
+    let layers = || network.layers.iter().enumerate();
+    let sums = || layers().filter_map(|(i, layer)| Some((i + 1, layer.residual?)));
+    while let Some((a, b)) = sums().find(|&(a, b)| halos[a] != halos[b]) {
+        let most = halos[a].max(halos[b]);
+        (halos[a], halos[b]) = (most, most);
+    }
+    halos
+}
+
+/// Seconds that a value of the shape takes from the form of dense convolutions to planes, the shorter of two times.
+pub(super) fn conversion_seconds(shape: [usize; 3], batch: usize) -> f64 {
+    let [h, w, c] = shape;
+    let layout = Layout::new(Isa::detect(), [batch, h, w, c], 1);
+    let (work, len) = match dense_form(batch) {
+        Form::Lanes => (Work::LanesToPlanes(layout.clone()), lanes::len(batch, shape)),
+        _ => (Work::ToPlanes(layout.clone()), batch * h * w * c),
+    };
+    let (x, mut y) = (Aligned::zeros(len), Aligned::zeros(layout.len()));
+    let seconds = [(); 2].map(|()| {
+        let start = Instant::now();
+        work.run(&x, None, &mut y);
+        start.elapsed().as_secs_f64()
+    });
+    seconds[0].min(seconds[1])
+}
+
+struct Planner<'a> {
+    network: &'a Network,
+    batch: usize,
+    mode: Mode,
+    algorithms: &'a [Algorithm],
+    isa: &'static Isa,
+    /// Where dense convolutions read and write.
+    dense: Form,
+    halos: Vec<usize>,
+    steps: Vec<Step>,
+    buffers: Buffers,
+    /// By value: the forms that it is there in.
+    values: Vec<Vec<(Form, Slot)>>,
+}
+
+impl Planner<'_> {
+    fn layer(&mut self, i: usize) {
+        let layer = &self.network.layers[i];
+        let sparse = match &layer.op {
+            LayerOp::Conv(_) => self.algorithms[i] == Algorithm::Sparse,
+            _ => matches!(self.values[layer.input].last(), Some((Form::Planes(_), _))),
+        };
+        let result = match &layer.op {
+            LayerOp::Conv(conv) if sparse => self.sparse_conv(i, layer, conv),
+            LayerOp::Conv(conv) => self.dense_conv(i, layer, conv),
+            LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
+            LayerOp::MaxPool2 => self.max_pool(i, layer.input, sparse),
+            LayerOp::GlobalAvgPool => self.mean(i, layer.input, sparse),
+        };
+        self.values.push(vec![result]);
+    }
+
+    fn sparse_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> (Form, Slot) {
+        let all = self.network.shapes[layer.input];
+        let (dims, mut weight) = conv.spread(all[2]);
+        let shape = ConvShape { c: dims[3], ..conv_shape(conv, [all[0], all[1]], self.batch) };
+        if self.mode != Mode::F32 {
+            let mut rounded = vec![0.0; weight.len()];
+            round::copy(self.mode, &weight, &mut rounded);
+            weight = Cow::Owned(rounded);
+        }
+        let input = self.layout(layer.input);
+        let from = Form::Planes(input.clone());
+        let mut x = self.need(layer.input, &from, i);
+        let rounded = (self.mode != Mode::F32).then(|| {
+            let y = self.buffers.take(input.len(), Some(&input));
+            self.step(i, Work::Round(self.mode), x, None, y);
+            std::mem::replace(&mut x, y)
+        });
+        let pool = layer.pool && layer.residual.is_none();
+        let unpooled = layer.pool && !pool;
+        let output = match unpooled {
+            true => self.layout_of([shape.p(), shape.q(), shape.k], self.halos[i + 1]),
+            false => self.layout(i + 1),
+        };
+        let to = Form::Planes(output.clone());
+        let residual = layer.residual.map(|value| self.need(value, &to, i));
+        let mut y = self.buffers.take(output.len(), Some(&output));
+        let finish = Finish { relu: layer.relu, pool };
+        let (isa, bias) = (self.isa, &conv.bias);
+        let built =
+            SparseLayer::new(isa, &shape, &weight, bias, finish, input.clone(), output.clone());
+        self.step(i, Work::Sparse(Box::new(built)), x, residual, y);
+        if rounded.is_some() {
+            self.buffers.give(x, &from);
+        }
+        if !unpooled {
+            return (to, y);
+        }
+        let pooled = self.layout(i + 1);
+        let full = std::mem::replace(&mut y, self.buffers.take(pooled.len(), Some(&pooled)));
+        self.step(i, Work::PlaneMaxPool(output, pooled.clone()), full, None, y);
+        self.buffers.give(full, &to);
+        (Form::Planes(pooled), y)
+    }
+
+    fn dense_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> (Form, Slot) {
+        let form = self.dense.clone();
+        let [h, w, c] = self.network.shapes[layer.input];
+        let shape = conv_shape(conv, [h, w], self.batch);
+        let mut x = self.need(layer.input, &form, i);
+        let residual = layer.residual.map(|value| self.need(value, &form, i));
+        let mut picked = None;
+        if let Some(list) = &conv.channels {
+            let y = self.buffers.take(self.len_of([h, w, list.len()], &form), None);
+            self.step(i, Work::Pick(form.clone(), c, list.clone()), x, None, y);
+            x = y;
+            picked = Some(y);
+        }
+        let (weight, bias, relu) = (&conv.weight, &conv.bias, layer.relu);
+        let work = match form {
+            Form::Lanes => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, self.mode)),
+            _ => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
+        };
+        let result = [shape.p(), shape.q(), shape.k];
+        let y = self.buffers.take(self.len_of(result, &form), None);
+        self.step(i, work, x, residual, y);
+        if let Some(picked) = picked {
+            self.buffers.give(picked, &form);
+        }
+        self.pooled(i, layer.pool, result, (form, y))
+    }
+
+    fn pointwise(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        scale: Option<&(Vec<f32>, Vec<f32>)>,
+    ) -> (Form, Slot) {
+        // Images come as NHWC; normalised, they go on to whatever their reader wants.
+        let plain = matches!(self.values[layer.input].as_slice(), [(Form::Nhwc, _)]);
+        let form = if plain { Form::Nhwc } else { self.dense.clone() };
+        let repeat = if form == Form::Lanes { lanes::lanes() } else { 1 };
+        let each = |values: &Vec<f32>| -> Vec<f32> {
+            values.iter().flat_map(|&value| std::iter::repeat_n(value, repeat)).collect()
+        };
+        let scale = scale.map(|(scale, shift)| (each(scale), each(shift)));
+        let shape = self.network.shapes[layer.input];
+        let x = self.need(layer.input, &form, i);
+        let residual = layer.residual.map(|value| self.need(value, &form, i));
+        let y = self.buffers.take(self.len_of(shape, &form), None);
+        let work = Work::Pointwise { scale, relu: layer.relu, channels: shape[2] * repeat };
+        self.step(i, work, x, residual, y);
+        self.pooled(i, layer.pool, shape, (form, y))
+    }
+
+    /// The 2×2 maximum of a layer's sums of the shape `[h, w, c]`, where it has one.
+    fn pooled(
+        &mut self,
+        i: usize,
+        pool: bool,
+        [h, w, c]: [usize; 3],
+        (form, x): (Form, Slot),
+    ) -> (Form, Slot) {
+        if !pool {
+            return (form, x);
+        }
+        let y = self.buffers.take(self.len_of([h / 2, w / 2, c], &form), None);
+        let shape = [self.batch, h, w, c];
+        let lanes = form == Form::Lanes;
+        let work = if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) };
+        self.step(i, work, x, None, y);
+        self.buffers.give(x, &form);
+        (form, y)
+    }
+
+    fn max_pool(&mut self, i: usize, input: usize, sparse: bool) -> (Form, Slot) {
+        if sparse {
+            let (from, to) = (self.layout(input), self.layout(i + 1));
+            let x = self.need(input, &Form::Planes(from.clone()), i);
+            let y = self.buffers.take(to.len(), Some(&to));
+            self.step(i, Work::PlaneMaxPool(from, to.clone()), x, None, y);
+            return (Form::Planes(to), y);
+        }
+        let form = self.dense.clone();
+        let [h, w, c] = self.network.shapes[input];
+        let x = self.need(input, &form, i);
+        let y = self.buffers.take(self.len_of([h / 2, w / 2, c], &form), None);
+        let shape = [self.batch, h, w, c];
+        let lanes = form == Form::Lanes;
+        self.step(
+            i,
+            if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) },
+            x,
+            None,
+            y,
+        );
+        (form, y)
+    }
+
+    fn mean(&mut self, i: usize, input: usize, sparse: bool) -> (Form, Slot) {
+        let [h, w, c] = self.network.shapes[input];
+        let shape = [self.batch, h * w, c];
+        let (form, result, work) = match (sparse, &self.dense) {
+            (true, _) => {
+                let layout = self.layout(input);
+                (Form::Planes(layout.clone()), Form::Nhwc, Work::PlaneMean(layout))
+            }
+            (false, Form::Lanes) => (Form::Lanes, Form::Lanes, Work::LaneMean(shape)),
+            (false, _) => (Form::Nhwc, Form::Nhwc, Work::Mean(shape)),
+        };
+        let x = self.need(input, &form, i);
+        let y = self.buffers.take(self.len_of([1, 1, c], &result), None);
+        self.step(i, work, x, None, y);
+        (result, y)
+    }
+
+    /// The value in a form, converted for layer `i` if it is not there yet.
+    fn need(&mut self, value: usize, form: &Form, i: usize) -> Slot {
+        if let Some((_, slot)) = self.values[value].iter().find(|(have, _)| have == form) {
+            return *slot;
+        }
+        let (have, x) = self.values[value][0].clone();
+        let [h, w, c] = self.network.shapes[value];
+        let shape = [self.batch, h * w, c];
+        let work = match (have, form) {
+            (Form::Nhwc, Form::Lanes) => Work::ToLanes(shape),
+            (Form::Lanes, Form::Nhwc) => Work::FromLanes(shape),
+            (Form::Nhwc, Form::Planes(to)) => Work::ToPlanes(to.clone()),
+            (Form::Planes(from), Form::Nhwc) => Work::FromPlanes(from),
+            (Form::Lanes, Form::Planes(to)) => Work::LanesToPlanes(to.clone()),
+            (Form::Planes(from), Form::Lanes) => Work::PlanesToLanes(from),
+            (have, form) => unreachable!("a value has one layout of planes: {have:?}, {form:?}"),
+        };
+        let y = self.take(form, self.len_of([h, w, c], form));
+        self.step(i, work, x, None, y);
+        self.values[value].push((form.clone(), y));
+        y
+    }
+
+    fn step(&mut self, layer: usize, work: Work, x: Slot, residual: Option<Slot>, y: Slot) {
+        self.steps.push(Step { work, layer, x, residual, y });
+    }
+
+    fn take(&mut self, form: &Form, len: usize) -> Slot {
+        match form {
+            Form::Planes(layout) => self.buffers.take(len, Some(layout)),
+            _ => self.buffers.take(len, None),
+        }
+    }
+
+    /// The planes that a value lies in where it lies in planes.
+    fn layout(&self, value: usize) -> Layout {
+        self.layout_of(self.network.shapes[value], self.halos[value])
+    }
+
+    fn layout_of(&self, [h, w, c]: [usize; 3], halo: usize) -> Layout {
+        Layout::new(self.isa, [self.batch, h, w, c], halo)
+    }
+
+    fn len(&self, value: usize) -> usize {
+        self.len_of(self.network.shapes[value], &Form::Nhwc)
+    }
+
+    fn len_of(&self, shape: [usize; 3], form: &Form) -> usize {
+        match form {
+            Form::Nhwc => self.batch * shape.iter().product::<usize>(),
+            Form::Lanes => lanes::len(self.batch, shape),
+            Form::Planes(layout) => layout.len(),
+        }
+    }
+}
+
+/// The convolution over `n` images of which it reads all channels that it has weights for.
+fn conv_shape(conv: &Conv, [h, w]: [usize; 2], n: usize) -> ConvShape {
+    let &Conv { dims: [k, r, s, c], stride, padding: pad, .. } = conv;
+    ConvShape { n, h, w, c, k, r, s, stride, pad }
+}
+
+/// Buffers that values take turns in. Planes have zeros around them that stay, so their buffers serve equal
+/// layouts only.
+#[derive(Default)]
+struct Buffers {
+    lens: Vec<usize>,
+    free: Vec<(usize, Option<Layout>)>,
+}
+
+impl Buffers {
+    /// The free buffer whose length is nearest to `len`, made longer where it must be; a new one where none is free.
+    fn take(&mut self, len: usize, layout: Option<&Layout>) -> Slot {
+        let fits = |i: &usize| self.free[*i].1.as_ref() == layout;
+        let nearest = (0..self.free.len())
+            .filter(fits)
+            .min_by_key(|&i| self.lens[self.free[i].0].abs_diff(len));
+        let buffer = match nearest {
+            Some(i) => self.free.swap_remove(i).0,
+            None => {
+                self.lens.push(0);
+                self.lens.len() - 1
+            }
+        };
+        self.lens[buffer] = self.lens[buffer].max(len);
+        Slot { buffer, len }
+    }
+
+    fn give(&mut self, slot: Slot, form: &Form) {
+        let layout = match form {
+            Form::Planes(layout) => Some(layout.clone()),
+            _ => None,
+        };
+        self.free.push((slot.buffer, layout));
+    }
+}

@@ -1,0 +1,99 @@
+//! The steps of a network on the CPU.
+
+use crate::Mode;
+use crate::ops::cpu::lanes::{self, LaneConv};
+use crate::ops::cpu::nhwc::NhwcConv;
+use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
+use crate::ops::cpu::{gather, pointwise, pool2d, round};
+use rayon::prelude::*;
+
+/// One pass over memory.
+pub(super) struct Step {
+    pub(super) work: Work,
+    /// The layer that it is part of.
+    pub(super) layer: usize,
+    pub(super) x: Slot,
+    pub(super) residual: Option<Slot>,
+    pub(super) y: Slot,
+}
+
+/// A buffer and how many floats of it.
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    pub(super) buffer: usize,
+    pub(super) len: usize,
+}
+
+/// How the elements of a value lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Form {
+    Nhwc,
+    /// [`lanes`].
+    Lanes,
+    /// [`planes`].
+    Planes(Layout),
+}
+
+pub(super) enum Work {
+    NhwcConv(NhwcConv),
+    LaneConv(LaneConv),
+    Sparse(Box<SparseLayer>),
+    /// Scale and shift by channel.
+    Pointwise {
+        scale: Option<(Vec<f32>, Vec<f32>)>,
+        relu: bool,
+        channels: usize,
+    },
+    /// `[n, h, w, c]` of what it reads.
+    MaxPool([usize; 4]),
+    LaneMaxPool([usize; 4]),
+    PlaneMaxPool(Layout, Layout),
+    /// `[n, pixels, c]` of what it reads.
+    Mean([usize; 3]),
+    LaneMean([usize; 3]),
+    PlaneMean(Layout),
+    /// Channels that there are, and those that are read.
+    Pick(Form, usize, Vec<usize>),
+    /// Rounds the operand of a sparse convolution.
+    Round(Mode),
+    /// `[n, pixels, c]`.
+    ToLanes([usize; 3]),
+    FromLanes([usize; 3]),
+    ToPlanes(Layout),
+    FromPlanes(Layout),
+    LanesToPlanes(Layout),
+    PlanesToLanes(Layout),
+}
+
+impl Work {
+    pub(super) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+        let isa = Isa::detect();
+        match self {
+            Self::NhwcConv(conv) => conv.run(x, residual, y),
+            Self::LaneConv(conv) => conv.run(x, residual, y),
+            Self::Sparse(layer) => layer.run(x, residual, y),
+            Self::Pointwise { scale, relu, channels } => {
+                let scale = scale.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
+                pointwise::run(*channels, x, scale, residual, *relu, y);
+            }
+            Self::MaxPool(shape) => pool2d::max(*shape, x, y),
+            Self::LaneMaxPool(shape) => lanes::max_pool2(*shape, x, y),
+            Self::PlaneMaxPool(from, to) => planes::max_pool2(isa, from, x, to, y),
+            Self::Mean(shape) => pool2d::mean_forward(*shape, x, y),
+            Self::LaneMean(shape) => lanes::mean(*shape, x, y),
+            Self::PlaneMean(layout) => planes::global_avg_pool(layout, x, y),
+            Self::Pick(Form::Lanes, channels, index) => lanes::pick(*channels, index, x, y),
+            Self::Pick(_, channels, index) => gather::pick(*channels, index, x, y),
+            Self::Round(mode) => {
+                let parts = y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
+                parts.for_each(|(y, x)| round::copy(*mode, x, y));
+            }
+            Self::ToLanes(shape) => lanes::from_nhwc(*shape, x, y),
+            Self::FromLanes(shape) => lanes::to_nhwc(*shape, x, y),
+            Self::ToPlanes(layout) => planes::pack(isa, layout, x, y),
+            Self::FromPlanes(layout) => planes::unpack(layout, x, y),
+            Self::LanesToPlanes(layout) => planes::from_lanes(layout, x, y),
+            Self::PlanesToLanes(layout) => planes::to_lanes(layout, x, y),
+        }
+    }
+}
