@@ -5,7 +5,6 @@ use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
 use crate::ops::cpu::{gather, pointwise, pool2d, round};
-use rayon::prelude::*;
 
 /// One pass over memory.
 pub(super) struct Step {
@@ -84,10 +83,7 @@ impl Work {
             Self::PlaneMean(layout) => planes::global_avg_pool(layout, x, y),
             Self::Pick(Form::Lanes, channels, index) => lanes::pick(*channels, index, x, y),
             Self::Pick(_, channels, index) => gather::pick(*channels, index, x, y),
-            Self::Round(mode) => {
-                let parts = y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
-                parts.for_each(|(y, x)| round::copy(*mode, x, y));
-            }
+            Self::Round(mode) => round::all(*mode, x, y),
             Self::ToLanes(shape) => lanes::from_nhwc(*shape, x, y),
             Self::FromLanes(shape) => lanes::to_nhwc(*shape, x, y),
             Self::ToPlanes(layout) => planes::pack(isa, layout, x, y),

@@ -1,6 +1,8 @@
 //! Rounding of the operands of matrix products, as the kernels round them.
 
+use super::scratch;
 use crate::Mode;
+use rayon::prelude::*;
 
 /// `x` as the operand that `mode` multiplies with.
 ///
@@ -12,6 +14,24 @@ pub(crate) fn round(mode: Mode, x: f32) -> f32 {
         Mode::Tf32 => tf32(x),
         Mode::Bf16 => bf16(x),
     }
+}
+
+/// Runs `f` with `x` as the operands that `mode` multiplies with.
+pub(crate) fn with<R>(mode: Mode, x: &[f32], f: impl FnOnce(&[f32]) -> R) -> R {
+    if mode == Mode::F32 {
+        return f(x);
+    }
+    scratch::with(x.len(), |rounded| {
+        all(mode, x, rounded);
+        f(rounded)
+    })
+}
+
+/// [`copy`] by all threads.
+pub(crate) fn all(mode: Mode, src: &[f32], dst: &mut [f32]) {
+    const CHUNK: usize = 1 << 14;
+    let chunks = dst.par_chunks_mut(CHUNK).zip(src.par_chunks(CHUNK));
+    chunks.for_each(|(dst, src)| copy(mode, src, dst));
 }
 
 /// Copies `src` to `dst` through [`round`].

@@ -9,7 +9,7 @@ mod vector;
 
 pub(super) use dot::{Dots, MAX_CHANNELS};
 use std::sync::OnceLock;
-pub(super) use vector::Vector;
+pub(super) use vector::{InstructionSet, Vector};
 
 /// Steps that a row of a packed `a` may have.
 pub(crate) const STEPS: usize = 256;
@@ -75,18 +75,14 @@ impl Isa {
 
     /// All that this machine can run, the best first.
     pub(crate) fn available() -> Vec<Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                found.push(avx512());
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(avx2());
-            }
-        }
-        found.push(portable());
-        found
+        let tiles = |set| match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => avx512(),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => avx2(),
+            InstructionSet::Portable => portable(),
+        };
+        InstructionSet::available().into_iter().map(tiles).collect()
     }
 
     /// Most rows of a tile.

@@ -1,6 +1,6 @@
 //! The register tile: some output channels of some pixels, one image a lane.
 
-use crate::ops::cpu::kernel::Vector;
+use crate::ops::cpu::kernel::{InstructionSet, Vector};
 use std::sync::OnceLock;
 
 /// Most pixels of a tile.
@@ -56,18 +56,14 @@ impl Isa {
 
     /// All that this machine can run, the best first.
     pub(in crate::ops::cpu) fn available() -> Vec<&'static Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                found.push(&AVX512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(&AVX2);
-            }
-        }
-        found.push(&PORTABLE);
-        found
+        let tiles = |set| match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &AVX2,
+            InstructionSet::Portable => &PORTABLE,
+        };
+        InstructionSet::available().into_iter().map(tiles).collect()
     }
 
     /// Images of a vector.

@@ -13,7 +13,7 @@ pub(super) use kernel::Isa;
 use super::aligned::Aligned;
 use super::conv2d::split;
 use super::round;
-use super::scratch::{self, Shared};
+use super::scratch::Shared;
 use super::taps::{Axis, Group};
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
@@ -101,14 +101,7 @@ impl LaneConv {
         let written = images * self.shape.p() * self.shape.q() * k;
         assert!(x.len() == images * h * w * c && y.len() == written);
         assert!(residual.is_none_or(|residual| residual.len() == written));
-        if self.mode == Mode::F32 {
-            return self.run_rounded(x, residual, y);
-        }
-        scratch::with(x.len(), |rounded| {
-            let chunks = rounded.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
-            chunks.for_each(|(rounded, x)| round::copy(self.mode, x, rounded));
-            self.run_rounded(rounded, residual, y);
-        });
+        round::with(self.mode, x, |x| self.run_rounded(x, residual, y));
     }
 
     fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {

@@ -10,7 +10,7 @@ pub(super) use kernel::Isa;
 use super::aligned::Aligned;
 use super::conv2d::split;
 use super::round;
-use super::scratch::{self, Shared};
+use super::scratch::Shared;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use kernel::{PIXELS, Tap, Tile};
@@ -95,14 +95,7 @@ impl NhwcConv {
     pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         assert!(x.len() == self.shape.input_len() && y.len() == self.shape.output_len());
         assert!(residual.is_none_or(|residual| residual.len() == y.len()));
-        if self.mode == Mode::F32 {
-            return self.run_rounded(x, residual, y);
-        }
-        scratch::with(x.len(), |rounded| {
-            let chunks = rounded.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14));
-            chunks.for_each(|(rounded, x)| round::copy(self.mode, x, rounded));
-            self.run_rounded(rounded, residual, y);
-        });
+        round::with(self.mode, x, |x| self.run_rounded(x, residual, y));
     }
 
     fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {

@@ -1,6 +1,6 @@
 //! The loops that run over one output channel's kept weights while a tile of sums stays in registers.
 
-use crate::ops::cpu::kernel::Vector;
+use crate::ops::cpu::kernel::{InstructionSet, Vector};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64;
 use std::sync::OnceLock;
@@ -89,18 +89,14 @@ impl Isa {
 
     /// All that this machine can run, the best first.
     pub(crate) fn available() -> Vec<&'static Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                found.push(&AVX512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(&AVX2);
-            }
-        }
-        found.push(&PORTABLE);
-        found
+        let tiles = |set| match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &AVX2,
+            InstructionSet::Portable => &PORTABLE,
+        };
+        InstructionSet::available().into_iter().map(tiles).collect()
     }
 
     /// Floats of a vector.

@@ -1,6 +1,6 @@
 //! The register tile of the sparse convolution: some vectors of one output channel, over its kept weights.
 
-use crate::ops::cpu::kernel::Vector;
+use crate::ops::cpu::kernel::{InstructionSet, Vector};
 use std::sync::OnceLock;
 
 /// One kept weight.
@@ -63,18 +63,14 @@ impl Isa {
 
     /// All that this machine can run, the best first.
     pub(in crate::ops::cpu) fn available() -> Vec<Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                found.push(avx512());
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(avx2());
-            }
-        }
-        found.push(portable());
-        found
+        let tiles = |set| match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => avx512(),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => avx2(),
+            InstructionSet::Portable => portable(),
+        };
+        InstructionSet::available().into_iter().map(tiles).collect()
     }
 
     /// Floats of a vector.

@@ -2,6 +2,7 @@ use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::kernel::Isa;
+use crate::ops::cpu::round::round;
 use crate::ops::cpu::{conv2d, conv2d_weight};
 
 /// n, h, w, c, k, r, s, stride, pad.
@@ -59,6 +60,21 @@ pub(super) fn products(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)
             }
         }
     }
+}
+
+/// `x ∗ w + bias`, and `max(x ∗ w + bias + residual, 0)`, of operands that are rounded to the mode: what is left of a
+/// difference is the rounding of the sums.
+pub(super) fn layer(
+    shape: &ConvShape,
+    mode: Mode,
+    [x, w, bias, residual]: [&[f32]; 4],
+) -> [Vec<f64>; 2] {
+    let rounded = |x: f32| f64::from(round(mode, x));
+    let mut sums: Vec<f64> = (0..shape.output_len()).map(|i| bias[i % shape.k].into()).collect();
+    products(shape, |ix, iw, iy| sums[iy] += rounded(x[ix]) * rounded(w[iw]));
+    let added = sums.iter().zip(residual);
+    let finished = added.map(|(sum, &residual)| (sum + f64::from(residual)).max(0.0)).collect();
+    [sums, finished]
 }
 
 #[test]

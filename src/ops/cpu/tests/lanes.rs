@@ -1,8 +1,7 @@
-use super::conv::{SHAPES, products, shape};
+use super::conv::{SHAPES, layer, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::ops::cpu::lanes::{self, Isa, LaneConv};
-use crate::ops::cpu::round::round;
 
 /// `[n, pixels, c]` with images in lanes.
 fn to_lanes(lanes: usize, [n, pixels, c]: [usize; 3], x: &[f32]) -> Vec<f32> {
@@ -24,27 +23,13 @@ fn convolution_equals_float64() {
         let w = random.vec(shape.filter_len());
         let bias = random.vec(shape.k);
         let residual = random.vec(shape.output_len());
-        // Operands are rounded to the mode, so what is left is the rounding of the sums.
-        let sums = |mode: Mode, added: &[f32]| {
-            let start = |i: usize| f64::from(bias[i % shape.k]) + f64::from(added[i]);
-            let mut want: Vec<f64> = (0..shape.output_len()).map(start).collect();
-            let rounded = |x: f32| f64::from(round(mode, x));
-            products(&shape, |ix, iw, iy| want[iy] += rounded(x[ix]) * rounded(w[iw]));
-            want
-        };
-        let none = vec![0.0; shape.output_len()];
-        let wants = Mode::ALL.map(|mode| {
-            let finished: Vec<f64> =
-                sums(mode, &residual).into_iter().map(|y| y.max(0.0)).collect();
-            (mode, sums(mode, &none), finished)
-        });
+        let wants = Mode::ALL.map(|mode| layer(&shape, mode, [&x, &w, &bias, &residual]));
         for isa in Isa::available() {
             let lanes = isa.lanes();
             let place = |x: &[f32], shape| to_lanes(lanes, shape, x);
             let x = place(&x, [n, shape.h * shape.w, shape.c]);
             let residual = place(&residual, [n, pixels, shape.k]);
-            for (mode, plain, finished) in &wants {
-                let mode = *mode;
+            for (mode, [plain, finished]) in Mode::ALL.into_iter().zip(&wants) {
                 let what = |name| format!("{name} {values:?} {mode}, {lanes} lanes");
                 let read = |y: &[f32]| -> Vec<f32> {
                     let len = pixels * shape.k;

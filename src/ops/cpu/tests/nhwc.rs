@@ -1,8 +1,7 @@
-use super::conv::{SHAPES, products, shape};
+use super::conv::{SHAPES, layer, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::ops::cpu::nhwc::{Isa, NhwcConv};
-use crate::ops::cpu::round::round;
 
 /// Planes of one tile and of many, channels that fill vectors and that do not; n, h, w, c, k, r, s, stride, pad.
 const MORE: &[[usize; 9]] = &[
@@ -22,23 +21,9 @@ fn convolution_equals_float64() {
         let w = random.vec(shape.filter_len());
         let bias = random.vec(shape.k);
         let residual = random.vec(shape.output_len());
-        // Operands are rounded to the mode, so what is left is the rounding of the sums.
-        let sums = |mode: Mode, added: &[f32]| {
-            let start = |i: usize| f64::from(bias[i % shape.k]) + f64::from(added[i]);
-            let mut want: Vec<f64> = (0..shape.output_len()).map(start).collect();
-            let rounded = |x: f32| f64::from(round(mode, x));
-            products(&shape, |ix, iw, iy| want[iy] += rounded(x[ix]) * rounded(w[iw]));
-            want
-        };
-        let none = vec![0.0; shape.output_len()];
-        let wants = Mode::ALL.map(|mode| {
-            let finished: Vec<f64> =
-                sums(mode, &residual).into_iter().map(|y| y.max(0.0)).collect();
-            (mode, sums(mode, &none), finished)
-        });
+        let wants = Mode::ALL.map(|mode| layer(&shape, mode, [&x, &w, &bias, &residual]));
         for isa in Isa::available() {
-            for (mode, plain, finished) in &wants {
-                let mode = *mode;
+            for (mode, [plain, finished]) in Mode::ALL.into_iter().zip(&wants) {
                 let what = |name| format!("{name} {values:?} {mode}, {} lanes", isa.lanes());
                 let mut y = unwritten(residual.len());
                 NhwcConv::new_on(isa, &shape, &w, &bias, false, mode).run(&x, None, &mut y);
