@@ -26,7 +26,7 @@ pub fn main() -> Result<()> {
     let pruner = Pruner::new(&settings, &model, seed)?;
 
     // Clean and adversarial images alike, eps 8/255, three steps of PGD.
-    let pgd = AttackSettings { steps: 3, ..Default::default() };
+    let pgd = AttackSettings { steps: Some(3), ..Default::default() };
     let settings = TrainSettings {
         epochs: 3,
         warmup_epochs: 1,

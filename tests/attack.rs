@@ -1,7 +1,7 @@
 //! Attacks: the ball, the box, what they leave alone, and that they find something.
 
 use crate::fixture::network_of;
-use rewire::attack::{ATTACKS, AttackSettings, Network, Outcome, adversary, evaluate};
+use rewire::attack::{ATTACKS, AttackSettings, Draws, Network, Outcome, adversary, evaluate};
 use rewire::data::Dataset;
 use rewire::nn::{Execution, Model, Normalization};
 use rewire::train::{TrainSettings, Trainer};
@@ -102,8 +102,8 @@ fn one_step_of_eps_without_a_random_start_is_fgsm() {
     let (x, labels) = batch(&model, &data, 6);
     let how = Execution::default();
     let network = Network { model: &model, how: &how, mode: Mode::F32 };
-    let stream = |restart| Seed(1).stream("x", 0, restart);
-    let run = |text| adversary(&network, &x, &labels, &settings(text), stream).unwrap();
+    let draws = Draws { seed: Seed(1), stream: "x", restart: 0, turn: 0 };
+    let run = |text| adversary(&network, &x, &labels, &settings(text), draws).unwrap();
     let pgd = run("eps = '8/255'\nsteps = 1\nstep_size = '8/255'\nrandom_start = false");
     let fgsm = run("attack = 'fgsm'\neps = '8/255'");
     assert_eq!(bits(&pgd), bits(&fgsm));
@@ -118,11 +118,11 @@ fn the_loss_after_seven_steps_is_above_that_of_the_start() {
         let (x, labels) = batch(&model, &data, 6);
         let how = Execution::default();
         let network = Network { model: &model, how: &how, mode: Mode::F32 };
-        let stream = |restart| Seed(1).stream("x", 0, restart);
+        let draws = Draws { seed: Seed(1), stream: "x", restart: 0, turn: 0 };
         let loss = |steps: usize, restarts: usize| {
             let text =
                 format!("eps = '8/255'\nsteps = {steps}\nstep_size = 0.01\nrestarts = {restarts}");
-            let x = adversary(&network, &x, &labels, &settings(&text), stream).unwrap();
+            let x = adversary(&network, &x, &labels, &settings(&text), draws).unwrap();
             let logits = network.logits(&x).unwrap();
             ops::softmax_xent_each(&logits, &labels).unwrap().to_vec::<f32>().unwrap()
         };

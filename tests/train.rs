@@ -1,7 +1,7 @@
 //! Training: the invariants of a step and of an epoch, on the CPU and by the kernels.
 
 use crate::fixture::network_of;
-use rewire::attack::{AttackSettings, Network, adversary};
+use rewire::attack::{AttackSettings, Draws, Network, adversary};
 use rewire::data::{Dataset, Loader};
 use rewire::nn::{Execution, Model};
 use rewire::optim::{Constraint, Optimizer, OptimizerSettings};
@@ -166,8 +166,8 @@ fn running_statistics_are_updated_clean_then_adversarial() {
     by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &how).unwrap();
     let network = Network { model: &by_hand, how: &how, mode: Mode::F32 };
     let attack: AttackSettings = settings(&text).adversary.unwrap();
-    let stream = |restart| Seed(9).stream("attack.start", 0, restart);
-    let x = adversary(&network, &x, &labels, &attack, stream).unwrap();
+    let draws = Draws { seed: Seed(9), stream: "attack.start", restart: 0, turn: 0 };
+    let x = adversary(&network, &x, &labels, &attack, draws).unwrap();
     by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &how).unwrap();
     for (name, want) in by_hand.running() {
         let got = &trainer.model().running()[name];

@@ -1,9 +1,8 @@
 //! The driver of every attack: start, projection, restarts, and the count of what fell.
 
-use super::{AttackSettings, Network, find};
+use super::{AttackSettings, Case, Draws, Network, Norm, Search, find};
 use crate::data::{Loader, Split};
-use crate::rng::Philox;
-use crate::{Result, Seed, Tensor, ops};
+use crate::{Error, Result, Seed, Tensor, ops};
 
 /// What attacks did to the images of a split.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,6 +17,9 @@ pub struct Outcome {
     pub adversarial: Vec<f32>,
     /// L∞ distance between each image and its twin.
     pub distance: Vec<f32>,
+    /// By attack: how far each image is from the twin that this attack found, in the attack's norm; 0 where the image
+    /// was wrong already, infinite where none was found.
+    pub distances: Vec<Vec<f32>>,
 }
 
 impl Outcome {
@@ -29,25 +31,33 @@ impl Outcome {
 
 /// The adversarial batch that training sees: one attempt a restart, per image the one of larger loss.
 ///
-/// The start of restart r draws from `stream(r)`.
+/// Errors: [`crate::ErrorKind::Param`] for an attack that does not stay inside a ball.
 pub fn adversary(
     network: &Network,
     x: &Tensor,
     labels: &Tensor,
     settings: &AttackSettings,
-    stream: impl Fn(u32) -> Philox,
+    draws: Draws,
 ) -> Result<Tensor> {
-    let restarts = if randomised(settings)? { settings.restarts } else { 1 };
-    let mut best =
-        attempt(network, x, labels, settings, starting_point(x, settings, &stream(0), 0)?)?;
-    if restarts == 1 {
+    let entry = find(&settings.attack)?;
+    if entry.search == Search::Nearest {
+        return Err(Error::param("adversary.attack", entry.name, "an attack inside a ball"));
+    }
+    let images: Vec<usize> = (0..x.shape()[0]).collect();
+    let try_once = |restart: usize| {
+        let draws = Draws { restart: restart as u32, ..draws };
+        let start = starting_point(x, settings, draws, 0)?;
+        let images = &images;
+        attempt(&Case { network, x, labels, images, start, settings, draws, split: None })
+    };
+    let mut best = try_once(0)?;
+    if restarts(settings)? == 1 {
         return Ok(best);
     }
     let loss = |x: &Tensor| ops::softmax_xent_each(&network.logits(x)?, labels)?.to_vec::<f32>();
     let mut highest = loss(&best)?;
-    for restart in 1..restarts {
-        let start = starting_point(x, settings, &stream(restart as u32), 0)?;
-        let candidate = attempt(network, x, labels, settings, start)?;
+    for restart in 1..settings.restarts {
+        let candidate = try_once(restart)?;
         let losses = loss(&candidate)?;
         let better: Vec<bool> = losses.iter().zip(&highest).map(|(new, old)| new > old).collect();
         best = merge(&best, &candidate, &better)?;
@@ -75,6 +85,7 @@ pub fn evaluate(
     split.labels()?;
     let mut outcome = done;
     outcome.robust.resize(attacks.len(), Vec::new());
+    outcome.distances.resize(attacks.len(), Vec::new());
     let device = network.model.device();
     let [_, c, h, w] = split.shape;
     let loader = Loader::new(split, batch_size)?;
@@ -85,17 +96,21 @@ pub fn evaluate(
         let clean = correct(network, &x, &batch.labels)?;
         let mut twins = Twins { images: batch.images.clone(), standing: clean.clone() };
         for (attack, settings) in attacks.iter().enumerate() {
-            let first = (batch.index[0] * h * w * c) as u64;
             let stream = format!("attack.{}", settings.attack);
-            let start = |restart: usize| {
-                let rng = seed.stream(&stream, restart as u64, attack as u32);
-                starting_point(&x, settings, &rng, first)
-            };
-            let standing = storm(network, (&x, &labels), settings, &clean, start, &mut twins)?;
-            outcome.robust[attack].extend(standing);
+            let same = |earlier: &&AttackSettings| earlier.attack == settings.attack;
+            let turn = attacks[..attack].iter().filter(same).count() as u64;
+            let draws = Draws { seed, stream: &stream, restart: 0, turn };
+            let (labels, images) = (&labels, &batch.index[..]);
+            let start = x.clone();
+            let split = Some(split);
+            let case = Case { network, x: &x, labels, images, start, settings, draws, split };
+            let found = storm(&case, &clean, &mut twins)?;
+            let radius = radius(settings)?;
+            outcome.robust[attack].extend(found.iter().map(|&found| found > radius));
+            outcome.distances[attack].extend(found);
         }
         let pairs = twins.images.chunks(h * w * c).zip(batch.images.chunks(h * w * c));
-        outcome.distance.extend(pairs.map(|(a, b)| distance(a, b)));
+        outcome.distance.extend(pairs.map(|(a, b)| distance(Norm::Linf, a, b)));
         outcome.worst.extend(&twins.standing);
         outcome.clean.extend(clean);
         outcome.adversarial.extend(twins.images);
@@ -128,68 +143,79 @@ struct Twins {
     standing: Vec<bool>,
 }
 
-/// One attack with its restarts on a batch; returns which images withstood it. The first twin that is found
-/// for an image stays.
-fn storm(
-    network: &Network,
-    (x, labels): (&Tensor, &Tensor),
-    settings: &AttackSettings,
-    clean: &[bool],
-    start: impl Fn(usize) -> Result<Tensor>,
-    twins: &mut Twins,
-) -> Result<Vec<bool>> {
-    let mut standing = clean.to_vec();
-    let restarts = if randomised(settings)? { settings.restarts } else { 1 };
-    for restart in 0..restarts {
-        let left: Vec<usize> = (0..standing.len()).filter(|&i| standing[i]).collect();
+/// One attack with its restarts on a whole batch; returns how far each image is from the twin it found, see
+/// [`Outcome::distances`]. The first twin that is found for an image stays.
+fn storm(whole: &Case, clean: &[bool], twins: &mut Twins) -> Result<Vec<f32>> {
+    let entry = find(&whole.settings.attack)?;
+    let originals = whole.x.to_vec::<f32>()?;
+    let size = originals.len() / clean.len().max(1);
+    let mut found: Vec<f32> = clean.iter().map(|&c| if c { f32::INFINITY } else { 0.0 }).collect();
+    for restart in 0..restarts(whole.settings)? {
+        let left: Vec<usize> = (0..found.len()).filter(|&i| found[i].is_infinite()).collect();
         if left.is_empty() {
             break;
         }
-        let (some, some_labels) = (rows::<f32>(x, &left)?, rows::<i32>(labels, &left)?);
-        let start = rows::<f32>(&start(restart)?, &left)?;
-        let candidates = attempt(network, &some, &some_labels, settings, start)?;
-        let held = correct(network, &candidates, &some_labels.to_vec::<i32>()?)?;
+        let draws = Draws { restart: restart as u32, ..whole.draws };
+        let first = (whole.images[0] * size) as u64;
+        let start = starting_point(whole.x, whole.settings, draws, first)?;
+        let candidates = attempt(&Case {
+            x: &rows::<f32>(whole.x, &left)?,
+            labels: &rows::<i32>(whole.labels, &left)?,
+            images: &left.iter().map(|&i| whole.images[i]).collect::<Vec<_>>(),
+            start: rows::<f32>(&start, &left)?,
+            draws,
+            ..*whole
+        })?;
+        let labels = rows::<i32>(whole.labels, &left)?.to_vec::<i32>()?;
+        let held = correct(whole.network, &candidates, &labels)?;
         let pixels = candidates.to_vec::<f32>()?;
-        let size = pixels.len() / left.len();
         for (k, &i) in left.iter().enumerate().filter(|(k, _)| !held[*k]) {
-            standing[i] = false;
-            if twins.standing[i] {
+            let (twin, original) = (&pixels[k * size..][..size], &originals[i * size..][..size]);
+            found[i] = distance(entry.norm, twin, original);
+            if twins.standing[i] && found[i] <= radius(whole.settings)? {
                 twins.standing[i] = false;
-                twins.images[i * size..][..size].copy_from_slice(&pixels[k * size..][..size]);
+                twins.images[i * size..][..size].copy_from_slice(twin);
             }
         }
     }
-    Ok(standing)
+    Ok(found)
 }
 
 /// One attempt, projected onto the ball and [0, 1] whatever the attack returned.
-fn attempt(
-    network: &Network,
-    x: &Tensor,
-    labels: &Tensor,
-    settings: &AttackSettings,
-    start: Tensor,
-) -> Result<Tensor> {
-    let attack = find(&settings.attack)?.attack;
-    let mut adversarial = attack.perturb(network, x, labels, start, settings)?;
-    adversarial.expect_shape("attack", "adversarial", x.shape())?;
-    ops::pgd_step(&mut adversarial, x, x, settings.eps.value(), 0.0)?;
+fn attempt(case: &Case) -> Result<Tensor> {
+    let entry = find(&case.settings.attack)?;
+    let mut adversarial = (entry.perturb)(case)?;
+    adversarial.expect_shape("attack", "adversarial", case.x.shape())?;
+    let radius = if entry.search == Search::Nearest { 1.0 } else { case.settings.eps.value() };
+    ops::pgd_step(&mut adversarial, case.x, case.x, radius, 0.0)?;
     Ok(adversarial.detach())
 }
 
-fn randomised(settings: &AttackSettings) -> Result<bool> {
-    Ok(settings.random_start && find(&settings.attack)?.attack.iterative())
+/// From what distance on an image counts as robust. What was projected onto the ball is inside, whatever the rounding.
+fn radius(settings: &AttackSettings) -> Result<f32> {
+    Ok(match find(&settings.attack)?.search {
+        Search::Nearest => settings.eps.value(),
+        Search::OneStep | Search::Ball => f32::MAX,
+    })
 }
 
-/// x, or a random point of the ball around it.
+fn randomised(settings: &AttackSettings) -> Result<bool> {
+    Ok(settings.random_start && find(&settings.attack)?.search == Search::Ball)
+}
+
+fn restarts(settings: &AttackSettings) -> Result<usize> {
+    Ok(if randomised(settings)? { settings.restarts } else { 1 })
+}
+
+/// x, or a random point of the ball around it. `first_index` is the place of the first pixel in the split.
 fn starting_point(
     x: &Tensor,
     settings: &AttackSettings,
-    rng: &Philox,
+    draws: Draws,
     first_index: u64,
 ) -> Result<Tensor> {
     match randomised(settings)? {
-        true => ops::pgd_start(x, settings.eps.value(), rng, first_index),
+        true => ops::pgd_start(x, settings.eps.value(), &draws.philox(), first_index),
         false => Ok(x.detach()),
     }
 }
@@ -224,6 +250,12 @@ fn merge(a: &Tensor, b: &Tensor, which: &[bool]) -> Result<Tensor> {
     Tensor::from_vec(pixels, a.shape(), &a.device())
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |most, (a, b)| most.max((a - b).abs()))
+/// Between two images.
+fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f32 {
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    match norm {
+        Norm::Linf => differences.fold(0.0, f32::max),
+        Norm::L2 => differences.map(|d| f64::from(d).powi(2)).sum::<f64>().sqrt() as f32,
+        Norm::L0 => differences.filter(|&d| d > 0.0).count() as f32,
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572.
 
-use super::{Attack, AttackEntry, AttackSettings, Network};
+use super::{AttackEntry, Case, Norm, Search};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -10,28 +10,16 @@ pub const ENTRY: AttackEntry = AttackEntry {
     name: "fgsm",
     summary: "one step of eps along the sign of the gradient",
     source: "arXiv 1412.6572",
-    attack: &Fgsm,
+    norm: Norm::Linf,
+    search: Search::OneStep,
+    steps: 1,
+    perturb,
 };
 
-struct Fgsm;
-
-impl Attack for Fgsm {
-    fn perturb(
-        &self,
-        network: &Network,
-        x: &Tensor,
-        labels: &Tensor,
-        start: Tensor,
-        settings: &AttackSettings,
-    ) -> Result<Tensor> {
-        let gradient = network.input_gradient(&start, labels)?;
-        let eps = settings.eps.value();
-        let mut adversarial = start.detach();
-        ops::pgd_step(&mut adversarial, x, &gradient, eps, eps)?;
-        Ok(adversarial)
-    }
-
-    fn iterative(&self) -> bool {
-        false
-    }
+fn perturb(case: &Case) -> Result<Tensor> {
+    let gradient = case.network.input_gradient(&case.start, case.labels)?;
+    let eps = case.settings.eps.value();
+    let mut adversarial = case.start.detach();
+    ops::pgd_step(&mut adversarial, case.x, &gradient, eps, eps)?;
+    Ok(adversarial)
 }

@@ -11,27 +11,11 @@ mod settings;
 pub use driver::{Outcome, adversary, evaluate, predictions};
 pub use settings::{AttackSettings, Epsilon};
 
+use crate::data::Split;
 use crate::nn::{Execution, Model};
-use crate::{Error, Mode, Result, Tape, Tensor, ops};
-
-/// One way to look for adversarial images.
-pub trait Attack: Sync {
-    /// Images near `x`, from the starting point `start`; the driver projects the result.
-    ///
-    /// Shapes: x, start and result `[N, H, W, C]`, labels `[N]`. Units: pixels in [0, 1].
-    fn perturb(
-        &self,
-        network: &Network,
-        x: &Tensor,
-        labels: &Tensor,
-        start: Tensor,
-        settings: &AttackSettings,
-    ) -> Result<Tensor>;
-
-    /// Whether it takes several steps from a random point of the ball, so that a restart finds something else. One
-    /// that does not ignores steps, step size, random start and restarts.
-    fn iterative(&self) -> bool;
-}
+use crate::rng::Philox;
+use crate::{Error, Mode, Result, Seed, Tape, Tensor, ops};
+use rand::rngs::ChaCha8Rng;
 
 /// An entry of [`ATTACKS`].
 pub struct AttackEntry {
@@ -41,8 +25,83 @@ pub struct AttackEntry {
     pub summary: &'static str,
     /// Where it is published.
     pub source: &'static str,
-    /// The attack.
-    pub attack: &'static dyn Attack,
+    /// What eps and distances are measured in.
+    pub norm: Norm,
+    /// What it looks for.
+    pub search: Search,
+    /// Its steps where none are given.
+    pub steps: usize,
+    /// The attack: images near [`Case::x`], of its shape. The driver projects and recounts them.
+    pub perturb: fn(&Case) -> Result<Tensor>,
+}
+
+/// How far an image is from another: over all pixels of all channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// The largest difference.
+    Linf,
+    /// The root of the summed squares.
+    L2,
+    /// The number of values that differ.
+    L0,
+}
+
+/// What an attack looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// One step from the image itself: steps, step size, random start and restarts are not read.
+    OneStep,
+    /// A wrong image inside the ball of radius eps. A restart finds something else.
+    Ball,
+    /// The nearest wrong image, anywhere in [0, 1]; eps is only what the accuracy is counted at. Where it finds none
+    /// it returns the image itself.
+    Nearest,
+}
+
+/// What an attack is given.
+pub struct Case<'a> {
+    /// The network under attack.
+    pub network: &'a Network<'a>,
+    /// Images `[N, H, W, C]` in [0, 1]; in an evaluation all are classified correctly.
+    pub x: &'a Tensor,
+    /// Their true labels `[N]`.
+    pub labels: &'a Tensor,
+    /// Where each stands in its split.
+    pub images: &'a [usize],
+    /// Where to start: x, or a random point of the ball.
+    pub start: Tensor,
+    /// Radius, steps and what else a user can set.
+    pub settings: &'a AttackSettings,
+    /// Its random numbers.
+    pub draws: Draws<'a>,
+    /// All images that are attacked; `None` in training.
+    pub split: Option<&'a Split>,
+}
+
+/// The random numbers of one restart of an attack: those of an image do not depend on its batch.
+#[derive(Clone, Copy)]
+pub struct Draws<'a> {
+    /// The seed of the run.
+    pub seed: Seed,
+    /// The name of the stream, one for each attack.
+    pub stream: &'a str,
+    /// The restart.
+    pub restart: u32,
+    /// How many attacks of the same name stand before it in the list, or the step of a training.
+    pub turn: u64,
+}
+
+impl Draws<'_> {
+    /// Numbers that are indexed by the position in the split's pixels.
+    pub fn philox(&self) -> Philox {
+        self.seed.stream(self.stream, self.turn, self.restart)
+    }
+
+    /// A generator for one image of the split.
+    pub fn host(&self, image: usize) -> ChaCha8Rng {
+        let name = format!("{}.{}.{}", self.stream, self.turn, self.restart);
+        self.seed.host(&name, image as u64)
+    }
 }
 
 /// Every attack.

@@ -3,7 +3,7 @@
 //!
 //! Source: Madry et al. 2018, arXiv 1706.06083.
 
-use super::{Attack, AttackEntry, AttackSettings, Network};
+use super::{AttackEntry, Case, Norm, Search};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -11,30 +11,18 @@ pub const ENTRY: AttackEntry = AttackEntry {
     name: "pgd",
     summary: "projected gradient descent in the L∞ ball, random start",
     source: "arXiv 1706.06083",
-    attack: &Pgd,
+    norm: Norm::Linf,
+    search: Search::Ball,
+    steps: 20,
+    perturb,
 };
 
-struct Pgd;
-
-impl Attack for Pgd {
-    fn perturb(
-        &self,
-        network: &Network,
-        x: &Tensor,
-        labels: &Tensor,
-        start: Tensor,
-        settings: &AttackSettings,
-    ) -> Result<Tensor> {
-        let (eps, step_size) = (settings.eps.value(), settings.step_size());
-        let mut adversarial = start;
-        for _ in 0..settings.steps {
-            let gradient = network.input_gradient(&adversarial, labels)?;
-            ops::pgd_step(&mut adversarial, x, &gradient, eps, step_size)?;
-        }
-        Ok(adversarial)
+fn perturb(case: &Case) -> Result<Tensor> {
+    let (eps, step_size) = (case.settings.eps.value(), case.settings.step_size());
+    let mut adversarial = case.start.clone();
+    for _ in 0..case.settings.steps() {
+        let gradient = case.network.input_gradient(&adversarial, case.labels)?;
+        ops::pgd_step(&mut adversarial, case.x, &gradient, eps, step_size)?;
     }
-
-    fn iterative(&self) -> bool {
-        true
-    }
+    Ok(adversarial)
 }

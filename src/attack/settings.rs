@@ -1,6 +1,6 @@
 //! What an attack may do: radius, steps, restarts.
 
-use super::find;
+use super::{Search, find};
 use crate::{Error, Result};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Deserialize as DeriveDeserialize, Serialize, Serializer};
@@ -15,8 +15,9 @@ pub struct AttackSettings {
     pub attack: String,
     /// Radius of the L∞ ball; pixels in [0, 1].
     pub eps: Epsilon,
-    /// Gradient steps.
-    pub steps: usize,
+    /// Steps; the attack's own number where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// Length of a step; 2.5·eps/steps where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
@@ -31,7 +32,7 @@ impl Default for AttackSettings {
         Self {
             attack: "pgd".into(),
             eps: Epsilon(8.0 / 255.0),
-            steps: 20,
+            steps: None,
             step_size: None,
             random_start: true,
             restarts: 1,
@@ -40,9 +41,14 @@ impl Default for AttackSettings {
 }
 
 impl AttackSettings {
+    /// The number of steps.
+    pub fn steps(&self) -> usize {
+        self.steps.unwrap_or_else(|| find(&self.attack).map_or(1, |entry| entry.steps))
+    }
+
     /// The length of a step.
     pub fn step_size(&self) -> f32 {
-        let default = 2.5 * self.eps.0 / self.steps.max(1) as f64;
+        let default = 2.5 * self.eps.0 / self.steps().max(1) as f64;
         self.step_size.map_or(default as f32, Epsilon::value)
     }
 
@@ -51,12 +57,14 @@ impl AttackSettings {
     /// Errors: [`crate::ErrorKind::Param`] for an unknown attack.
     pub fn resolved(&self) -> Result<Self> {
         let (attack, eps) = (self.attack.clone(), self.eps);
-        if !find(&attack)?.attack.iterative() {
+        if find(&attack)?.search == Search::OneStep {
             let step_size = Some(eps);
-            return Ok(Self { attack, eps, steps: 1, step_size, random_start: false, restarts: 1 });
+            let steps = Some(1);
+            return Ok(Self { attack, eps, steps, step_size, random_start: false, restarts: 1 });
         }
-        let default = Epsilon(2.5 * self.eps.0 / self.steps.max(1) as f64);
-        Ok(Self { step_size: Some(self.step_size.unwrap_or(default)), ..self.clone() })
+        let default = Epsilon(2.5 * self.eps.0 / self.steps().max(1) as f64);
+        let step_size = Some(self.step_size.unwrap_or(default));
+        Ok(Self { steps: Some(self.steps()), step_size, ..self.clone() })
     }
 
     /// Checks name and counts.
@@ -64,8 +72,8 @@ impl AttackSettings {
     /// Errors: [`crate::ErrorKind::Param`].
     pub fn check(&self) -> Result<()> {
         find(&self.attack)?;
-        if self.steps > 1_000_000 {
-            return Err(Error::param("steps", self.steps, "at most 1000000"));
+        if self.steps() > 1_000_000 {
+            return Err(Error::param("steps", self.steps(), "at most 1000000"));
         }
         if !(1..=1_000_000).contains(&self.restarts) {
             return Err(Error::param("restarts", self.restarts, "1 to 1000000"));

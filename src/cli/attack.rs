@@ -24,9 +24,9 @@ pub(super) struct Args {
     /// Radius of the L∞ ball, pixels in [0, 1]
     #[arg(long, value_name = "EPS", default_value = "8/255", allow_hyphen_values = true)]
     eps: String,
-    /// Gradient steps
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    steps: usize,
+    /// Steps [default: pgd 20]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
     /// Length of a step [default: 2.5·eps/steps]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     step_size: Option<String>,
@@ -148,7 +148,8 @@ fn text(printed: &Printed, data: &str) -> Result<String, std::fmt::Error> {
     writeln!(text, "{} images of {data}, seed {}", printed.images, printed.seed)?;
     writeln!(text, "  {:32}{:7.2} %", "clean", printed.clean)?;
     for Row { settings, accuracy } in &printed.attacks {
-        let AttackSettings { attack, eps, steps, restarts, .. } = settings;
+        let AttackSettings { attack, eps, restarts, .. } = settings;
+        let steps = settings.steps();
         let how = match attack.as_str() {
             "fgsm" => format!("{attack}, eps {eps}"),
             _ => format!("{attack}, eps {eps}, {steps} steps × {restarts}"),

@@ -5,7 +5,7 @@ use super::folder::RunFolder;
 use super::recipe::Recipe;
 use super::result::{Accuracy, Evaluation, LayerResult, RunResult, Sample, Samples};
 use super::session::Progress;
-use crate::attack::{self, AttackSettings, Network, Outcome};
+use crate::attack::{self, AttackSettings, Draws, Network, Outcome};
 use crate::data::Dataset;
 use crate::io::{self, Hints};
 use crate::nn::{Execution, Model};
@@ -63,7 +63,7 @@ pub fn measure(
         .map(|(settings, robust)| Evaluation {
             attack: settings.attack.clone(),
             eps: settings.eps.exact(),
-            steps: settings.steps,
+            steps: settings.steps(),
             restarts: settings.restarts,
             accuracy: Outcome::percent(robust),
         })
@@ -185,8 +185,8 @@ fn samples(
     let x = Tensor::from_vec(clean.clone(), &[n, h, w, c], device)?;
     let true_labels = &test.labels()?[..n];
     let labels = Tensor::from_vec(true_labels.to_vec(), &[n], device)?;
-    let stream = |restart| seed.stream("attack.samples", 0, restart);
-    let twins = attack::adversary(network, &x, &labels, settings, stream)?;
+    let draws = Draws { seed, stream: "attack.samples", restart: 0, turn: 0 };
+    let twins = attack::adversary(network, &x, &labels, settings, draws)?;
     let before = attack::predictions(&network.logits(&x)?)?;
     let after = attack::predictions(&network.logits(&twins)?)?;
     let twins = twins.to_vec::<f32>()?;

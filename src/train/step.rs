@@ -2,7 +2,7 @@
 
 use super::noise::Draw;
 use super::trainer::Trainer;
-use crate::attack::{self, Network};
+use crate::attack::{self, Draws, Network};
 use crate::data::Batch;
 use crate::nn::Execution;
 use crate::optim::Constraint;
@@ -48,8 +48,9 @@ impl Trainer {
                 let mut how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
                 how.sparse.clone_from(&self.filters);
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
-                let stream = |restart| self.seed.stream("attack.start", self.step, restart);
-                let x = attack::adversary(&network, &x, &labels, settings, stream)?;
+                let (seed, turn) = (self.seed, self.step);
+                let draws = Draws { seed, stream: "attack.start", restart: 0, turn };
+                let x = attack::adversary(&network, &x, &labels, settings, draws)?;
                 let (weight, draw) = (adversarial_weight, Draw::Adversarial);
                 Some(self.accumulate(&x, &labels, weight, draw, &mut sums)?)
             }
