@@ -1,9 +1,11 @@
-//! Criterion benchmarks: one group per kernel family. Every result is checked against float64 before it is timed.
+//! Criterion benchmarks: one group per kernel family, and whole networks. Every result is checked against float64 before it is timed.
 //!
 //! `REWIRE_BENCH_DEVICE` names the device (default `auto`); `cargo bench -- conv2d` picks a group.
 
+mod networks;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rewire::ops::{self, SgdStep, SparseFilter};
+use rewire::ops::{self, AdamStep, SgdStep, SparseFilter};
 use rewire::{Device, Mode, Seed, Tape, Tensor};
 
 fn device() -> Device {
@@ -247,6 +249,23 @@ fn updates(c: &mut Criterion) {
     check("masked_sgd", &update().to_vec().unwrap(), &want, 1e-5);
     time(c, "masked_sgd", LEN, &device, &|| drop(update()));
 
+    let step =
+        AdamStep { lr: 0.5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, rho: 0.0, t: 1 };
+    let zeros = Tensor::zeros(&shape, rewire::DType::F32, &device).unwrap();
+    let update = || {
+        let (mut w, mut first, mut second) = (w.clone(), zeros.clone(), zeros.clone());
+        ops::masked_adam(&mut w, [&mut first, &mut second], &g, Some(&ones), None, &step).unwrap();
+        w
+    };
+    // At t = 1 the moments are g and g².
+    let moved = |(w, g): (&f32, &f32)| {
+        let (w, g) = (f64::from(*w), f64::from(*g));
+        w - 0.5 * g / (g.abs() + 1e-8)
+    };
+    let want: Vec<f64> = w_host.iter().zip(&g_host).map(moved).collect();
+    check("adam", &update().to_vec().unwrap(), &want, 1e-5);
+    time(c, "adam", LEN, &device, &|| drop(update()));
+
     let keep = LEN / 20;
     let prune = || {
         let mut mask = ones.clone();
@@ -275,7 +294,6 @@ fn updates(c: &mut Criterion) {
     time(c, "noise", LEN, &device, &|| drop(noise()));
 
     let squares: f64 = w_host.iter().map(|w| f64::from(*w).powi(2)).sum();
-    let zeros = Tensor::zeros(&shape, rewire::DType::F32, &device).unwrap();
     let distance = || ops::squared_distance(&w, &ones, &zeros).unwrap();
     assert!((distance() - squares).abs() <= 1e-9 * squares, "mask");
     time(c, "mask", LEN, &device, &|| _ = distance());
@@ -333,6 +351,7 @@ fn time(c: &mut Criterion, family: &str, len: usize, device: &Device, call: &dyn
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = dense, sparse, gathered, linear, layers, updates, attack
+    targets = dense, sparse, gathered, linear, layers, updates, attack, networks::plans, networks::train_step,
+        networks::inference_kernels
 }
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const COMPARED: usize = 2;
 
 /// How long a runner's turn of short calls is.
-const TURN: Duration = Duration::from_millis(10);
+const TURN: Duration = Duration::from_millis(100);
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -141,8 +141,8 @@ impl Bench {
         Ok((error / norm.max(f64::MIN_POSITIVE)).sqrt())
     }
 
-    /// Median seconds of a call of each runner, in turns. A turn of short calls is some of them, the first not counted:
-    /// it finds the caches full of another runner's weights.
+    /// Median seconds of a call of each runner, in turns. Of a turn of short calls the first quarter is not counted: it
+    /// finds the caches full of another runner's weights.
     fn time(&self, runners: &mut [Runner], x: &Tensor) -> Result<Vec<f64>> {
         let mut times = vec![Vec::new(); runners.len()];
         let (start, mut rounds) = (Instant::now(), 0);
@@ -150,12 +150,13 @@ impl Bench {
             for (runner, times) in runners.iter_mut().zip(&mut times) {
                 let turn = Instant::now();
                 let mut call = || seconds(&x.device(), || runner.call(self.mode, x).map(drop));
-                let first = call()?;
-                if first >= TURN.as_secs_f64() {
-                    times.push(first);
-                    continue;
+                let mut last = call()?;
+                while turn.elapsed() < TURN / 4 {
+                    last = call()?;
                 }
-                times.push(call()?);
+                if turn.elapsed() >= TURN {
+                    times.push(last);
+                }
                 while turn.elapsed() < TURN {
                     times.push(call()?);
                 }

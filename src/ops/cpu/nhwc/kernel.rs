@@ -17,12 +17,22 @@ pub(super) struct Tap {
     pub(super) x: [*const f32; PIXELS],
 }
 
+/// What a step asks for while it multiplies.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fetch {
+    /// The weights that the tile itself comes to soon.
+    Ahead,
+    /// One vector a step of the weights from this place on, for the tiles that follow.
+    Next(usize),
+}
+
 /// `y[places[p] + j] = relu?(bias[j] + Σ_{tap, c} w[tap.w + c · width + j] · tap.x[p][c] + residual?[places[p] + j])` for the
 /// `width` filters j of whole vectors.
 pub(super) struct Tile<'a> {
     pub(super) taps: &'a [Tap],
     pub(super) channels: usize,
     pub(super) w: *const f32,
+    pub(super) fetch: Fetch,
     /// Whole vectors.
     pub(super) bias: *const f32,
     pub(super) residual: Option<*const f32>,
@@ -166,23 +176,10 @@ unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
                 }
             }
         }
-        for tap in tile.taps {
-            let mut x: [*const f32; P] = std::array::from_fn(|p| tap.x[p]);
-            let mut w = tile.w.add(tap.w);
-            for _ in 0..tile.channels {
-                let mut weights = [W::zero(); V];
-                for j in 0..V {
-                    weights[j] = W::load(w.add(j * W::LANES));
-                    W::prefetch(w.wrapping_add(j * W::LANES + AHEAD));
-                }
-                w = w.add(V * W::LANES);
-                for p in 0..P {
-                    let pixel = W::splat(*x[p]);
-                    x[p] = x[p].add(1);
-                    for j in 0..V {
-                        sums[p][j] = W::multiply_add(pixel, weights[j], sums[p][j]);
-                    }
-                }
+        match tile.fetch {
+            Fetch::Ahead => steps::<W, P, V, true>(tile, tile.w, &mut sums),
+            Fetch::Next(place) => {
+                steps::<W, P, V, false>(tile, tile.w.wrapping_add(place), &mut sums)
             }
         }
         for p in 0..P {
@@ -197,6 +194,46 @@ unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
                     sum = W::larger(W::zero(), sum);
                 }
                 sum.store_first(tile.y.wrapping_add(at), counts[j]);
+            }
+        }
+    }
+}
+
+/// Multiplies and adds. Each step asks for all vectors of weights some steps ahead, or for one vector of those from `next` on.
+///
+/// # Safety
+/// As [`body`].
+#[inline(always)]
+unsafe fn steps<W: Vector, const P: usize, const V: usize, const AHEAD_OF_ITSELF: bool>(
+    tile: &Tile,
+    mut next: *const f32,
+    sums: &mut [[W; V]; P],
+) {
+    // SAFETY: by the caller's word; what is only asked for may lie anywhere.
+    unsafe {
+        for tap in tile.taps {
+            let mut x: [*const f32; P] = std::array::from_fn(|p| tap.x[p]);
+            let mut w = tile.w.add(tap.w);
+            for _ in 0..tile.channels {
+                let mut weights = [W::zero(); V];
+                for j in 0..V {
+                    weights[j] = W::load(w.add(j * W::LANES));
+                    if AHEAD_OF_ITSELF {
+                        W::prefetch(w.wrapping_add(j * W::LANES + AHEAD));
+                    }
+                }
+                if !AHEAD_OF_ITSELF {
+                    W::prefetch(next);
+                    next = next.wrapping_add(W::LANES);
+                }
+                w = w.add(V * W::LANES);
+                for p in 0..P {
+                    let pixel = W::splat(*x[p]);
+                    x[p] = x[p].add(1);
+                    for j in 0..V {
+                        sums[p][j] = W::multiply_add(pixel, weights[j], sums[p][j]);
+                    }
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! a row of zeros; a tap that is outside for every pixel of a tile is left out.
 
 mod kernel;
+mod tiling;
 
 pub(super) use kernel::Isa;
 
@@ -13,14 +14,14 @@ use super::round;
 use super::scratch::Shared;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
-use kernel::{PIXELS, Tap, Tile};
+use kernel::{Fetch, PIXELS, Tap, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
+use tiling::Tiling;
 
-/// Tasks wanted, so that many cores have work and none waits long.
-const TASKS: usize = 16;
-/// Floats of weights that all tiles of a task pass over before the next: a quarter of a second-level cache.
-const BLOCK: usize = 1 << 17;
+/// Floats of weights that all tiles of a task pass over before the next: with those that are fetched meanwhile an eighth
+/// of a second-level cache.
+const BLOCK: usize = 1 << 15;
 
 /// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
 pub(crate) struct NhwcConv {
@@ -36,6 +37,8 @@ pub(crate) struct NhwcConv {
     zeros: Vec<f32>,
     /// Pixels of the result, as tasks take them.
     ranges: Vec<Range<usize>>,
+    /// Most pixels of a tile.
+    pixels: usize,
 }
 
 /// Filters of some vectors.
@@ -65,7 +68,8 @@ impl NhwcConv {
         assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
         let (lanes, depth) = (isa.lanes(), shape.r * shape.s * shape.c);
         let vectors = shape.k.div_ceil(lanes);
-        let panels: Vec<Panel> = split(vectors, isa.vectors())
+        let Tiling { vectors: most, pixels, range } = Tiling::of(isa, shape);
+        let panels: Vec<Panel> = split(vectors, most)
             .map(|part| Panel {
                 first: part.start * lanes,
                 vectors: part.len(),
@@ -84,11 +88,20 @@ impl NhwcConv {
         }
         let mut padded = vec![0.0; vectors * lanes];
         padded[..shape.k].copy_from_slice(bias);
-        let pixels = shape.n * shape.p() * shape.q();
-        let parts = TASKS.div_ceil(panels.len().max(1));
-        let ranges = split(pixels, pixels.div_ceil(parts).next_multiple_of(PIXELS)).collect();
+        let ranges = split(shape.n * shape.p() * shape.q(), range).collect();
         let zeros = vec![0.0; shape.c];
-        Self { isa, shape: *shape, mode, relu, panels, weights, bias: padded, zeros, ranges }
+        Self {
+            isa,
+            shape: *shape,
+            mode,
+            relu,
+            panels,
+            weights,
+            bias: padded,
+            zeros,
+            ranges,
+            pixels,
+        }
     }
 
     /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`.
@@ -99,9 +112,10 @@ impl NhwcConv {
     }
 
     fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
-        let (y, panels) = (Shared::new(y), self.panels.len());
-        (0..self.ranges.len() * panels).into_par_iter().with_max_len(1).for_each(|task| {
-            let (range, panel) = (&self.ranges[task / panels], &self.panels[task % panels]);
+        let (y, ranges) = (Shared::new(y), self.ranges.len());
+        // Neighbouring tasks, which one core takes, share weights.
+        (0..ranges * self.panels.len()).into_par_iter().with_max_len(1).for_each(|task| {
+            let (range, panel) = (&self.ranges[task % ranges], &self.panels[task / ranges]);
             self.task(range, panel, x, residual, &y);
         });
     }
@@ -114,18 +128,20 @@ impl NhwcConv {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
-        let tiles: Vec<Range<usize>> = split(range.len(), self.isa.pixels(panel.vectors))
+        let tiles: Vec<Range<usize>> = split(range.len(), self.pixels)
             .map(|part| range.start + part.start..range.start + part.end)
             .collect();
         let width = panel.vectors * self.isa.lanes();
         let count = self.shape.r * self.shape.s;
-        // Weights of so many taps stay in the second-level cache while the tiles pass over them.
+        // Weights of so many taps stay in the second-level cache while the tiles pass over them, and each of the first
+        // tiles fetches a share of those that follow, be they the next panel's.
         let together = (BLOCK / (width * self.shape.c).max(1)).clamp(1, count.max(1));
         let mut taps = Vec::with_capacity(together);
         for first in (0..count).step_by(together) {
             let block = first..(first + together).min(count);
             let last = block.end == count;
-            for pixels in &tiles {
+            let steps = block.len() * self.shape.c;
+            for (i, pixels) in tiles.iter().enumerate() {
                 let mut places = [0; PIXELS];
                 for (place, pixel) in places.iter_mut().zip(pixels.clone()) {
                     *place = pixel * self.shape.k + panel.first;
@@ -138,6 +154,13 @@ impl NhwcConv {
                     taps: &taps,
                     channels: self.shape.c,
                     w: self.weights[panel.weights..].as_ptr(),
+                    fetch: match tiles.len() < panel.vectors {
+                        true => Fetch::Ahead,
+                        false => {
+                            let share = steps * self.isa.lanes() * i.min(panel.vectors);
+                            Fetch::Next(block.end * self.shape.c * width + share)
+                        }
+                    },
                     bias: self.bias[panel.first..].as_ptr(),
                     residual: residual.filter(|_| last).map(<[f32]>::as_ptr),
                     y: y.ptr(),
@@ -166,22 +189,35 @@ impl NhwcConv {
         let ConvShape { h, w, c, s, stride, pad, .. } = self.shape;
         let (p, q) = (self.shape.p(), self.shape.q());
         taps.clear();
-        // Where each pixel's window starts: row, column, and the image's first float.
-        let mut windows = [(0, 0, 0); PIXELS];
-        for (window, pixel) in windows.iter_mut().zip(pixels.clone()) {
-            let (image, row, column) = (pixel / (p * q), pixel / q % p, pixel % q);
-            *window = (row * stride, column * stride, image * h * w * c);
-        }
+        let at = |pixel: usize| (pixel / (p * q), pixel / q % p, pixel % q);
+        let (image, row, column) = at(pixels.start);
+        let last = column + pixels.len() - 1;
         for index in block {
             let (dy, dx) = (index / s, index % s);
             let mut tap = Tap { w: index * c * width, x: [self.zeros.as_ptr(); PIXELS] };
+            // What starts outside wraps around and is then too large.
+            let place = |row: usize, column: usize| {
+                let (row, column) = (
+                    (row * stride + dy).wrapping_sub(pad),
+                    (column * stride + dx).wrapping_sub(pad),
+                );
+                (row < h && column < w).then_some((row * w + column) * c)
+            };
             let mut inside = false;
-            for (from, &(row, column, image)) in tap.x.iter_mut().zip(&windows[..pixels.len()]) {
-                // A window that starts outside wraps around and is then too large.
-                let (row, column) = ((row + dy).wrapping_sub(pad), (column + dx).wrapping_sub(pad));
-                if row < h && column < w {
-                    *from = x[image + (row * w + column) * c..].as_ptr();
-                    inside = true;
+            let ends = (last < q).then(|| place(row, column).zip(place(row, last))).flatten();
+            if let Some((from, to)) = ends {
+                let from = x[image * h * w * c..][from..to + c].as_ptr();
+                for (i, to) in tap.x.iter_mut().enumerate().take(pixels.len()) {
+                    *to = from.wrapping_add(i * stride * c);
+                }
+                inside = true;
+            } else {
+                for (from, pixel) in tap.x.iter_mut().zip(pixels.clone()) {
+                    let (image, row, column) = at(pixel);
+                    if let Some(place) = place(row, column) {
+                        *from = x[image * h * w * c + place..].as_ptr();
+                        inside = true;
+                    }
                 }
             }
             if inside {
