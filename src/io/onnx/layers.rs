@@ -1,0 +1,647 @@
+//! What each operator of a file becomes.
+
+use super::constant::{Constant, Data, Refusal};
+use super::graph::{Affine, Value};
+use super::import::Importer;
+use super::proto;
+use crate::nn::Op;
+use std::rc::Rc;
+
+type Made = Result<Value, Refusal>;
+
+/// Attributes of a node.
+struct Attributes<'a>(&'a proto::Node);
+
+impl Attributes<'_> {
+    fn find(&self, name: &str) -> Option<&proto::Attribute> {
+        self.0.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    fn int(&self, name: &str, default: i64) -> i64 {
+        self.find(name).and_then(|attribute| attribute.i).unwrap_or(default)
+    }
+
+    fn float(&self, name: &str, default: f32) -> f32 {
+        self.find(name).and_then(|attribute| attribute.f).unwrap_or(default)
+    }
+
+    fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.find(name).map(|attribute| attribute.ints.as_slice()).filter(|ints| !ints.is_empty())
+    }
+
+    /// The one number that all values of a list are.
+    fn same(&self, name: &str, default: usize) -> Result<usize, Refusal> {
+        let Some(ints) = self.ints(name) else { return Ok(default) };
+        let first =
+            usize::try_from(ints[0]).ok().filter(|_| ints.iter().all(|int| *int == ints[0]));
+        first.ok_or_else(|| format!("has {name} {ints:?}; all must be equal"))
+    }
+
+    /// Stride and padding of windows of `size`; `side` is the image's.
+    fn windows(&self, size: usize, side: [usize; 2]) -> Result<(usize, usize), Refusal> {
+        if self.same("dilations", 1)? != 1 {
+            return Err("is dilated".into());
+        }
+        let stride = self.same("strides", 1)?;
+        let padding = match self.find("auto_pad").and_then(|a| a.s.as_deref()) {
+            None | Some(b"NOTSET" | b"") => self.same("pads", 0)?,
+            Some(b"VALID") => 0,
+            Some(b"SAME_UPPER" | b"SAME_LOWER") if stride == 1 && size % 2 == 1 => size / 2,
+            Some(_) => return Err("pads the image on one side more than on the other".into()),
+        };
+        if self.int("ceil_mode", 0) != 0 {
+            let room =
+                side.map(|side| side.saturating_add(padding.saturating_mul(2)).checked_sub(size));
+            let whole = |room: &Option<usize>| room.is_none_or(|room| room % stride.max(1) == 0);
+            if !room.iter().all(whole) {
+                return Err("rounds the number of windows up".into());
+            }
+        }
+        Ok((stride, padding))
+    }
+}
+
+/// Operators that [`Importer::operator`] knows.
+const KNOWN: [&str; 28] = [
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Slice",
+];
+
+impl<'a> Importer<'a> {
+    /// What `node` makes of its operands; `unknown` if one of them is behind a fault.
+    pub(super) fn operator(
+        &mut self,
+        node: &'a proto::Node,
+        inputs: &[Option<Value>],
+        unknown: bool,
+    ) -> Made {
+        let own = matches!(node.domain.as_str(), "" | "ai.onnx");
+        if !own || !KNOWN.contains(&node.op_type.as_str()) {
+            return Err("is not supported".into());
+        }
+        if unknown {
+            return Ok(Value::Unknown);
+        }
+        if self.written.is_full() {
+            return Err("is behind more values than the file can be meant to hold".into());
+        }
+        let value = self.known_operator(node, inputs)?;
+        self.written.take(match &value {
+            Value::Pixels(affine) => 2 * affine.scale.len(),
+            Value::Gathered(_, list) => list.len(),
+            Value::Constant(constant) => constant.len(),
+            Value::Node(_) | Value::Pooled(_) | Value::Unknown => 1,
+        })?;
+        Ok(value)
+    }
+
+    fn known_operator(&mut self, node: &'a proto::Node, inputs: &[Option<Value>]) -> Made {
+        let all = Attributes(node);
+        let get = |i: usize| inputs.get(i).and_then(Option::as_ref);
+        let operand = |i: usize| get(i).ok_or_else(|| format!("lacks its input {i}"));
+        let constant = |i: usize| match get(i) {
+            Some(Value::Constant(constant)) => Ok(Some(constant)),
+            None => Ok(None),
+            Some(_) => Err(format!("computes its input {i}, which must be a constant")),
+        };
+        match node.op_type.as_str() {
+            "Constant" => self.constant(&all),
+            "Shape" => self.shape(operand(0)?, &all),
+            "Cast" | "CastLike" => cast(operand(0)?, get(1), &all),
+            "Identity" => operand(0).cloned(),
+            "Dropout" => match constant(2)?.and_then(Constant::as_ints) {
+                Some([Some(0)]) | None => operand(0).cloned(),
+                _ => Err("is in training mode".into()),
+            },
+            "Conv" => self.convolution(node, operand(0)?, [constant(1)?, constant(2)?]),
+            "Gemm" => self.gemm(node, operand(0)?, [constant(1)?, constant(2)?]),
+            "MatMul" => self.matmul(node, operand(0)?, constant(1)?),
+            "BatchNormalization" => {
+                let parts = [constant(1)?, constant(2)?, constant(3)?, constant(4)?];
+                self.batch_norm(node, operand(0)?, parts)
+            }
+            "Relu" => self.alike(Op::Relu, operand(0)?),
+            "MaxPool" => self.max_pool(operand(0)?, &all),
+            "AveragePool" => self.avg_pool(operand(0)?, &all),
+            "GlobalAveragePool" => {
+                let x = self.written.node(operand(0)?)?;
+                self.written.push(Op::GlobalAvgPool, &[x]).map(Value::Pooled)
+            }
+            "ReduceMean" => self.reduce_mean(operand(0)?, constant(1)?, &all),
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, operand(0)?, operand(1)?),
+            "Flatten" if all.int("axis", 1) != 1 => Err("flattens the images, too".into()),
+            "Flatten" => self.flatten(operand(0)?),
+            "Reshape" => {
+                let shape = constant(1)?.and_then(Constant::as_ints).ok_or("lacks a shape")?;
+                self.reshape(operand(0)?, shape, all.int("allowzero", 0) != 0)
+            }
+            "Squeeze" | "Unsqueeze" => {
+                let axes = match constant(1)? {
+                    Some(axes) => axes.known_ints(),
+                    None => all.ints("axes").map(<[i64]>::to_vec),
+                };
+                self.squeeze(operand(0)?, axes, node.op_type == "Squeeze")
+            }
+            "Gather" => self.gather(operand(0)?, constant(1)?, &all),
+            "Concat" => concat(inputs),
+            "Expand" => match (operand(0)?, constant(1)?.and_then(Constant::known_ints)) {
+                (Value::Constant(one), Some(dims)) => {
+                    one.repeated(extents(&dims)?).map(Value::Constant)
+                }
+                _ => Err("repeats what is no constant".into()),
+            },
+            "Transpose" => match operand(0)? {
+                Value::Constant(matrix) if all.ints("perm").is_none_or(|perm| *perm == [1, 0]) => {
+                    matrix.transposed().map(Value::Constant)
+                }
+                _ => Err("exchanges dimensions of what is no constant matrix".into()),
+            },
+            _ => Err("is only supported on shapes that are known".into()),
+        }
+    }
+
+    fn constant(&self, all: &Attributes) -> Made {
+        let single = |data: Data| Constant { dims: Vec::new(), data };
+        let Some(value) = all.0.attribute.first() else { return Err("holds nothing".into()) };
+        let constant = match (value.name.as_str(), value) {
+            ("value", proto::Attribute { t: Some(stored), .. }) => self.decode(stored)?,
+            ("value_float", proto::Attribute { f: Some(f), .. }) => {
+                single(Data::Floats(Rc::new(vec![*f])))
+            }
+            ("value_int", proto::Attribute { i: Some(i), .. }) => {
+                single(Data::Ints(Rc::new(vec![Some(*i)])))
+            }
+            ("value_floats", value) => Constant::floats(value.floats.clone()),
+            ("value_ints", value) => Constant::ints(value.ints.iter().copied().map(Some).collect()),
+            (name, _) => return Err(format!("holds {name}")),
+        };
+        Ok(Value::Constant(constant))
+    }
+
+    /// Extents `[N, C, H, W]` or `[N, C]` of a value, N unknown.
+    fn shape(&mut self, x: &Value, all: &Attributes) -> Made {
+        let dims: Vec<Option<usize>> = match x {
+            Value::Constant(constant) => constant.dims.iter().copied().map(Some).collect(),
+            Value::Pooled(node) => {
+                vec![None, self.written.shapes[*node].first().copied(), Some(1), Some(1)]
+            }
+            other => {
+                let node = self.written.node(other)?;
+                match *self.written.shapes[node] {
+                    [h, w, c] => vec![None, Some(c), Some(h), Some(w)],
+                    ref other => {
+                        std::iter::once(None).chain(other.iter().copied().map(Some)).collect()
+                    }
+                }
+            }
+        };
+        let len = dims.len() as i64;
+        let place =
+            |at: i64| (if at < 0 { at.saturating_add(len) } else { at }).clamp(0, len) as usize;
+        let (start, end) = (place(all.int("start", 0)), place(all.int("end", len)));
+        let dims = dims.get(start..end).unwrap_or_default();
+        Ok(Value::Constant(Constant::ints(
+            dims.iter().map(|dim| dim.map(|dim| dim as i64)).collect(),
+        )))
+    }
+
+    /// An operation that keeps the form of what it reads.
+    fn alike(&mut self, op: Op, x: &Value) -> Made {
+        match x {
+            Value::Pooled(node) => self.written.push(op, &[*node]).map(Value::Pooled),
+            other => {
+                let x = self.written.node(other)?;
+                self.written.push(op, &[x]).map(Value::Node)
+            }
+        }
+    }
+
+    fn convolution(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        [weight, bias]: [Option<&Constant>; 2],
+    ) -> Made {
+        let all = Attributes(node);
+        let (dims, values) = matrix(weight, 4)?;
+        let (r, s) = (dims[2], dims[3]);
+        if all.int("group", 1) != 1 {
+            return Err(format!("has {} groups; must have 1", all.int("group", 1)));
+        }
+        if all.ints("kernel_shape").is_some_and(|kernel| *kernel != [r as i64, s as i64]) {
+            return Err("has a kernel_shape that is not its weight's".into());
+        }
+        if r != s
+            && all
+                .find("auto_pad")
+                .is_some_and(|a| a.s.as_deref().is_some_and(|s| s.starts_with(b"SAME")))
+        {
+            return Err("pads an image for windows that are not square".into());
+        }
+        let (from, channels) = match x {
+            Value::Gathered(node, channels) => (*node, Some(channels.clone())),
+            other => (self.written.node(other)?, None),
+        };
+        let side = match *self.written.shapes[from] {
+            [h, w, _] => [h, w],
+            _ => return Err("reads what is no image".into()),
+        };
+        let (stride, padding) = all.windows(r, side)?;
+        // Exporters add biases of zeros, computed from the weight's shape, where there was none.
+        let named = node.input.get(2).is_some_and(|name| name.ends_with(".bias"));
+        let zeros =
+            |bias: &&Constant| bias.as_floats().is_some_and(|b| b.iter().all(|&b| b == 0.0));
+        let bias = bias
+            .filter(|bias| named || !zeros(bias))
+            .map(|bias| vector(bias, dims[0]))
+            .transpose()?;
+        let name = self.written.prefix(&node.input[1], node, "conv");
+        self.written.keep(format!("{name}.weight"), dims, values)?;
+        if let Some(bias) = &bias {
+            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
+        }
+        let op = Op::Conv { bias: bias.is_some(), channels, name, padding, stride };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    fn gemm(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        [weight, bias]: [Option<&Constant>; 2],
+    ) -> Made {
+        let all = Attributes(node);
+        let scaled =
+            all.float("alpha", 1.0) != 1.0 || (bias.is_some() && all.float("beta", 1.0) != 1.0);
+        if scaled || all.int("transA", 0) != 0 {
+            return Err("scales or transposes its operands".into());
+        }
+        matrix(weight, 2)?;
+        let turned = match weight {
+            Some(weight) if all.int("transB", 0) == 0 => Some(weight.transposed()?),
+            _ => None,
+        };
+        self.linear(node, x, turned.as_ref().or(weight), bias)
+    }
+
+    fn matmul(&mut self, node: &proto::Node, x: &Value, weight: Option<&Constant>) -> Made {
+        matrix(weight, 2)?;
+        let turned = weight.map(Constant::transposed).transpose()?;
+        self.linear(node, x, turned.as_ref(), None)
+    }
+
+    /// A fully connected layer of the weight `[O, F]`.
+    fn linear(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        weight: Option<&Constant>,
+        bias: Option<&Constant>,
+    ) -> Made {
+        let (dims, values) = matrix(weight, 2)?;
+        let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
+        let bias = bias.map(|bias| vector(bias, dims[0])).transpose()?;
+        let name = self.written.prefix(&node.input[1], node, "linear");
+        self.written.keep(format!("{name}.weight"), dims, values)?;
+        if let Some(bias) = &bias {
+            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
+        }
+        self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from]).map(Value::Node)
+    }
+
+    fn batch_norm(&mut self, node: &proto::Node, x: &Value, parts: [Option<&Constant>; 4]) -> Made {
+        let all = Attributes(node);
+        if all.int("training_mode", 0) != 0 || node.output[1..].iter().any(|name| !name.is_empty())
+        {
+            return Err("is in training mode".into());
+        }
+        let from = self.written.node(x)?;
+        let channels = self.written.shapes[from].last().copied().unwrap_or(0);
+        let name = self.written.prefix(&node.input[1], node, "norm");
+        for (part, values) in
+            ["weight", "bias", "running_mean", "running_var"].into_iter().zip(parts)
+        {
+            let values = vector(values.ok_or_else(|| format!("lacks its {part}"))?, channels)?;
+            self.written.keep(format!("{name}.{part}"), &[channels], values)?;
+        }
+        // ONNX counts the share of the old statistics, of which f32 holds seven digits.
+        let momentum = ((1.0 - f64::from(all.float("momentum", 0.9))) * 1e6).round() / 1e6;
+        let op = Op::BatchNorm { eps: all.float("epsilon", 1e-5), momentum: momentum as f32, name };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    /// Windows of a pooling: what it reads, window, stride, padding.
+    fn pooling(&mut self, x: &Value, all: &Attributes) -> Result<(usize, [usize; 3]), Refusal> {
+        let from = self.written.node(x)?;
+        let [h, w, _] = *self.written.shapes[from] else {
+            return Err("reads what is no image".into());
+        };
+        let window = all.same("kernel_shape", 0);
+        // Other windows than square ones are fine where they are the whole image.
+        let window = match (window, all.ints("kernel_shape")) {
+            (Err(_), Some(kernel)) if *kernel == [h as i64, w as i64] => h,
+            (window, _) => window?,
+        };
+        let (stride, padding) = all.windows(window, [h, w])?;
+        Ok((from, [window, stride, padding]))
+    }
+
+    fn max_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+        let (from, [window, stride, padding]) = self.pooling(x, all)?;
+        let op = match [window, stride, padding] {
+            [2, 2, 0] => Op::MaxPool2,
+            [1, 1, 0] => return Ok(Value::Node(from)),
+            _ => Op::MaxPool { padding, stride, window },
+        };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+        let (from, [window, stride, padding]) = self.pooling(x, all)?;
+        if padding > 0 && all.int("count_include_pad", 0) == 0 {
+            return Err("leaves the padding out of its means".into());
+        }
+        let [h, w, _] = *self.written.shapes[from] else {
+            return Err("reads what is no image".into());
+        };
+        if [window, stride, padding] == [1, 1, 0] {
+            return Ok(Value::Node(from));
+        }
+        if [window, window, padding] == [h, w, 0] {
+            return self.written.push(Op::GlobalAvgPool, &[from]).map(Value::Pooled);
+        }
+        self.written.push(Op::AvgPool { padding, stride, window }, &[from]).map(Value::Node)
+    }
+
+    fn reduce_mean(&mut self, x: &Value, axes: Option<&Constant>, all: &Attributes) -> Made {
+        let axes = match axes {
+            Some(axes) => axes.known_ints(),
+            None => all.ints("axes").map(<[i64]>::to_vec),
+        };
+        let mut axes: Vec<i64> = axes.unwrap_or_default();
+        axes.iter_mut().filter(|axis| **axis < 0).for_each(|axis| *axis += 4);
+        axes.sort_unstable();
+        if axes != [2, 3] {
+            return Err(format!(
+                "takes the mean over the dimensions {axes:?}; must be height and width"
+            ));
+        }
+        let from = self.written.node(x)?;
+        let pooled = self.written.push(Op::GlobalAvgPool, &[from])?;
+        Ok(if all.int("keepdims", 1) != 0 { Value::Pooled(pooled) } else { Value::Node(pooled) })
+    }
+
+    /// A sum of two results, the bias behind a matrix product, or a step of the normalisation of pixels.
+    fn arithmetic(&mut self, node: &proto::Node, a: &Value, b: &Value) -> Made {
+        let operator = node.op_type.as_str();
+        let (x, constant, first) = match (a, b) {
+            (x, Value::Constant(constant)) => (x, constant, 0),
+            (Value::Constant(constant), x) if matches!(operator, "Add" | "Mul") => (x, constant, 1),
+            (Value::Pooled(a), Value::Pooled(b)) if operator == "Add" => {
+                return self.written.push(Op::Add, &[*a, *b]).map(Value::Pooled);
+            }
+            (a, b) if operator == "Add" => {
+                let (a, b) = (self.written.node(a)?, self.written.node(b)?);
+                return self.written.push(Op::Add, &[a, b]).map(Value::Node);
+            }
+            _ => return Err("is not of an image and a constant".into()),
+        };
+        match x {
+            Value::Pixels(affine) => Ok(Value::Pixels(normalised(affine, operator, constant)?)),
+            Value::Node(from) if operator == "Add" => {
+                let reads = self.readers.get(node.input[first].as_str()).copied();
+                let bias = node.input.get(1 - first).map_or("", String::as_str);
+                self.add_bias(*from, constant, reads == Some(1), bias)
+            }
+            _ => Err("is only supported on the pixels, as their normalisation".into()),
+        }
+    }
+
+    /// Gives the linear layer `from` its bias.
+    fn add_bias(&mut self, from: usize, bias: &Constant, alone: bool, named: &str) -> Made {
+        let fault = "adds a constant to what is no matrix product read here alone";
+        let last = from + 1 == self.written.nodes.len();
+        let node = self.written.nodes.get_mut(from).filter(|_| alone && last);
+        let Some(crate::nn::Node { op: Op::Linear { bias: has @ false, name }, .. }) = node else {
+            return Err(fault.into());
+        };
+        let outputs = self.written.shapes[from][0];
+        let values = vector(bias, outputs)?;
+        *has = true;
+        // The bias still has the name that the transposed weight has lost.
+        let old = name.clone();
+        let better = named.strip_suffix(".bias").filter(|_| old.starts_with("linear"));
+        let better =
+            better.filter(|name| !self.written.tensors.contains_key(&format!("{name}.weight")));
+        let new = better.map_or(old.clone(), str::to_owned);
+        name.clone_from(&new);
+        if let Some(weight) = self.written.tensors.remove(&format!("{old}.weight")) {
+            self.written.tensors.insert(format!("{new}.weight"), weight);
+        }
+        self.written.keep(format!("{new}.bias"), &[outputs], values)?;
+        Ok(Value::Node(from))
+    }
+
+    fn flatten(&mut self, x: &Value) -> Made {
+        if let Value::Pooled(node) = x {
+            return Ok(Value::Node(*node));
+        }
+        let from = self.written.node(x)?;
+        match self.written.shapes[from].len() {
+            1 => Ok(Value::Node(from)),
+            _ => self.written.push(Op::Flatten, &[from]).map(Value::Node),
+        }
+    }
+
+    /// A flattening, or a constant under other dimensions.
+    fn reshape(&mut self, x: &Value, shape: &[Option<i64>], allow_zero: bool) -> Made {
+        if let Value::Constant(constant) = x {
+            let known: Option<Vec<i64>> = shape.iter().copied().collect();
+            let len: usize = constant.dims.iter().product();
+            let known = known.ok_or("shapes a constant by the number of images")?;
+            let given: usize =
+                known.iter().filter(|dim| **dim > 0).map(|&dim| dim as usize).product();
+            let rest = len.checked_div(given).unwrap_or(0) as i64;
+            let dims: Vec<i64> =
+                known.iter().map(|&dim| if dim == -1 { rest } else { dim }).collect();
+            return constant.shaped(extents(&dims)?).map(Value::Constant);
+        }
+        let features: usize = match x {
+            Value::Pooled(node) => self.written.shapes[*node].iter().product(),
+            other => {
+                let node = self.written.node(other)?;
+                self.written.shapes[node].iter().product()
+            }
+        };
+        let images = |dim: Option<i64>| match dim {
+            None | Some(-1) => true,
+            Some(0) => !allow_zero,
+            other => other == self.batch,
+        };
+        match *shape {
+            [n, Some(f)] if images(n) && (f == features as i64 || (f == -1 && n != Some(-1))) => {
+                self.flatten(x)
+            }
+            _ => Err(format!("must flatten an image to [N, {features}], has the shape {shape:?}")),
+        }
+    }
+
+    /// Takes dimensions of 1 away, or puts them in.
+    fn squeeze(&mut self, x: &Value, axes: Option<Vec<i64>>, away: bool) -> Made {
+        match (x, axes.as_deref(), away) {
+            (Value::Pooled(node), None | Some([2, 3] | [-2, -1] | [3, 2] | [-1, -2]), true) => {
+                Ok(Value::Node(*node))
+            }
+            (Value::Constant(constant), axes, true) => {
+                let rank = constant.dims.len() as i64;
+                let named = |i: i64| {
+                    axes.is_none_or(|axes| axes.contains(&i) || axes.contains(&(i - rank)))
+                };
+                let kept =
+                    constant.dims.iter().zip(0i64..).filter(|&(&dim, i)| dim != 1 || !named(i));
+                constant.shaped(kept.map(|(&dim, _)| dim).collect()).map(Value::Constant)
+            }
+            (Value::Constant(constant), Some(axes), false) => {
+                let rank = constant.dims.len() + axes.len();
+                let mut dims = constant.dims.iter().copied();
+                let inserted = |i: usize| {
+                    axes.contains(&(i as i64)) || axes.contains(&(i as i64 - rank as i64))
+                };
+                let dims = (0..rank).map(|i| if inserted(i) { Some(1) } else { dims.next() });
+                let dims: Option<Vec<usize>> = dims.collect();
+                constant.shaped(dims.ok_or("has axes that are none")?).map(Value::Constant)
+            }
+            _ => Err("changes the dimensions of an image".into()),
+        }
+    }
+
+    /// Elements of a list, or channels of an image.
+    fn gather(&mut self, x: &Value, index: Option<&Constant>, all: &Attributes) -> Made {
+        let index_dims = index.map_or(&[][..], |index| &index.dims);
+        let list = index.and_then(Constant::known_ints).ok_or("lacks a known index")?;
+        let axis = all.int("axis", 0);
+        if let Value::Constant(constant) = x {
+            let values =
+                constant.as_ints().filter(|_| axis == 0).ok_or("gathers from a constant")?;
+            let len = values.len() as i64;
+            let at =
+                |i: &i64| values.get(usize::try_from(if *i < 0 { *i + len } else { *i }).ok()?);
+            let found: Option<Vec<Option<i64>>> = list.iter().map(|i| at(i).copied()).collect();
+            let found = Constant::ints(found.ok_or("gathers what is not there")?);
+            return found.shaped(index_dims.to_vec()).map(Value::Constant);
+        }
+        let from = self.written.node(x)?;
+        if axis != 1 || self.written.shapes[from].len() != 3 || index_dims.len() != 1 {
+            return Err("gathers something else than channels of an image".into());
+        }
+        Ok(Value::Gathered(from, extents(&list)?))
+    }
+}
+
+/// Numbers of another type are the same numbers here: everything is computed in f32.
+fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Made {
+    use proto::data::{BFLOAT16, DOUBLE, FLOAT, FLOAT16};
+    let to_float = match like {
+        Some(Value::Constant(like)) => like.as_floats().is_some(),
+        Some(_) => true,
+        None => [FLOAT, DOUBLE, FLOAT16, BFLOAT16]
+            .iter()
+            .any(|&kind| all.int("to", 0) == i64::from(kind)),
+    };
+    match x {
+        Value::Constant(constant) if to_float => constant.widened().map(Value::Constant),
+        Value::Constant(constant) if constant.as_ints().is_some() => Ok(x.clone()),
+        Value::Constant(_) => Err("rounds a constant to integers".into()),
+        other if to_float => Ok(other.clone()),
+        _ => Err("rounds values to integers".into()),
+    }
+}
+
+/// Lists of integers, one behind the other.
+fn concat(inputs: &[Option<Value>]) -> Made {
+    let mut joined = Vec::new();
+    for input in inputs {
+        let Some(Value::Constant(constant)) = input else {
+            return Err("joins values of the network".into());
+        };
+        joined.extend_from_slice(constant.as_ints().ok_or("joins constants that are no integers")?);
+    }
+    Ok(Value::Constant(Constant::ints(joined)))
+}
+
+/// `affine` behind one more operation.
+fn normalised(affine: &Affine, operator: &str, constant: &Constant) -> Result<Affine, Refusal> {
+    let channels = affine.scale.len();
+    let constant = constant.widened()?;
+    let values = constant.as_floats().map_or(&[][..], |values| values.as_slice());
+    // One number, or one a channel: [C, 1, 1] or [1, C, 1, 1].
+    let by_channel = matches!(*constant.dims, [c, 1, 1] | [1, c, 1, 1] if c == channels);
+    if values.len() != 1 && !by_channel {
+        return Err(format!(
+            "normalises {channels} channels by a constant of shape {:?}",
+            constant.dims
+        ));
+    }
+    let Affine { mut scale, mut shift } = affine.clone();
+    for c in 0..channels {
+        let value = f64::from(values[c % values.len()]);
+        match operator {
+            "Add" => shift[c] += value,
+            "Sub" => shift[c] -= value,
+            "Mul" => (scale[c], shift[c]) = (scale[c] * value, shift[c] * value),
+            _ => (scale[c], shift[c]) = (scale[c] / value, shift[c] / value),
+        }
+    }
+    Ok(Affine { scale, shift })
+}
+
+/// A weight of that many dimensions, none of them empty.
+fn matrix(weight: Option<&Constant>, rank: usize) -> Result<(&[usize], &[f32]), Refusal> {
+    let weight = weight.ok_or("lacks its weight")?;
+    match weight.as_floats() {
+        Some(values) if weight.dims.len() == rank && !values.is_empty() => {
+            Ok((&weight.dims, values))
+        }
+        _ => Err(format!("has a weight of shape {:?}; must be {rank} dimensions", weight.dims)),
+    }
+}
+
+/// One number a channel.
+fn vector(values: &Constant, len: usize) -> Result<&[f32], Refusal> {
+    let flat = matches!(*values.dims, [l] | [1, l] if l == len);
+    match values.as_floats() {
+        Some(found) if flat => Ok(found),
+        _ => Err(format!("has a parameter of shape {:?}; must be [{len}]", values.dims)),
+    }
+}
+
+fn extents(dims: &[i64]) -> Result<Vec<usize>, Refusal> {
+    let extents: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    extents.ok_or_else(|| format!("has the dimensions {dims:?}"))
+}
