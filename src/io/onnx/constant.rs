@@ -7,6 +7,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 use std::rc::Rc;
 
+/// Dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 16;
 /// Elements that one value may be repeated to.
 const MOST_REPEATED: usize = 1 << 20;
 
@@ -47,7 +49,7 @@ impl Constant {
         };
         let raw = external.as_deref().or(stored.raw_data.as_deref());
         let data = match (stored.data_type, raw) {
-            (data::FLOAT, Some(raw)) => floats(raw, |bytes| f32::from_le_bytes(bytes)),
+            (data::FLOAT, Some(raw)) => floats(raw, f32::from_le_bytes),
             (data::FLOAT, None) => Data::Floats(Rc::new(stored.float_data.clone())),
             (data::DOUBLE, Some(raw)) => floats(raw, |bytes| f64::from_le_bytes(bytes) as f32),
             (data::DOUBLE, None) => {
@@ -197,7 +199,10 @@ impl Constant {
 
 /// Extents and their product.
 fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), Refusal> {
-    let wrong = || format!("the shape {dims:?}");
+    if dims.len() > MOST_DIMENSIONS {
+        return Err(format!("has a tensor of {} dimensions", dims.len()));
+    }
+    let wrong = || format!("has a tensor of the shape {dims:?}");
     let extents: Option<Vec<usize>> =
         dims.iter().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim < 1 << 31)).collect();
     let extents = extents.ok_or_else(wrong)?;

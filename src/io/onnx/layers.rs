@@ -62,7 +62,7 @@ impl Attributes<'_> {
 }
 
 /// Operators that [`Importer::operator`] knows.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 27] = [
     "Add",
     "AveragePool",
     "BatchNormalization",
@@ -90,7 +90,6 @@ const KNOWN: [&str; 28] = [
     "Sub",
     "Transpose",
     "Unsqueeze",
-    "Slice",
 ];
 
 impl<'a> Importer<'a> {
@@ -112,9 +111,12 @@ impl<'a> Importer<'a> {
             return Err("is behind more values than the file can be meant to hold".into());
         }
         let value = self.known_operator(node, inputs)?;
+        // These share what they read.
+        let shared = ["Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze"];
         self.written.take(match &value {
             Value::Pixels(affine) => 2 * affine.scale.len(),
             Value::Gathered(_, list) => list.len(),
+            Value::Constant(_) if shared.contains(&node.op_type.as_str()) => 1,
             Value::Constant(constant) => constant.len(),
             Value::Node(_) | Value::Pooled(_) | Value::Unknown => 1,
         })?;
@@ -182,11 +184,11 @@ impl<'a> Importer<'a> {
                 }
                 _ => Err("exchanges dimensions of what is no constant matrix".into()),
             },
-            _ => Err("is only supported on shapes that are known".into()),
+            _ => Err("is not supported".into()),
         }
     }
 
-    fn constant(&self, all: &Attributes) -> Made {
+    fn constant(&mut self, all: &Attributes) -> Made {
         let single = |data: Data| Constant { dims: Vec::new(), data };
         let Some(value) = all.0.attribute.first() else { return Err("holds nothing".into()) };
         let constant = match (value.name.as_str(), value) {
@@ -201,6 +203,7 @@ impl<'a> Importer<'a> {
             ("value_ints", value) => Constant::ints(value.ints.iter().copied().map(Some).collect()),
             (name, _) => return Err(format!("holds {name}")),
         };
+        self.written.found(constant.len());
         Ok(Value::Constant(constant))
     }
 
@@ -274,14 +277,14 @@ impl<'a> Importer<'a> {
         };
         let (stride, padding) = all.windows(r, side)?;
         // Exporters add biases of zeros, computed from the weight's shape, where there was none.
-        let named = node.input.get(2).is_some_and(|name| name.ends_with(".bias"));
+        let named = name_of(node, 2).ends_with(".bias");
         let zeros =
             |bias: &&Constant| bias.as_floats().is_some_and(|b| b.iter().all(|&b| b == 0.0));
         let bias = bias
             .filter(|bias| named || !zeros(bias))
             .map(|bias| vector(bias, dims[0]))
             .transpose()?;
-        let name = self.written.prefix(&node.input[1], node, "conv");
+        let name = self.written.prefix(name_of(node, 1), node, "conv");
         self.written.keep(format!("{name}.weight"), dims, values)?;
         if let Some(bias) = &bias {
             self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
@@ -327,7 +330,7 @@ impl<'a> Importer<'a> {
         let (dims, values) = matrix(weight, 2)?;
         let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
         let bias = bias.map(|bias| vector(bias, dims[0])).transpose()?;
-        let name = self.written.prefix(&node.input[1], node, "linear");
+        let name = self.written.prefix(name_of(node, 1), node, "linear");
         self.written.keep(format!("{name}.weight"), dims, values)?;
         if let Some(bias) = &bias {
             self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
@@ -343,7 +346,7 @@ impl<'a> Importer<'a> {
         }
         let from = self.written.node(x)?;
         let channels = self.written.shapes[from].last().copied().unwrap_or(0);
-        let name = self.written.prefix(&node.input[1], node, "norm");
+        let name = self.written.prefix(name_of(node, 1), node, "norm");
         for (part, values) in
             ["weight", "bias", "running_mean", "running_var"].into_iter().zip(parts)
         {
@@ -435,8 +438,8 @@ impl<'a> Importer<'a> {
         match x {
             Value::Pixels(affine) => Ok(Value::Pixels(normalised(affine, operator, constant)?)),
             Value::Node(from) if operator == "Add" => {
-                let reads = self.readers.get(node.input[first].as_str()).copied();
-                let bias = node.input.get(1 - first).map_or("", String::as_str);
+                let reads = self.readers.get(name_of(node, first)).copied();
+                let bias = name_of(node, 1 - first);
                 self.add_bias(*from, constant, reads == Some(1), bias)
             }
             _ => Err("is only supported on the pixels, as their normalisation".into()),
@@ -485,8 +488,9 @@ impl<'a> Importer<'a> {
             let known: Option<Vec<i64>> = shape.iter().copied().collect();
             let len: usize = constant.dims.iter().product();
             let known = known.ok_or("shapes a constant by the number of images")?;
-            let given: usize =
-                known.iter().filter(|dim| **dim > 0).map(|&dim| dim as usize).product();
+            let mut given = known.iter().filter(|dim| **dim > 0);
+            let given = given.try_fold(1usize, |given, &dim| given.checked_mul(dim as usize));
+            let given = given.unwrap_or(0);
             let rest = len.checked_div(given).unwrap_or(0) as i64;
             let dims: Vec<i64> =
                 known.iter().map(|&dim| if dim == -1 { rest } else { dim }).collect();
@@ -529,6 +533,9 @@ impl<'a> Importer<'a> {
             }
             (Value::Constant(constant), Some(axes), false) => {
                 let rank = constant.dims.len() + axes.len();
+                if rank > 16 {
+                    return Err(format!("makes {rank} dimensions"));
+                }
                 let mut dims = constant.dims.iter().copied();
                 let inserted = |i: usize| {
                     axes.contains(&(i as i64)) || axes.contains(&(i as i64 - rank as i64))
@@ -586,11 +593,15 @@ fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Made {
 /// Lists of integers, one behind the other.
 fn concat(inputs: &[Option<Value>]) -> Made {
     let mut joined = Vec::new();
+    let most = 1 << 12;
     for input in inputs {
         let Some(Value::Constant(constant)) = input else {
             return Err("joins values of the network".into());
         };
         joined.extend_from_slice(constant.as_ints().ok_or("joins constants that are no integers")?);
+        if joined.len() > most {
+            return Err(format!("joins lists to one of more than {most} elements"));
+        }
     }
     Ok(Value::Constant(Constant::ints(joined)))
 }
@@ -639,6 +650,11 @@ fn vector(values: &Constant, len: usize) -> Result<&[f32], Refusal> {
         Some(found) if flat => Ok(found),
         _ => Err(format!("has a parameter of shape {:?}; must be [{len}]", values.dims)),
     }
+}
+
+/// The name of an operand, empty where it is left out.
+fn name_of(node: &proto::Node, i: usize) -> &str {
+    node.input.get(i).map_or("", String::as_str)
 }
 
 fn extents(dims: &[i64]) -> Result<Vec<usize>, Refusal> {

@@ -431,7 +431,13 @@ fn flatten() {
             (0..n * pixels * c).map(from).collect()
         };
         let x = [case.operand(random)];
-        check(random, &format!("flatten, {}", case.name), &x, |t, x| ops::flatten(t, &x[0]), reference);
+        check(
+            random,
+            &format!("flatten, {}", case.name),
+            &x,
+            |t, x| ops::flatten(t, &x[0]),
+            reference,
+        );
     }
 }
 
