@@ -4,12 +4,14 @@
 //! [`crate::nn::Graph`], or a constant, which is computed at once: exporters leave the shapes of flattened images as
 //! small programs over constants.
 
+mod attributes;
 mod constant;
 mod export;
 mod graph;
 mod import;
 mod layers;
 mod proto;
+mod shapes;
 
 pub use export::{onnx_bytes, save_onnx};
 pub use import::{ImportSettings, load_onnx, read_onnx};
