@@ -3,13 +3,14 @@
 //   input       y[i, c] <- (x[i, c] - mean[c]) / std[c] from f32, or x[i, c] where mean and std are null
 //   max_pool2   y[n,p,q,c] <- max x[n, 2p+{0,1}, 2q+{0,1}, c]
 //   mean        y[n, c] <- sum_hw x[n, hw, c] / hw, in f32
+//   image       y[i, c] <- x[i, c], without what pads the row, in f32
 //   relu        y <- max(x, 0)            add   y <- a + b, rounded once
 //
 // A row of an activation has whole 16-byte chunks, `to` or `from` elements, zeros from channel c on. Where rows need not be known
 // f32 has its kernels in pool.cu and elementwise.cu.
 //
 // Shapes   input: x [pixels, c] f32, y [pixels, to]; max_pool2: [n, h, w, chunks], [n, h/2, w/2, chunks]; mean: x [n, pixels, from],
-//          y [n, c] f32; relu, add: [chunks]. mean, std: [c], f32.
+//          y [n, c] f32; image: x [pixels, from], y [pixels, c] f32; relu, add: [chunks]. mean, std: [c], f32.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
 // Result   deterministic: one writer per element, sums over pixels in order (f32). Maxima are exact, a NaN is one.
 // Cost     each operand once: memory-bound, 16 B accesses of activations.
@@ -51,6 +52,11 @@ __device__ inline void mean(const T* x, float* y, i32 n, i32 pixels, i32 c, i32 
     });
 }
 
+template <class T>
+__device__ inline void image(const T* x, float* y, i64 pixels, i32 c, i32 from) {
+    each(pixels * c, [&](i64 i) { y[i] = widen(x[i / c * from + i % c]); });
+}
+
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256) infer_layers_input_f32(const float* x, const float* mean, const float* std, float* y, i64 pixels, i32 c, i32 to) {
@@ -67,6 +73,14 @@ extern "C" __global__ void __launch_bounds__(256) infer_layers_mean_f32(const fl
 
 extern "C" __global__ void __launch_bounds__(256) infer_layers_mean_bf16(const bf16* x, float* y, i32 n, i32 pixels, i32 c, i32 from) {
     mean(x, y, n, pixels, c, from);
+}
+
+extern "C" __global__ void __launch_bounds__(256) infer_layers_image_f32(const float* x, float* y, i64 pixels, i32 c, i32 from) {
+    image(x, y, pixels, c, from);
+}
+
+extern "C" __global__ void __launch_bounds__(256) infer_layers_image_bf16(const bf16* x, float* y, i64 pixels, i32 c, i32 from) {
+    image(x, y, pixels, c, from);
 }
 
 extern "C" __global__ void __launch_bounds__(256) infer_layers_max_pool2_bf16(const bf16* x, bf16* y, i32 n, i32 h, i32 w, i32 chunks) {

@@ -239,6 +239,9 @@ fn pickles_are_refused_with_the_line_that_converts_them() {
         std::fs::write(&path, content).unwrap();
         let message = refused(&path, &Hints::default());
         assert!(message.contains("save_file") && message.contains("python"), "{message}");
+        let files =
+            format!("'{}' '{}'", path.display(), path.with_extension("safetensors").display());
+        assert!(message.ends_with(&files), "{message}");
     }
 }
 

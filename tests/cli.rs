@@ -128,6 +128,44 @@ fn bad_usage_is_one_line_and_status_2() {
 }
 
 #[test]
+fn inspect_lists_files_that_are_no_networks() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let floats: Vec<u8> =
+        [0.0f32, -0.0, 1.5, f32::NAN].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let halves: Vec<u8> = [0u16, 0x8000, 0x3c00].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let integers: Vec<u8> = [0i64, i64::MIN].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let tensors = [
+        ("a name/with anything", TensorView::new(Dtype::F32, vec![2, 2], &floats).unwrap()),
+        ("halves", TensorView::new(Dtype::BF16, vec![3], &halves).unwrap()),
+        ("count", TensorView::new(Dtype::I64, vec![2], &integers).unwrap()),
+        ("flags", TensorView::new(Dtype::BOOL, vec![1, 2], &[1, 0]).unwrap()),
+        ("nothing", TensorView::new(Dtype::F32, vec![0, 3], &[]).unwrap()),
+    ];
+    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(tensors, Some(metadata)).unwrap();
+    std::fs::write(folder.join("any.safetensors"), bytes).unwrap();
+    let text = done(folder, &["inspect", "any.safetensors"]);
+    assert!(text.contains("5 tensors") && text.contains("format: pt"), "{text}");
+    let json = done(folder, &["inspect", "any.safetensors", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let listed = |key: &str| -> Vec<serde_json::Value> {
+        json["tensors"].as_array().unwrap().iter().map(|tensor| tensor[key].clone()).collect()
+    };
+    assert_eq!(listed("name"), ["a name/with anything", "count", "flags", "halves", "nothing"]);
+    assert_eq!(listed("dtype"), ["F32", "I64", "BOOL", "BF16", "F32"]);
+    assert_eq!(listed("nonzero"), [2, 1, 1, 1, 0]);
+    assert_eq!(json["tensors"][0]["shape"], serde_json::json!([2, 2]));
+    assert_eq!(json["metadata"]["format"], "pt");
+    // With an architecture it is read as a network.
+    let message = refused(folder, &["inspect", "any.safetensors", "--arch", "vgg16"]);
+    assert!(message.contains("count is of type I64"), "{message}");
+    std::fs::write(folder.join("cut.safetensors"), [9, 0, 0]).unwrap();
+    refused(folder, &["inspect", "cut.safetensors"]);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     model(folder.path());

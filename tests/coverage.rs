@@ -98,6 +98,21 @@ fn commands_launch_every_kernel() {
         rewire(dir, &[&residual[..], &how].concat());
     }
 
+    // Other windows than 2×2, a flattened image; in training with their gradients, and in plans of both storage types.
+    for (name, size) in [("residual_script_unfolded", 32), ("plain_bn_script", 16)] {
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/onnx/{name}.onnx"));
+        rewire(dir, &["import", source.to_str().unwrap(), "-o", "imported.safetensors"]);
+        let data = format!("synthetic:classes=5,size={size},channels=3,train=2,test=2");
+        // Not an attack: images that untrained networks have wrong already are left out of it.
+        let init = ["--init", "imported.safetensors", "--data", &data, "--set", "train.epochs=1"];
+        rewire(dir, &[&["train", "dense.toml", "--out", name][..], &init].concat());
+        for mode in ["f32", "bf16"] {
+            let predict = ["predict", "imported.safetensors", "-o", "logits.npy", "--mode", mode];
+            rewire(dir, &[&predict[..], &["--data", &data]].concat());
+        }
+    }
+
     // Full masks; layers wide enough for the largest tiles, and too wide for the smallest.
     let wide = ["bench", "--arch", "resnet18:width=0.25,size=16", "--batch", "2", "--seconds", "0"];
     for mode in ["f32", "tf32", "bf16"] {

@@ -30,7 +30,7 @@ pub fn uniform(name: &str) -> impl Fn(usize) -> f64 {
 }
 
 /// The values of a parameter whose shape, as the crate stores it, is `shape`; in that order.
-fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
+pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
     let (u, len) = (uniform(name), shape.iter().product());
     let vector = |f: fn(f64) -> f64| (0..len).map(|i| f(u(i)) as f32).collect();
     if name.ends_with("running_var") {

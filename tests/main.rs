@@ -12,6 +12,7 @@ mod host;
 mod kernels;
 mod layers;
 mod models;
+mod onnx;
 mod ops;
 mod optim;
 mod plan;

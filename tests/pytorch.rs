@@ -1,10 +1,12 @@
 //! Whole networks against PyTorch in float64: logits, gradients, training.
 
 use crate::fixture::{self, network, network_of, numbers, relative_error};
+use rewire::io::{Hints, read_model};
 use rewire::nn::{ArchSpec, Execution, Model, Normalization};
 use rewire::ops::{self, SgdStep};
+use rewire::prune::{PruneSettings, Pruner, shrink};
 use rewire::tensor::nhwc_to_nchw;
-use rewire::{Device, Gradients, Mode, Tape, Tensor};
+use rewire::{Device, Gradients, Mode, Seed, Tape, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -141,4 +143,100 @@ fn twenty_training_steps_equal_pytorchs() {
             assert!(error < 1e-4, "{name} {key}: {error:e}");
         }
     }
+}
+
+/// Of names, shapes and values as they stand in the file of `model`.
+fn digest(model: &Model) -> String {
+    use sha2::{Digest, Sha256};
+    let bytes = rewire::io::model_bytes(std::path::Path::new("model"), model).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut hash = Sha256::new();
+    let tensors: BTreeMap<String, _> = file.tensors().into_iter().collect();
+    for (name, tensor) in &tensors {
+        hash.update(format!("{name} {:?}\n", tensor.shape()));
+        hash.update(tensor.data());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn pruned_and_shrunk_files_load_in_pytorch_with_the_same_logits() {
+    let stored: Value = serde_json::from_str(include_str!("fixtures/pruned.json")).unwrap();
+    for entry in stored["pruned"].as_array().unwrap() {
+        let arch = entry["arch"].as_str().unwrap();
+        let mut model = network_of(arch, &CPU);
+        let settings = PruneSettings {
+            method: "magnitude".into(),
+            granularity: entry["granularity"].as_str().unwrap().parse().unwrap(),
+            density: entry["density"].as_f64().unwrap(),
+            keys: Default::default(),
+        };
+        Pruner::new(&settings, &model, Seed(1)).unwrap().apply(&mut model).unwrap();
+        let shrunk = entry["shrunk"].as_bool().unwrap();
+        if shrunk {
+            model = shrink(&model).unwrap();
+        }
+        let what = format!("{arch}, {}, shrunk: {shrunk}", settings.granularity.name());
+        // The file is the one that PyTorch has loaded.
+        for (name, want) in entry["widths"].as_object().unwrap() {
+            let shape = model.param(name).unwrap().shape();
+            assert_eq!(numbers(want), [shape[0] as f64, shape[3] as f64], "{what}: {name}");
+        }
+        assert_eq!(digest(&model), entry["digest"].as_str().unwrap(), "{what}");
+        let (x, how) = (fixture::images(2, 3, 32, &CPU), Execution::default());
+        let got = model.forward_eval(&mut Tape::new(Mode::F32), &x, &how).unwrap();
+        let error = relative_error(&got.to_vec().unwrap(), &numbers(&entry["logits"]));
+        assert!(error < 1e-5, "{what}: {error:e}");
+    }
+}
+
+/// The tensors that `torch.nn.utils.prune` splits, in the state dict of a network that has the others whole.
+fn with_pairs(edit: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
+    let model = network_of("resnet18:width=0.0625", &CPU);
+    let bytes = rewire::io::model_bytes(std::path::Path::new("model"), &model).unwrap();
+    let (whole, pairs) = (
+        safetensors::SafeTensors::deserialize(&bytes).unwrap(),
+        safetensors::SafeTensors::deserialize(include_bytes!("fixtures/prune_pairs.safetensors"))
+            .unwrap(),
+    );
+    let mut tensors: BTreeMap<String, _> = whole.tensors().into_iter().collect();
+    for (name, tensor) in pairs.tensors() {
+        tensors.remove(name.trim_end_matches("_orig").trim_end_matches("_mask"));
+        tensors.insert(name, tensor);
+    }
+    let mut edited: BTreeMap<String, Vec<u8>> =
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.data().to_vec())).collect();
+    edited.iter_mut().for_each(|(name, data)| edit(name, data));
+    let views = tensors.iter().map(|(name, tensor)| {
+        let shape = tensor.shape().to_vec();
+        let view = safetensors::tensor::TensorView::new(tensor.dtype(), shape, &edited[name]);
+        (name.as_str(), view.unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+#[test]
+fn pairs_of_weights_and_masks_are_the_masked_weights() {
+    let hints =
+        Hints { arch: Some(ArchSpec::parse("resnet18:width=0.0625").unwrap()), ..Hints::default() };
+    let read =
+        |bytes: &[u8]| read_model(std::path::Path::new("m.safetensors"), bytes, &hints, &CPU);
+    let model = read(&with_pairs(|_, _| {})).unwrap();
+    let stored: Value = serde_json::from_str(include_str!("fixtures/pruned.json")).unwrap();
+    let filter = model.param("conv1.weight").unwrap();
+    let &[k, r, s, c] = filter.shape() else { panic!("{:?}", filter.shape()) };
+    let oihw = nhwc_to_nchw(&filter.to_vec::<f32>().unwrap(), [k, c, r, s]);
+    let bias = model.param("fc.bias").unwrap().to_vec::<f32>().unwrap();
+    for (name, got) in [("conv1.weight", oihw), ("fc.bias", bias)] {
+        let want = numbers(&stored["pairs"][name]);
+        assert!(want.contains(&0.0) && relative_error(&got, &want) < 1e-7, "{name}");
+        assert!(got.iter().zip(&want).all(|(&got, &want)| (got == 0.0) == (want == 0.0)), "{name}");
+    }
+    let lies = with_pairs(|name, data| {
+        if name == "conv1.weight_mask" {
+            data[..4].copy_from_slice(&0.5f32.to_le_bytes());
+        }
+    });
+    let message = read(&lies).unwrap_err().to_string();
+    assert!(message.contains("conv1.weight_mask must hold zeros and ones"), "{message}");
 }

@@ -117,6 +117,11 @@ impl OptionalModelArgs {
 }
 
 impl ModelArgs {
+    /// Whether the caller says what a file without metadata is.
+    pub(super) fn is_described(&self) -> bool {
+        self.described.arch.is_some()
+    }
+
     /// Reads the network; `data` is the data set if the caller named one.
     pub(super) fn load(&self, data: Option<&Dataset>, context: &Context) -> Result<Model> {
         let DescribedArgs { arch, normalize } = &self.described;

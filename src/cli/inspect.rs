@@ -1,11 +1,16 @@
-//! `rewire inspect`: what the layers of a network hold.
+//! `rewire inspect`: what the layers of a network hold, or the tensors of any other file.
 
 use super::inputs::ModelArgs;
 use super::{Context, Outcome};
+use crate::io::{self, StoredTensor};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Per layer: shape, weights, channels and multiply-accumulates kept; totals
+///
+/// Of a safetensors file that is no network of this program, read without --arch: names, types, shapes and values that are not 0 of its
+/// tensors, and its metadata.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -69,8 +74,48 @@ impl Counts {
     }
 }
 
+/// A file that is no network.
+#[derive(Serialize)]
+struct Listed {
+    tensors: Vec<StoredTensor>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Listed {
+    fn table(&self) -> Result<String, std::fmt::Error> {
+        let elements: usize = self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
+        let mut text = format!("{} tensors, {elements} values\n", self.tensors.len());
+        let names = self.tensors.iter().map(|tensor| tensor.name.chars().count());
+        let width = names.max().unwrap_or(0).max(6);
+        writeln!(text, "{:<width$} {:<8} {:<20} {:>28}", "tensor", "type", "shape", "nonzero")?;
+        for StoredTensor { name, dtype, shape, nonzero } in &self.tensors {
+            let all: usize = shape.iter().product();
+            let share = nonzero.map_or("-".to_owned(), |nonzero| {
+                format!("{nonzero}/{all} {:6.2} %", 100.0 * nonzero as f64 / all.max(1) as f64)
+            });
+            writeln!(text, "{name:<width$} {dtype:<8} {:<20} {share:>28}", format!("{shape:?}"))?;
+        }
+        for (key, value) in &self.metadata {
+            writeln!(text, "{key}: {value}")?;
+        }
+        Ok(text)
+    }
+}
+
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        if !self.model.is_described() {
+            let (tensors, metadata) = io::list_tensors(&self.model.model)?;
+            let own = |json: &String| {
+                let document = serde_json::from_str::<serde_json::Value>(json);
+                document.is_ok_and(|document| document.get("arch").is_some())
+            };
+            if !metadata.get("rewire").is_some_and(own) {
+                let listed = Listed { tensors, metadata };
+                context.print(&listed.table()?, &listed)?;
+                return Ok(Outcome::Done);
+            }
+        }
         let model = self.model.load(None, context)?;
         let (mut layers, mut prunable, mut total) =
             (Vec::new(), Counts::default(), Counts::default());

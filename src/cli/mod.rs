@@ -7,6 +7,8 @@ mod data;
 mod demo;
 mod doctor;
 mod eval;
+mod export;
+mod import;
 mod inputs;
 mod inspect;
 mod interrupt;
@@ -67,6 +69,8 @@ enum Command {
     Bench(bench::Args),
     Report(report::Args),
     Shrink(shrink::Args),
+    Import(import::Args),
+    Export(export::Args),
     Data(data::Args),
     List(list::Args),
     Doctor(doctor::Args),
@@ -87,6 +91,8 @@ impl Command {
             Self::Report(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Shrink(args) => args.run(context),
+            Self::Import(args) => args.run(context),
+            Self::Export(args) => args.run(context),
             Self::Data(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),

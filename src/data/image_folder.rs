@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::file;
+use crate::tensor::{Tensor, nchw_to_nhwc};
 
 use super::{Dataset, DatasetEntry, KEY, Need, Pixels, Split, folder, missing, resize};
 
@@ -192,7 +194,8 @@ impl Images {
         let (height, width) = self.sides();
         let mut pixels = Vec::new();
         for block in self.files.chunks(BLOCK) {
-            let images: Vec<_> = block.par_iter().map(|(path, _)| self.decode(path)).collect();
+            let images: Vec<_> =
+                block.par_iter().map(|(path, _)| decode(path, self.size)).collect();
             for image in images {
                 pixels.extend(image?);
             }
@@ -201,25 +204,30 @@ impl Images {
         let labels = self.files.into_iter().map(|(_, label)| label).collect();
         Ok(Split { shape, pixels: Pixels::U8(pixels), labels: Some(labels), source: self.root })
     }
+}
 
-    /// [3, height, width].
-    fn decode(&self, path: &Path) -> Result<Vec<u8>> {
-        let bytes = file::read(path)?;
-        let reader = reader(path, Cursor::new(bytes.as_slice()))?;
-        if reader.format() == Some(ImageFormat::Jpeg) && jpeg_is_cut(&bytes) {
-            return Err(Error::file(path, "is cut short: a JPEG without its end"));
-        }
-        let image = reader.decode().map_err(|e| broken(path, e))?.into_rgb8();
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        let size = match self.size {
-            Some(size) if (height, width) != (size, size) => size,
-            _ => {
-                return Ok((0..3)
-                    .flat_map(|c| image.as_raw()[c..].iter().step_by(3).copied())
-                    .collect());
-            }
-        };
-        Ok(resize::bilinear(image.as_raw(), height, width, size))
+/// The image in a PNG or JPEG file as a network reads it: RGB in [0, 1], resized to `size` × `size`, bilinear.
+///
+/// Shape: `[1, size, size, 3]`, on the CPU.
+/// Errors: [`crate::ErrorKind::Io`] where the file cannot be read, [`crate::ErrorKind::File`] where it is no whole image.
+pub fn read_image(path: &Path, size: usize) -> Result<Tensor> {
+    let bytes = decode(path, Some(size))?;
+    let pixels: Vec<f32> = bytes.into_iter().map(|value| f32::from(value) / 255.0).collect();
+    Tensor::from_vec(nchw_to_nhwc(&pixels, [1, 3, size, size]), &[1, size, size, 3], &Device::Cpu)
+}
+
+/// [3, height, width], or [3, size, size].
+fn decode(path: &Path, size: Option<usize>) -> Result<Vec<u8>> {
+    let bytes = file::read(path)?;
+    let reader = reader(path, Cursor::new(bytes.as_slice()))?;
+    if reader.format() == Some(ImageFormat::Jpeg) && jpeg_is_cut(&bytes) {
+        return Err(Error::file(path, "is cut short: a JPEG without its end"));
+    }
+    let image = reader.decode().map_err(|e| broken(path, e))?.into_rgb8();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    match size.filter(|&size| (height, width) != (size, size)) {
+        Some(size) => Ok(resize::bilinear(image.as_raw(), height, width, size)),
+        None => Ok((0..3).flat_map(|c| image.as_raw()[c..].iter().step_by(3).copied()).collect()),
     }
 }
 

@@ -23,6 +23,7 @@ mod synthetic;
 mod tiny_imagenet;
 
 pub use augment::{AUGMENTATIONS, Augmentation};
+pub use image_folder::read_image;
 pub use loader::{Batch, Loader};
 pub use normalize::{NORMALIZATIONS, Normalization};
 

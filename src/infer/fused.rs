@@ -2,6 +2,7 @@
 //! the pooling behind a convolution happen where its result is written.
 
 use crate::nn::{Model, Node, Op};
+use crate::ops::Window;
 use crate::{Error, Result, Tensor};
 use std::borrow::Cow;
 
@@ -31,7 +32,12 @@ pub(super) enum LayerOp {
     /// `x · scale + shift` a channel; as it is where there is none.
     Pointwise(Option<(Vec<f32>, Vec<f32>)>),
     MaxPool2,
+    /// Largest of other windows.
+    MaxPool(Window),
+    AvgPool(Window),
     GlobalAvgPool,
+    /// The image as a vector, channel by channel.
+    Flatten,
 }
 
 /// A convolution, or a fully connected layer as one of one pixel.
@@ -216,7 +222,14 @@ impl Network {
                 }
                 LayerOp::MaxPool2
             }
+            &Op::MaxPool { padding, stride, window: size } => {
+                LayerOp::MaxPool(Window { size, stride, padding })
+            }
+            &Op::AvgPool { padding, stride, window: size } => {
+                LayerOp::AvgPool(Window { size, stride, padding })
+            }
             Op::GlobalAvgPool => LayerOp::GlobalAvgPool,
+            Op::Flatten => LayerOp::Flatten,
         };
         Ok(self.add(Layer::new(new, first.value), shape))
     }

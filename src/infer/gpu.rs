@@ -281,6 +281,17 @@ impl Compiled {
             }
             (LayerOp::GlobalAvgPool, _) => self.mean(x),
             (LayerOp::MaxPool2, _) => self.max_pool(x),
+            (LayerOp::MaxPool(window), _) => {
+                let image = self.image(x)?;
+                ops::max_pool(&mut Tape::new(self.mode), &image, *window).map(Value::Image)
+            }
+            (LayerOp::AvgPool(window), _) => {
+                let image = self.image(x)?;
+                ops::avg_pool(&mut Tape::new(self.mode), &image, *window).map(Value::Image)
+            }
+            (LayerOp::Flatten, _) => {
+                ops::flatten(&mut Tape::new(self.mode), &self.image(x)?).map(Value::Matrix)
+            }
             (_, Ready::Normalize(by)) => {
                 let y = self.normalize(x, by)?;
                 self.finish(layer, y, residual)
@@ -414,7 +425,12 @@ impl Compiled {
                 let [n, c] = x.dims2("plan", "x")?;
                 x.reshape(&[n, 1, 1, c])
             }
-            Value::Rows(..) => Err(Error::param("plan", "rows", "never read as an f32 image")),
+            Value::Rows(rows, c) => {
+                let [n, h, w, _] = rows.dims4("plan", "x")?;
+                let mut image = rows.empty_like(&[n, h, w, c], DType::F32)?;
+                ops::infer_image(&rows, &mut image)?;
+                Ok(image)
+            }
         }
     }
 

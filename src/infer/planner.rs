@@ -119,7 +119,14 @@ impl Planner<'_> {
             LayerOp::Conv(conv) => self.dense_conv(i, layer, conv),
             LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
             LayerOp::MaxPool2 => self.max_pool(i, layer.input, sparse),
+            LayerOp::MaxPool(window) => {
+                self.windows(i, layer.input, |shape| Work::WindowMax(*window, shape))
+            }
+            LayerOp::AvgPool(window) => {
+                self.windows(i, layer.input, |shape| Work::WindowMean(*window, shape))
+            }
             LayerOp::GlobalAvgPool => self.mean(i, layer.input, sparse),
+            LayerOp::Flatten => self.flatten(i, layer.input),
         };
         self.values.push(vec![result]);
     }
@@ -260,6 +267,33 @@ impl Planner<'_> {
             y,
         );
         (form, y)
+    }
+
+    /// Pooling of what is not in planes; with images in the lanes, each lane is a channel more.
+    fn windows(
+        &mut self,
+        i: usize,
+        input: usize,
+        work: impl Fn([usize; 4]) -> Work,
+    ) -> (Form, Slot) {
+        let form = self.dense.clone();
+        let [h, w, c] = self.network.shapes[input];
+        let x = self.need(input, &form, i);
+        let y = self.buffers.take(self.len_of(self.network.shapes[i + 1], &form), None);
+        let shape = match form {
+            Form::Lanes => [self.batch.div_ceil(lanes::lanes()), h, w, c * lanes::lanes()],
+            _ => [self.batch, h, w, c],
+        };
+        self.step(i, work(shape), x, None, y);
+        (form, y)
+    }
+
+    fn flatten(&mut self, i: usize, input: usize) -> (Form, Slot) {
+        let [h, w, c] = self.network.shapes[input];
+        let x = self.need(input, &Form::Nhwc, i);
+        let y = self.buffers.take(self.batch * h * w * c, None);
+        self.step(i, Work::Flatten([self.batch, c, h, w]), x, None, y);
+        (Form::Nhwc, y)
     }
 
     fn mean(&mut self, i: usize, input: usize, sparse: bool) -> (Form, Slot) {

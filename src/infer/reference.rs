@@ -1,6 +1,7 @@
 //! A network in float64 on the host, by the definitions: what every execution is compared with.
 
 use crate::nn::{Model, Op};
+use crate::ops::Window;
 use crate::{Error, Result, Tensor};
 use rayon::prelude::*;
 
@@ -108,7 +109,17 @@ fn evaluate(model: &Model, parameters: &Parameters, x: Map) -> Result<(Vec<f64>,
                 })
             }
             Op::Relu => input.channels(|value, _| value.max(0.0)),
-            Op::MaxPool2 => input.max_pool2(),
+            Op::MaxPool2 => {
+                input.pool(Window { size: 2, stride: 2, padding: 0 }, f64::max, |_| 1.0)
+            }
+            &Op::MaxPool { padding, stride, window: size } => {
+                input.pool(Window { size, stride, padding }, f64::max, |_| 1.0)
+            }
+            &Op::AvgPool { padding, stride, window: size } => {
+                let area = |window: Window| (window.size * window.size) as f64;
+                input.pool(Window { size, stride, padding }, |a, b| a + b, area)
+            }
+            Op::Flatten => input.flatten(),
             Op::GlobalAvgPool => input.mean(),
             Op::Linear { name, bias } => {
                 let (shape, weight) = parameters.get(name, "weight")?;
@@ -177,17 +188,38 @@ impl Map {
         Self { shape: [p, q, k], data }
     }
 
-    fn max_pool2(&self) -> Self {
+    /// What `join` makes of the pixels of each window, over `divisor`.
+    fn pool(
+        &self,
+        window: Window,
+        join: impl Fn(f64, f64) -> f64,
+        divisor: impl Fn(Window) -> f64,
+    ) -> Self {
         let [h, w, c] = self.shape;
-        let at = |y: usize, x: usize, channel: usize| self.data[(y * w + x) * c + channel];
-        let mut data = Vec::with_capacity(self.data.len() / 4);
-        for (y, x) in (0..h / 2).flat_map(|y| (0..w / 2).map(move |x| (2 * y, 2 * x))) {
+        let [p, q] = [h, w].map(|extent| window.count(extent).unwrap_or(0));
+        let Window { size, stride, padding } = window;
+        let inside = |at: usize, extent: usize| {
+            let places = (0..size).map(move |r| at * stride + r);
+            places.filter_map(move |y| y.checked_sub(padding).filter(|&y| y < extent))
+        };
+        let mut data = Vec::with_capacity(p * q * c);
+        for (row, column) in (0..p).flat_map(|row| (0..q).map(move |column| (row, column))) {
+            let pixels: Vec<usize> = inside(row, h)
+                .flat_map(|y| inside(column, w).map(move |x| (y * w + x) * c))
+                .collect();
             data.extend((0..c).map(|channel| {
-                let top = at(y, x, channel).max(at(y, x + 1, channel));
-                top.max(at(y + 1, x, channel)).max(at(y + 1, x + 1, channel))
+                let values = pixels.iter().map(|pixel| self.data[pixel + channel]);
+                values.reduce(&join).unwrap_or(0.0) / divisor(window)
             }));
         }
-        Self { shape: [h / 2, w / 2, c], data }
+        Self { shape: [p, q, c], data }
+    }
+
+    fn flatten(&self) -> Self {
+        let c = self.shape[2];
+        let data: Vec<f64> =
+            (0..c).flat_map(|channel| self.data.iter().skip(channel).step_by(c).copied()).collect();
+        Self { shape: [1, 1, data.len()], data }
     }
 
     fn mean(&self) -> Self {

@@ -1,10 +1,12 @@
 //! The steps of a network on the CPU.
 
 use crate::Mode;
+use crate::ops::Window;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
-use crate::ops::cpu::{gather, pointwise, pool2d, round};
+use crate::ops::cpu::{gather, pointwise, pool2d, round, window_pool};
+use crate::tensor::nhwc_to_nchw;
 
 /// One pass over memory.
 pub(super) struct Step {
@@ -47,6 +49,11 @@ pub(super) enum Work {
     MaxPool([usize; 4]),
     LaneMaxPool([usize; 4]),
     PlaneMaxPool(Layout, Layout),
+    /// Largest or mean of windows; `[n, h, w, c]` of what it reads.
+    WindowMax(Window, [usize; 4]),
+    WindowMean(Window, [usize; 4]),
+    /// `[n, c, h, w]` of what it reads.
+    Flatten([usize; 4]),
     /// `[n, pixels, c]` of what it reads.
     Mean([usize; 3]),
     LaneMean([usize; 3]),
@@ -78,6 +85,9 @@ impl Work {
             Self::MaxPool(shape) => pool2d::max(*shape, x, y),
             Self::LaneMaxPool(shape) => lanes::max_pool2(*shape, x, y),
             Self::PlaneMaxPool(from, to) => planes::max_pool2(isa, from, x, to, y),
+            Self::WindowMax(window, shape) => window_pool::max_forward(*window, *shape, x, y, None),
+            Self::WindowMean(window, shape) => window_pool::mean_forward(*window, *shape, x, y),
+            Self::Flatten(shape) => y.copy_from_slice(&nhwc_to_nchw(x, *shape)),
             Self::Mean(shape) => pool2d::mean_forward(*shape, x, y),
             Self::LaneMean(shape) => lanes::mean(*shape, x, y),
             Self::PlaneMean(layout) => planes::global_avg_pool(layout, x, y),

@@ -3,7 +3,7 @@
 //! The metadata key `rewire` holds what the tensors alone do not say. A file without it, saved from
 //! PyTorch, is read with an architecture given by the caller.
 
-use super::tensors::{bytes, load_tensors};
+use super::tensors::{bytes, document, read_tensors};
 use crate::nn::{Arch, ArchSpec, Blueprint, Graph, Model, Normalization, Op};
 use crate::{DType, Device, Error, Result, Tensor, file, models};
 use serde::{Deserialize, Serialize};
@@ -64,9 +64,11 @@ pub fn save_model(path: &Path, model: &Model) -> Result<()> {
 pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
     let Arch { name, in_channels, classes, width, divisor, size, normalize } = model.arch().clone();
     let tensors = model.state_dict();
-    let derived = models::blueprint(model.arch())?;
-    let same = derived.graph == *model.graph()
-        && derived.parameters.iter().all(|p| tensors[&p.name].shape() == p.shape);
+    let same = name != models::IMPORTED && {
+        let derived = models::blueprint(model.arch())?;
+        derived.graph == *model.graph()
+            && derived.parameters.iter().all(|p| tensors[&p.name].shape() == p.shape)
+    };
     let metadata = Metadata {
         arch: name,
         classes,
@@ -86,15 +88,26 @@ pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
 /// Reads a network. Metadata say everything where there are any; `hints` must not contradict them, and
 /// fill in for them where there are none.
 ///
-/// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for a file that cannot be read, is corrupt, holds a
-/// value that is not finite, or does not fit the architecture: then all missing, unexpected and misshaped
-/// tensors are named. [`crate::ErrorKind::Param`] for hints that contradict the file.
+/// Errors: [`crate::ErrorKind::Io`] where the file cannot be read; as [`read_model`].
 pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> {
+    read_model(path, &file::read(path)?, hints, device)
+}
+
+/// The network in the bytes of a safetensors file; `path` is for messages. Pairs `X_orig` and `X_mask`, as
+/// `torch.nn.utils.prune` leaves them in a state dict, are the tensor `X` = orig · mask.
+///
+/// Errors: [`crate::ErrorKind::File`] for a file that is corrupt, holds a value that is not finite, or does not fit the
+/// architecture: then all missing, unexpected and misshaped tensors are named. [`crate::ErrorKind::Param`] for hints that
+/// contradict the file.
+pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -> Result<Model> {
     // On the host first: values are checked and turned before they travel.
-    let (tensors, json) = load_tensors(path, &Device::Cpu)?;
+    let (mut tensors, json) = read_tensors(path, content, &Device::Cpu)?;
     let (arch, graph) = match json {
         Some(json) => described(path, &json, hints)?,
-        None => (guessed(path, &tensors, hints)?, None),
+        None => {
+            apply_masks(path, &mut tensors)?;
+            (guessed(path, &tensors, hints)?, None)
+        }
     };
     match &graph {
         None => {
@@ -112,6 +125,42 @@ pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> 
     }
 }
 
+/// The architecture that a file's metadata name; `None` for one of another origin.
+///
+/// Errors: as [`load_model`].
+pub fn stored_arch(path: &Path) -> Result<Option<Arch>> {
+    let json = document(path, &file::read(path)?)?;
+    json.map(|json| described(path, &json, &Hints::default()).map(|(arch, _)| arch)).transpose()
+}
+
+/// Puts `X` in the place of `X_orig` and `X_mask`.
+fn apply_masks(path: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    let prefixes: Vec<String> = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix("_orig"))
+        .filter(|prefix| tensors.contains_key(&format!("{prefix}_mask")))
+        .map(str::to_owned)
+        .collect();
+    for prefix in prefixes {
+        let mut part = |part: &str| tensors.remove(&format!("{prefix}_{part}"));
+        let (Some(orig), Some(mask)) = (part("orig"), part("mask")) else { continue };
+        let mask_values = match mask.dtype() {
+            DType::U8 => mask.cpu::<u8>()?.iter().map(|&kept| f32::from(kept)).collect(),
+            _ => mask.to_vec::<f32>()?,
+        };
+        let whole = mask_values.iter().all(|&kept| kept == 0.0 || kept == 1.0);
+        if mask.shape() != orig.shape() || !whole {
+            let want = format!("must hold zeros and ones, one for each value of {prefix}_orig");
+            return Err(Error::file(path, format!("{prefix}_mask {want}")));
+        }
+        let values = orig.to_vec::<f32>()?.into_iter().zip(mask_values);
+        let values = values.map(|(value, kept)| if kept == 0.0 { 0.0 } else { value }).collect();
+        let masked = Tensor::from_vec::<f32>(values, orig.shape(), &Device::Cpu)?;
+        tensors.insert(prefix, masked);
+    }
+    Ok(())
+}
+
 /// The architecture, and the graph where it is not the architecture's own, from the metadata.
 fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Graph>)> {
     let metadata: Metadata = serde_json::from_str(json)
@@ -120,8 +169,14 @@ fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Gra
         metadata;
     let arch = Arch { name: arch, in_channels, classes, width, divisor, size, normalize };
     // An unknown name or a width out of range is this file's fault here, not a flag's.
-    models::blueprint(&arch)
-        .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
+    let checked = match arch.name == models::IMPORTED {
+        true if graph.is_none() => {
+            Err(Error::param("graph", "none", "there for what was imported"))
+        }
+        true => arch.check(),
+        false => models::blueprint(&arch).map(drop),
+    };
+    checked.map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
     if let Some(spec) = hints.arch.as_ref().filter(|spec| !spec.fits(&arch)) {
         let want = format!("left out or what {} says: {arch}", path.display());
         return Err(Error::param("--arch", &spec.name, want));
@@ -198,7 +253,7 @@ fn oihw(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Refuses values with which every logit would be NaN.
-fn check_values(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(super) fn check_values(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     for (name, tensor) in tensors {
         if tensor.dtype() != DType::F32 {
             return Err(Error::file(path, format!("{name} must be of floating point type")));

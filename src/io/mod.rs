@@ -1,7 +1,9 @@
 //! Files of networks and tensors.
 
 mod checkpoint;
+mod onnx;
 mod tensors;
 
-pub use checkpoint::{Hints, load_model, model_bytes, save_model};
-pub use tensors::{load_tensors, save_tensors};
+pub use checkpoint::{Hints, load_model, model_bytes, read_model, save_model, stored_arch};
+pub use onnx::{ImportSettings, load_onnx, onnx_bytes, read_onnx, save_onnx};
+pub use tensors::{StoredTensor, list_tensors, load_tensors, read_tensors, save_tensors};

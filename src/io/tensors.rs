@@ -28,21 +28,94 @@ pub fn load_tensors(
     path: &Path,
     device: &Device,
 ) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
-    let content = file::read(path)?;
-    refuse_pickle(path, &content)?;
-    let invalid = |error| Error::file(path, format!("is not a whole safetensors file: {error}"));
-    let (_, header) = SafeTensors::read_metadata(&content).map_err(invalid)?;
-    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned();
-    let stored = SafeTensors::deserialize(&content).map_err(invalid)?;
+    read_tensors(path, &file::read(path)?, device)
+}
+
+/// [`load_tensors`] of bytes that are there already; `path` is for messages.
+pub fn read_tensors(
+    path: &Path,
+    content: &[u8],
+    device: &Device,
+) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
+    let (stored, metadata) = parse(path, content)?;
+    let json = metadata.get(KEY).cloned();
     let mut tensors = BTreeMap::new();
     for (name, view) in stored.iter().filter(|(name, _)| !name.ends_with(".num_batches_tracked")) {
         let tensor = tensor(&view, device)?.ok_or_else(|| {
-            let want = "must be F64, F32, F16, BF16, I32 or U8";
+            let want = "must be F64, F32, F16, BF16, I32, U8 or BOOL";
             Error::file(path, format!("{name} is of type {:?}; {want}", view.dtype()))
         })?;
         tensors.insert(name.to_owned(), tensor);
     }
     Ok((tensors, json))
+}
+
+/// The JSON document in a file's metadata.
+pub(super) fn document(path: &Path, content: &[u8]) -> Result<Option<String>> {
+    Ok(parse(path, content)?.1.remove(KEY))
+}
+
+/// The tensors of a file and its metadata.
+fn parse<'a>(
+    path: &Path,
+    content: &'a [u8],
+) -> Result<(SafeTensors<'a>, BTreeMap<String, String>)> {
+    refuse_pickle(path, content)?;
+    let invalid = |error| Error::file(path, format!("is not a whole safetensors file: {error}"));
+    let (_, header) = SafeTensors::read_metadata(content).map_err(invalid)?;
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok((SafeTensors::deserialize(content).map_err(invalid)?, metadata))
+}
+
+/// A tensor of any safetensors file.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct StoredTensor {
+    /// Its name.
+    pub name: String,
+    /// Its type, as the format calls it: `F32`, `I64`, …
+    pub dtype: String,
+    /// As it stands in the file.
+    pub shape: Vec<usize>,
+    /// Elements of which not every bit is 0, but for the sign of a floating point number; absent for types of less than a
+    /// byte an element.
+    pub nonzero: Option<usize>,
+}
+
+/// What any safetensors file holds, by name, and its metadata: networks of this crate or not.
+///
+/// Errors: as [`load_tensors`], but for types.
+pub fn list_tensors(path: &Path) -> Result<(Vec<StoredTensor>, BTreeMap<String, String>)> {
+    let content = file::read(path)?;
+    let (stored, metadata) = parse(path, &content)?;
+    let mut tensors: Vec<StoredTensor> = stored
+        .iter()
+        .map(|(name, view)| StoredTensor {
+            name: name.to_owned(),
+            dtype: format!("{:?}", view.dtype()),
+            shape: view.shape().to_vec(),
+            nonzero: nonzero(&view),
+        })
+        .collect();
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((tensors, metadata))
+}
+
+fn nonzero(view: &TensorView) -> Option<usize> {
+    let bits = view.dtype().bitsize();
+    let size = bits / 8;
+    if size == 0 || bits % 8 != 0 {
+        return None;
+    }
+    let integers =
+        [Dtype::BOOL, Dtype::U8, Dtype::I8, Dtype::U16, Dtype::I16, Dtype::U32, Dtype::I32];
+    let signed =
+        !integers.contains(&view.dtype()) && ![Dtype::U64, Dtype::I64].contains(&view.dtype());
+    // The sign is the highest bit of the last byte.
+    let some = |element: &&[u8]| {
+        let (last, first) = element.split_last().unwrap_or((&0, &[]));
+        first.iter().any(|&byte| byte != 0) || *last != 0 && !(signed && *last == 0x80)
+    };
+    Some(view.data().chunks_exact(size).filter(some).count())
 }
 
 /// The content of a safetensors file.
@@ -103,7 +176,7 @@ fn tensor(view: &TensorView, device: &Device) -> Result<Option<Tensor>> {
         Dtype::I32 => {
             place(words(4).map(bytemuck::pod_read_unaligned).collect::<Vec<i32>>(), shape, device)?
         }
-        Dtype::U8 => place(data.to_vec(), shape, device)?,
+        Dtype::U8 | Dtype::BOOL => place(data.to_vec(), shape, device)?,
         _ => return Ok(None),
     }))
 }
@@ -128,14 +201,14 @@ fn refuse_pickle(path: &Path, content: &[u8]) -> Result<()> {
     if !pickled && !named {
         return Ok(());
     }
-    let (from, to) = (path.display(), path.with_extension("safetensors"));
-    let convert = format!(
-        "import torch, safetensors.torch as s; d = torch.load('{from}', map_location='cpu', weights_only=True); \
-         s.save_file({{k: v.contiguous() for k, v in d.items()}}, '{}')",
-        to.display()
-    );
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    let (from, to) = (quoted(path), quoted(&path.with_extension("safetensors")));
+    // Whole checkpoints keep the state dict under a key; clones share no memory, which safetensors refuses.
+    let convert = "import sys, torch, safetensors.torch as s; \
+         d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); \
+         s.save_file({k: v.detach().clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, sys.argv[2])";
     Err(Error::file(
         path,
-        format!("is a pickle of torch.save; convert it: python -c \"{convert}\""),
+        format!("is a pickle of torch.save; convert it: python -c \"{convert}\" {from} {to}"),
     ))
 }

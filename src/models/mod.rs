@@ -29,6 +29,9 @@ pub struct Architecture {
 /// Every architecture.
 pub const MODELS: &[Architecture] = &[vgg16::VGG16, resnet18::RESNET18, resnet50::RESNET50];
 
+/// The name of a network that came from another program with a graph of its own; no architecture of the registry.
+pub const IMPORTED: &str = "imported";
+
 /// Weights that a network may have: their byte count must fit what kernels index.
 const MOST_WEIGHTS: usize = 1 << 29;
 

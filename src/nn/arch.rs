@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Per-channel standardisation of pixels in [0, 1], the first layer of a model.
 ///
 /// Units: pixels in [0, 1].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
     /// Subtracted from each channel.

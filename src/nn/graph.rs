@@ -1,5 +1,6 @@
 //! A network as a list of operations in the order they run.
 
+use crate::ops::Window;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -46,8 +47,28 @@ pub enum Op {
     Relu,
     /// 2×2 maximum with stride 2.
     MaxPool2,
+    /// Maximum over square windows.
+    MaxPool {
+        /// Pixels around the image that windows reach, none of them a maximum.
+        padding: usize,
+        /// Of both directions.
+        stride: usize,
+        /// Height and width of a window.
+        window: usize,
+    },
+    /// Mean over square windows.
+    AvgPool {
+        /// Zeros around the image, which count.
+        padding: usize,
+        /// Of both directions.
+        stride: usize,
+        /// Height and width of a window.
+        window: usize,
+    },
     /// Mean over the image: `[N, H, W, C]` to `[N, C]`.
     GlobalAvgPool,
+    /// `[N, H, W, C]` to `[N, C·H·W]`, in PyTorch's order: the pixels of the first channel stand first.
+    Flatten,
     /// `x · weightᵀ + bias` with `{name}.weight` and, where `bias`, `{name}.bias`.
     Linear {
         /// Whether it adds a bias.
@@ -69,9 +90,23 @@ impl Op {
             Self::BatchNorm { .. } => "batch_norm",
             Self::Relu => "relu",
             Self::MaxPool2 => "max_pool2",
+            Self::MaxPool { .. } => "max_pool",
+            Self::AvgPool { .. } => "avg_pool",
+            Self::Flatten => "flatten",
             Self::GlobalAvgPool => "global_avg_pool",
             Self::Linear { .. } => "linear",
             Self::Add => "add",
+        }
+    }
+
+    /// The windows of a pooling that has any.
+    pub fn window(&self) -> Option<Window> {
+        match *self {
+            Self::MaxPool { padding, stride, window }
+            | Self::AvgPool { padding, stride, window } => {
+                Some(Window { size: window, stride, padding })
+            }
+            _ => None,
         }
     }
 
@@ -155,7 +190,7 @@ impl Graph {
                 ));
             }
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
-            let result = if i == 0 { Ok(input.to_vec()) } else { result(&node.op, &inputs, shape) };
+            let result = if i == 0 { Ok(input.to_vec()) } else { node.op.result(&inputs, shape) };
             shapes.push(result.map_err(|(want, got)| {
                 let names = node.op.tensors();
                 let what = names.first().map_or(String::new(), |name| format!(" ({name})"));
@@ -172,9 +207,30 @@ impl Graph {
 }
 
 /// What was expected, and what was there.
-type Misfit = (String, String);
+pub(crate) type Misfit = (String, String);
 
-/// The result shape of one operation for one image.
+/// Images of this many pixels a side and more are taken for a mistake.
+const MOST_PIXELS: usize = 1 << 16;
+
+impl Op {
+    /// The shape of its result for one image, from those of its operands: what was expected and what was there if they do not
+    /// fit.
+    pub(crate) fn result<'a>(
+        &self,
+        inputs: &[&[usize]],
+        shape: &impl Fn(&str) -> Option<&'a [usize]>,
+    ) -> std::result::Result<Vec<usize>, Misfit> {
+        let result = result(self, inputs, shape)?;
+        match result.as_slice() {
+            [h, w, _] if *h.max(w) >= MOST_PIXELS => {
+                Err(misfit(&format!("an image of fewer than {MOST_PIXELS} pixels a side"), &result))
+            }
+            _ => Ok(result),
+        }
+    }
+}
+
+/// [`Op::result`] without the limit.
 fn result<'a>(
     op: &Op,
     inputs: &[&[usize]],
@@ -209,7 +265,24 @@ fn result<'a>(
             [h, w, c] if h >= 2 && w >= 2 => Ok(vec![h / 2, w / 2, c]),
             _ => Err(misfit("an image of at least 2×2", x)),
         },
+        Op::MaxPool { .. } | Op::AvgPool { .. } => {
+            let ([h, w, c], window) = (image()?, op.window());
+            let count = |extent: usize| window.and_then(|window| window.count(extent));
+            match (count(h), count(w)) {
+                (Some(p), Some(q)) => Ok(vec![p, q, c]),
+                _ => Err(misfit(
+                    &format!(
+                        "an image that fits {op:?}: at most 15 wide, padded by at most half of it"
+                    ),
+                    x,
+                )),
+            }
+        }
         Op::GlobalAvgPool => image().map(|[.., c]| vec![c]),
+        Op::Flatten => {
+            let [h, w, c] = image()?;
+            Ok(vec![h * w * c])
+        }
         Op::Linear { name, bias } => {
             let w = shape(&format!("{name}.weight")).unwrap_or_default();
             match (w, x) {

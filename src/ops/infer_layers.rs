@@ -75,6 +75,35 @@ pub fn infer_global_avg_pool(x: &Tensor, y: &mut Tensor) -> Result<()> {
     ints(launch, &[n, h * w, c, from])?.run(gpu)
 }
 
+/// x without the channels that pad its rows, in f32.
+///
+/// Shapes: x `[N, H, W, padded C]`, y f32 `[N, H, W, C]`.
+pub fn infer_image(x: &Tensor, y: &mut Tensor) -> Result<()> {
+    const OP: &str = "infer_image";
+    let [n, h, w, from] = rows(OP, x)?;
+    let [.., c] = y.dims4(OP, "y")?;
+    y.expect_dtype(OP, DType::F32)?;
+    y.expect_shape(OP, "y", &[n, h, w, c])?;
+    if x.dtype().padded(c) != from {
+        return Err(Error::shape(
+            OP,
+            "x",
+            format!("of {} channels", x.dtype().padded(c)),
+            x.shape(),
+        ));
+    }
+    let kernel = by_storage(OP, x, ["infer_layers_image_f32", "infer_layers_image_bf16"])?;
+    let Some(gpu) = ready(OP, x, y)? else { return Ok(()) };
+    Launch::new(kernel)
+        .elements(y.len())
+        .arg(x)
+        .arg(y)
+        .arg(&((n * h * w) as i64))
+        .arg(&int(c)?)
+        .arg(&int(from)?)
+        .run(gpu)
+}
+
 /// `y = max(x, 0)`; shapes and storage types are equal.
 pub fn infer_relu(x: &Tensor, y: &mut Tensor) -> Result<()> {
     elementwise("infer_relu", ["relu_forward_f32", "infer_layers_relu_bf16"], &[x], y)

@@ -6,6 +6,7 @@ pub mod conv2d;
 pub(crate) mod conv_shape;
 pub(crate) mod cpu;
 pub mod elementwise;
+pub mod flatten;
 pub mod gather_conv2d;
 mod implicit_gemm;
 pub mod infer_conv2d;
@@ -24,15 +25,17 @@ pub mod softmax_xent;
 pub mod sparse_conv2d;
 pub mod tile_config;
 pub mod topk;
+pub mod window_pool;
 
 pub use adam::{AdamStep, masked_adam};
 pub use batch_norm::{batch_norm_eval, batch_norm_train};
 pub use conv2d::conv2d;
 pub use elementwise::{add, relu};
+pub use flatten::flatten;
 pub use gather_conv2d::gather_conv2d;
 pub use infer_conv2d::InferConv2d;
 pub use infer_layers::{
-    infer_add, infer_global_avg_pool, infer_input, infer_max_pool2, infer_relu,
+    infer_add, infer_global_avg_pool, infer_image, infer_input, infer_max_pool2, infer_relu,
 };
 pub use infer_sparse_conv2d::{
     PackedSparseFilter, SparseProduct, images_to_planes, infer_sparse_conv2d, planes_shape,
@@ -52,3 +55,4 @@ pub use softmax_xent::{softmax_xent, softmax_xent_each};
 pub use sparse_conv2d::{SparseFilter, sparse_conv2d};
 pub use tile_config::{Order, Tile, TileConfig};
 pub use topk::{prune_smallest, regrow_largest};
+pub use window_pool::{Window, avg_pool, max_pool};

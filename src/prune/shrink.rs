@@ -85,6 +85,11 @@ impl<'a> Network<'a> {
         }
     }
 
+    /// Features that a flattening makes of a channel.
+    fn pixels(&self, i: usize) -> usize {
+        self.channels[i] / self.channels[self.graph.nodes[i].inputs[0]]
+    }
+
     /// The channels that are 0 whatever the image.
     fn zero(&self) -> Marks {
         let mut zero: Marks = Vec::with_capacity(self.channels.len());
@@ -92,7 +97,14 @@ impl<'a> Network<'a> {
             let input = |operand: usize| &zero[node.inputs[operand]];
             let marks = match &node.op {
                 Op::Input | Op::Normalize { .. } => vec![false; self.channels[i]],
-                Op::Relu | Op::MaxPool2 | Op::GlobalAvgPool => input(0).clone(),
+                Op::Relu
+                | Op::MaxPool2
+                | Op::MaxPool { .. }
+                | Op::AvgPool { .. }
+                | Op::GlobalAvgPool => input(0).clone(),
+                Op::Flatten => {
+                    (0..self.channels[i]).map(|f| input(0)[f / self.pixels(i)]).collect()
+                }
                 Op::Add => input(0).iter().zip(input(1)).map(|(&a, &b)| a && b).collect(),
                 Op::BatchNorm { name, .. } => self.zero_norm(name, input(0)),
                 Op::Conv { name, bias, .. } | Op::Linear { name, bias } => {
@@ -135,6 +147,10 @@ impl<'a> Network<'a> {
                         input[c] |= read;
                     }
                 }
+                Op::Flatten => {
+                    let (input, pixels) = (&mut live[node.inputs[0]], self.pixels(i));
+                    own.iter().enumerate().for_each(|(f, &own)| input[f / pixels] |= own);
+                }
                 _ => {
                     for &input in &node.inputs {
                         live[input].iter_mut().zip(&own).for_each(|(input, &own)| *input |= own);
@@ -164,11 +180,30 @@ impl<'a> Network<'a> {
                 marks.fill(true);
             }
         }
-        let list = |marks: &Vec<bool>| {
-            let kept: Vec<usize> = (0..marks.len()).filter(|&c| marks[c]).collect();
-            if kept.is_empty() { vec![0] } else { kept }
-        };
+        together.values_mut().filter(|marks| !marks.contains(&true)).for_each(|m| m[0] = true);
+        while self.flatten_alike(&mut together) {}
+        let list = |marks: &Vec<bool>| (0..marks.len()).filter(|&c| marks[c]).collect();
         self.stream.iter().map(|stream| list(&together[stream])).collect()
+    }
+
+    /// A flattened image keeps every pixel of the channels that it keeps. Whether that changed the marks of a stream.
+    fn flatten_alike(&self, together: &mut BTreeMap<usize, Vec<bool>>) -> bool {
+        let mut changed = false;
+        let flat = self.graph.nodes.iter().enumerate().filter(|(_, node)| node.op == Op::Flatten);
+        for (i, node) in flat {
+            let (own, input) = (self.stream[i], self.stream[node.inputs[0]]);
+            let pixels = self.pixels(i);
+            for c in 0..self.channels[node.inputs[0]] {
+                let both = [(input, c..c + 1), (own, c * pixels..(c + 1) * pixels)];
+                let any = both.iter().any(|(s, range)| together[s][range.clone()].contains(&true));
+                for (stream, range) in both {
+                    let Some(marks) = together.get_mut(&stream) else { continue };
+                    changed |= marks[range.clone()].contains(&!any);
+                    marks[range].fill(any);
+                }
+            }
+        }
+        changed
     }
 
     /// Takes what is not kept out of a node's tensors; gives the operation that is left.
@@ -188,8 +223,11 @@ impl<'a> Network<'a> {
                     select(tensors, &name, &kept[i], None)?;
                 }
             }
-            Op::Linear { name, .. } => {
+            Op::Linear { name, bias } => {
                 select(tensors, &format!("{name}.weight"), &kept[i], Some(&kept[node.inputs[0]]))?;
+                if *bias {
+                    select(tensors, &format!("{name}.bias"), &kept[i], None)?;
+                }
             }
             Op::Conv { name, bias, channels, .. } => {
                 let x = node.inputs[0];
@@ -224,7 +262,7 @@ impl<'a> Network<'a> {
 fn streams(graph: &Graph) -> Vec<usize> {
     let mut stream: Vec<usize> = (0..graph.nodes.len()).collect();
     for (i, node) in graph.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Input | Op::Conv { .. } | Op::Linear { .. }) {
+        if matches!(node.op, Op::Input | Op::Conv { .. } | Op::Linear { .. } | Op::Flatten) {
             continue;
         }
         for &input in &node.inputs {

@@ -2,9 +2,9 @@
 
 use super::recipe::Recipe;
 use crate::attack::AttackSettings;
-use crate::data::{Augmentation, Dataset, Split};
+use crate::data::{self, Augmentation, Dataset, Split};
 use crate::io::{self, Hints};
-use crate::nn::{ArchSpec, Model};
+use crate::nn::{ArchSpec, Model, Normalization};
 use crate::prune::Pruner;
 use crate::train::Trainer;
 use crate::{Device, Error, Result, Seed, models};
@@ -90,9 +90,17 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
     let model = match &mut recipe.model.init {
         Some(path) => {
             *path = absolute(path)?;
+            let stored = io::stored_arch(path)?.filter(|arch| arch.name == models::IMPORTED);
+            if let Some(arch) = &stored {
+                // Its graph is its own: what a recipe says of architectures does not describe it.
+                recipe.model.arch = arch.to_string();
+                let Normalization { mean, std } = arch.normalize.clone().unwrap_or_default();
+                recipe.model.normalize = data::Normalization { mean, std }.to_string();
+            }
+            let known = stored.is_none();
             let hints = Hints {
-                arch: Some(spec),
-                normalize: Some(normalize),
+                arch: known.then_some(spec),
+                normalize: known.then_some(normalize),
                 in_channels: Some(data.channels),
                 classes: data.classes,
                 size: Some(data.height),

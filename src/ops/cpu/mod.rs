@@ -22,6 +22,7 @@ pub(crate) mod round;
 pub(crate) mod scratch;
 pub(crate) mod sparse;
 pub(crate) mod taps;
+pub(crate) mod window_pool;
 
 #[cfg(test)]
 mod tests;

@@ -125,6 +125,16 @@ fn infer_global_avg_pool_is_the_mean_of_pixels() {
 }
 
 #[test]
+fn infer_image_drops_what_pads_the_rows() {
+    each(|random, case, dtype, _, device| {
+        let x = Activation::new(random, case.shape, dtype, device);
+        let mut y = Tensor::empty(&case.shape, DType::F32, device).unwrap();
+        ops::infer_image(&x.tensor, &mut y).unwrap();
+        assert_close((&case.name, dtype, device), &y.to_vec().unwrap(), &x.values, 0.0);
+    });
+}
+
+#[test]
 fn infer_relu_and_add_keep_the_storage_type() {
     each(|random, case, dtype, tolerance, device| {
         let c = case.shape[3];

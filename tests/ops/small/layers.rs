@@ -5,6 +5,7 @@ use super::{
     run, wide,
 };
 use rewire::device::Launch;
+use rewire::ops::Window;
 use rewire::{Device, ErrorKind, Mode, Tape, Tensor, ops};
 
 #[derive(serde::Deserialize)]
@@ -334,6 +335,109 @@ fn max_pool_takes_the_first_of_equals_and_a_nan() {
         let (y, dx) = run(&device, &[(x, vec![1, 2, 2, 1])], op, Some(&[5.0]));
         assert!(y[0].is_nan());
         assert_eq!(dx[0], [0.0, 5.0, 0.0, 0.0]);
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowCase {
+    name: String,
+    shape: [usize; 4],
+    /// Size, stride, padding.
+    window: [usize; 3],
+    #[serde(default)]
+    fill: Fill,
+}
+
+#[test]
+fn window_pool() {
+    let random = &mut Random::new();
+    for case in cases::<WindowCase>(include_str!("../../cases/window_pool.toml")) {
+        let ([n, h, w, c], [size, stride, padding]) = (case.shape, case.window);
+        let window = Window { size, stride, padding };
+        let (p, q) = ((h + 2 * padding - size) / stride + 1, (w + 2 * padding - size) / stride + 1);
+        let x = [(random.fill(case.fill, n * h * w * c), case.shape.to_vec())];
+        // The values of each window that lie in the image, windows in the order of y.
+        let windows = |x: &[f64]| -> Vec<Vec<f64>> {
+            let window = |i: usize| {
+                let (n, row, column, c0) = (i / (p * q * c), i / (q * c) % p, i / c % q, i % c);
+                let mut values = Vec::new();
+                for (r, s) in (0..size).flat_map(|r| (0..size).map(move |s| (r, s))) {
+                    let (y, z) = (row * stride + r, column * stride + s);
+                    if y >= padding && y - padding < h && z >= padding && z - padding < w {
+                        values.push(x[((n * h + y - padding) * w + z - padding) * c + c0]);
+                    }
+                }
+                values
+            };
+            (0..n * p * q * c).map(window).collect()
+        };
+        let max = |x: &[Vec<f64>]| {
+            windows(&x[0]).iter().map(|w| w.iter().copied().fold(f64::MIN, f64::max)).collect()
+        };
+        let mean = |x: &[Vec<f64>]| {
+            let area = (size * size) as f64;
+            windows(&x[0]).iter().map(|w| w.iter().sum::<f64>() / area).collect()
+        };
+        let what = format!("max_pool, {}", case.name);
+        check(random, &what, &x, |tape, x| ops::max_pool(tape, &x[0], window), max);
+        let what = format!("avg_pool, {}", case.name);
+        check(random, &what, &x, |tape, x| ops::avg_pool(tape, &x[0], window), mean);
+    }
+}
+
+#[test]
+fn max_pool_of_windows_takes_the_first_of_equals_and_a_nan() {
+    let (nan, window) = (f32::NAN, Window { size: 3, stride: 2, padding: 1 });
+    for device in devices() {
+        let op = |tape: &mut Tape, x: &[Tensor]| ops::max_pool(tape, &x[0], window);
+        // Windows [1, 1], [1, 3, 3], [3, 3]; the third pixel is the maximum of two.
+        let x = vec![1.0, 1.0, 3.0, 3.0, 3.0];
+        let (y, dx) = run(&device, &[(x, vec![1, 1, 5, 1])], op, Some(&[5.0, 6.0, 7.0]));
+        assert_eq!(y, [1.0, 3.0, 3.0]);
+        assert_eq!(dx[0], [5.0, 0.0, 6.0, 7.0, 0.0]);
+        let x = vec![9.0, nan, nan, -1.0, -2.0];
+        let (y, dx) = run(&device, &[(x, vec![1, 1, 5, 1])], op, Some(&[5.0, 6.0, 7.0]));
+        assert!(y[0].is_nan() && y[1].is_nan() && y[2] == -1.0, "{y:?}");
+        assert_eq!(dx[0], [0.0, 11.0, 0.0, 7.0, 0.0]);
+    }
+}
+
+#[test]
+fn windows_that_do_not_fit_are_errors() {
+    for device in devices() {
+        let x = Tensor::zeros(&[1, 4, 3, 2], rewire::DType::F32, &device).unwrap();
+        for (size, stride, padding) in [(0, 1, 0), (4, 1, 0), (16, 1, 8), (2, 0, 0), (3, 1, 2)] {
+            let window = Window { size, stride, padding };
+            for op in [ops::max_pool, ops::avg_pool] {
+                let error = op(&mut Tape::new(Mode::F32), &x, window).unwrap_err();
+                assert!(matches!(error.kind(), ErrorKind::Shape { what: "x", .. }), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn flatten() {
+    let random = &mut Random::new();
+    for case in cases::<Case>(include_str!("../../cases/flatten.toml")) {
+        let [n, h, w, c] = case.shape[..] else { panic!("{}", case.name) };
+        let pixels = h * w;
+        let reference = |x: &[Vec<f64>]| {
+            let from = |i: usize| {
+                let (n, feature) = (i / (pixels * c), i % (pixels * c));
+                x[0][(n * pixels + feature % pixels) * c + feature / pixels]
+            };
+            (0..n * pixels * c).map(from).collect()
+        };
+        let x = [case.operand(random)];
+        check(
+            random,
+            &format!("flatten, {}", case.name),
+            &x,
+            |t, x| ops::flatten(t, &x[0]),
+            reference,
+        );
     }
 }
 

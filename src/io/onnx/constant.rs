@@ -1,0 +1,278 @@
+//! Values of a file that do not depend on the image.
+
+use super::proto::{self, data};
+use crate::file;
+use half::{bf16, f16};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path};
+use std::rc::Rc;
+
+/// Dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 16;
+/// Elements that one value may be repeated to.
+const MOST_REPEATED: usize = 1 << 20;
+
+/// A tensor in row-major order.
+#[derive(Clone)]
+pub(super) struct Constant {
+    pub(super) dims: Vec<usize>,
+    pub(super) data: Data,
+}
+
+#[derive(Clone)]
+pub(super) enum Data {
+    Floats(Rc<Vec<f32>>),
+    /// `None` is the number of images.
+    Ints(Rc<Vec<Option<i64>>>),
+}
+
+/// Why something cannot be used.
+pub(super) type Refusal = String;
+
+impl Constant {
+    /// A vector of integers.
+    pub(super) fn ints(values: Vec<Option<i64>>) -> Self {
+        Self { dims: vec![values.len()], data: Data::Ints(Rc::new(values)) }
+    }
+
+    /// A vector of numbers.
+    pub(super) fn floats(values: Vec<f32>) -> Self {
+        Self { dims: vec![values.len()], data: Data::Floats(Rc::new(values)) }
+    }
+
+    /// A stored tensor; values in other files are read from `folder`.
+    pub(super) fn decode(stored: &proto::Tensor, folder: Option<&Path>) -> Result<Self, Refusal> {
+        let (dims, len) = extents(&stored.dims)?;
+        let external = match stored.data_location == proto::EXTERNAL {
+            true => Some(external(stored, len, folder)?),
+            false => None,
+        };
+        let raw = external.as_deref().or(stored.raw_data.as_deref());
+        let data = match (stored.data_type, raw) {
+            (data::FLOAT, Some(raw)) => floats(raw, f32::from_le_bytes),
+            (data::FLOAT, None) => Data::Floats(Rc::new(stored.float_data.clone())),
+            (data::DOUBLE, Some(raw)) => floats(raw, |bytes| f64::from_le_bytes(bytes) as f32),
+            (data::DOUBLE, None) => {
+                Data::Floats(Rc::new(stored.double_data.iter().map(|&v| v as f32).collect()))
+            }
+            (data::FLOAT16, Some(raw)) => floats(raw, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            (data::BFLOAT16, Some(raw)) => floats(raw, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            (data::FLOAT16, None) => halves(stored, |bits| f16::from_bits(bits).to_f32()),
+            (data::BFLOAT16, None) => halves(stored, |bits| bf16::from_bits(bits).to_f32()),
+            (data::INT64, Some(raw)) => integers(raw, i64::from_le_bytes),
+            (data::INT64, None) => {
+                Data::Ints(Rc::new(stored.int64_data.iter().copied().map(Some).collect()))
+            }
+            (data::INT32, Some(raw)) => integers(raw, |bytes| i32::from_le_bytes(bytes).into()),
+            (data::BOOL, Some(raw)) => integers(raw, |[byte]: [u8; 1]| byte.into()),
+            (data::INT32 | data::BOOL, None) => {
+                let values = stored.int32_data.iter().map(|&value| Some(value.into()));
+                Data::Ints(Rc::new(values.collect()))
+            }
+            (other, _) => {
+                return Err(format!("{} holds numbers of ONNX's type {other}", stored.name));
+            }
+        };
+        let constant = Self { dims, data };
+        if constant.len() != len {
+            let (found, dims) = (constant.len(), &constant.dims);
+            return Err(format!("{} holds {found} values; its shape is {dims:?}", stored.name));
+        }
+        Ok(constant)
+    }
+
+    /// Number of elements.
+    pub(super) fn len(&self) -> usize {
+        match &self.data {
+            Data::Floats(values) => values.len(),
+            Data::Ints(values) => values.len(),
+        }
+    }
+
+    /// A sparse tensor of at most `room` elements, written out.
+    pub(super) fn decode_sparse(
+        stored: &proto::SparseTensor,
+        folder: Option<&Path>,
+        room: usize,
+    ) -> Result<Self, Refusal> {
+        let (dims, len) = extents(&stored.dims)?;
+        let (Some(values), Some(indices)) = (&stored.values, &stored.indices) else {
+            return Err("a sparse tensor without values or indices".to_owned());
+        };
+        let name = &values.name;
+        if len > room {
+            return Err(format!("{name} has {len} elements, too many for a file of few values"));
+        }
+        let (values, indices) = (Self::decode(values, folder)?, Self::decode(indices, folder)?);
+        let (Data::Floats(values), Data::Ints(positions)) = (&values.data, &indices.data) else {
+            return Err(format!("{name} needs values of floating point type and integer indices"));
+        };
+        let each = match *indices.dims {
+            [count] if count == values.len() => 1,
+            [count, rank] if count == values.len() && rank == dims.len() && rank > 0 => rank,
+            _ => {
+                return Err(format!(
+                    "{name} has {} values, indices {:?}",
+                    values.len(),
+                    indices.dims
+                ));
+            }
+        };
+        let mut dense = vec![0.0; len];
+        for (value, position) in values.iter().zip(positions.chunks_exact(each)) {
+            let place = |at: Option<usize>, (index, dim): (&Option<i64>, usize)| {
+                let index = usize::try_from((*index)?).ok().filter(|&index| index < dim)?;
+                Some(at? * dim + index)
+            };
+            let own = if each == 1 { vec![len] } else { dims.clone() };
+            let at = position.iter().zip(own).fold(Some(0), place);
+            *at.and_then(|at| dense.get_mut(at))
+                .ok_or_else(|| format!("{name} has the index {position:?} in {dims:?}"))? = *value;
+        }
+        Ok(Self { dims, data: Data::Floats(Rc::new(dense)) })
+    }
+
+    /// Its numbers, where they are of floating point type.
+    pub(super) fn as_floats(&self) -> Option<&Rc<Vec<f32>>> {
+        match &self.data {
+            Data::Floats(values) => Some(values),
+            Data::Ints(_) => None,
+        }
+    }
+
+    /// Its integers, where it holds some.
+    pub(super) fn as_ints(&self) -> Option<&[Option<i64>]> {
+        match &self.data {
+            Data::Ints(values) => Some(values),
+            Data::Floats(_) => None,
+        }
+    }
+
+    /// The integers of a list that depends on no number of images.
+    pub(super) fn known_ints(&self) -> Option<Vec<i64>> {
+        self.as_ints()?.iter().copied().collect()
+    }
+
+    /// As floating point numbers.
+    pub(super) fn widened(&self) -> Result<Self, Refusal> {
+        let Data::Ints(values) = &self.data else { return Ok(self.clone()) };
+        let values: Option<Vec<f32>> = values.iter().map(|value| value.map(|v| v as f32)).collect();
+        let values = values.ok_or("turns the number of images into a value")?;
+        Ok(Self { dims: self.dims.clone(), data: Data::Floats(Rc::new(values)) })
+    }
+
+    /// The same elements under other dimensions.
+    pub(super) fn shaped(&self, dims: Vec<usize>) -> Result<Self, Refusal> {
+        let len = |dims: &[usize]| dims.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
+        if len(&dims) != len(&self.dims) {
+            return Err(format!("cannot shape {:?} as {dims:?}", self.dims));
+        }
+        Ok(Self { dims, data: self.data.clone() })
+    }
+
+    /// One value repeated.
+    pub(super) fn repeated(&self, dims: Vec<usize>) -> Result<Self, Refusal> {
+        let len = dims.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
+        let len = len.filter(|&len| len <= MOST_REPEATED);
+        let len = len.ok_or_else(|| format!("repeats a constant to {dims:?}"))?;
+        let data = match &self.data {
+            Data::Floats(values) if values.len() == 1 => {
+                Data::Floats(Rc::new(vec![values[0]; len]))
+            }
+            Data::Ints(values) if values.len() == 1 => Data::Ints(Rc::new(vec![values[0]; len])),
+            _ => return Err(format!("repeats a constant of shape {:?}", self.dims)),
+        };
+        Ok(Self { dims, data })
+    }
+
+    /// A matrix with rows and columns exchanged.
+    pub(super) fn transposed(&self) -> Result<Self, Refusal> {
+        let (&[rows, columns], Some(values)) = (self.dims.as_slice(), self.as_floats()) else {
+            return Err(format!("transposes a constant of shape {:?}", self.dims));
+        };
+        let columns_first =
+            (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j]));
+        let data = Data::Floats(Rc::new(columns_first.collect()));
+        Ok(Self { dims: vec![columns, rows], data })
+    }
+}
+
+/// Extents and their product.
+fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), Refusal> {
+    if dims.len() > MOST_DIMENSIONS {
+        return Err(format!("has a tensor of {} dimensions", dims.len()));
+    }
+    let wrong = || format!("has a tensor of the shape {dims:?}");
+    let extents: Option<Vec<usize>> =
+        dims.iter().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim < 1 << 31)).collect();
+    let extents = extents.ok_or_else(wrong)?;
+    let len =
+        extents.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim).filter(|&l| l < 1 << 40));
+    Ok((extents, len.ok_or_else(wrong)?))
+}
+
+/// Little-endian numbers of `SIZE` bytes; a rest that is none counts as one more, so that lengths do not agree.
+fn numbers<const SIZE: usize, T>(raw: &[u8], read: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
+    let number = |bytes: &[u8]| {
+        let mut whole = [0; SIZE];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        read(whole)
+    };
+    raw.chunks(SIZE).map(number).collect()
+}
+
+fn floats<const SIZE: usize>(raw: &[u8], read: impl Fn([u8; SIZE]) -> f32) -> Data {
+    Data::Floats(Rc::new(numbers(raw, read)))
+}
+
+fn integers<const SIZE: usize>(raw: &[u8], read: impl Fn([u8; SIZE]) -> i64) -> Data {
+    Data::Ints(Rc::new(numbers(raw, |bytes| Some(read(bytes)))))
+}
+
+/// Numbers of 16 bits, one in the low half of each stored one.
+fn halves(stored: &proto::Tensor, read: impl Fn(u16) -> f32) -> Data {
+    Data::Floats(Rc::new(stored.int32_data.iter().map(|&bits| read(bits as u16)).collect()))
+}
+
+/// The bytes of a tensor in another file, which must lie in the folder of the model or below it.
+fn external(stored: &proto::Tensor, len: usize, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
+    let entry = |key: &str| {
+        stored.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
+    };
+    let location = entry("location").unwrap_or_default();
+    let name = &stored.name;
+    let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
+    let folder = match folder {
+        Some(folder) if inside && !location.is_empty() => folder,
+        _ => {
+            let message = "lies in another file, which may only be one beside this one or below";
+            return Err(format!("{name} {message}: {location:?}"));
+        }
+    };
+    let number = |key: &str| match entry(key) {
+        None => Ok(None),
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}: {key} {text:?}")),
+    };
+    let size = match stored.data_type {
+        data::DOUBLE | data::INT64 => 8,
+        data::FLOAT16 | data::BFLOAT16 => 2,
+        data::BOOL => 1,
+        _ => 4,
+    };
+    let bytes = len as u64 * size;
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(bytes));
+    let path = folder.join(location);
+    let failed = |error: std::io::Error| format!("{name}: {}: {error}", path.display());
+    let mut file = file::open(&path).map_err(|error| format!("{name}: {error}"))?;
+    let there = file.metadata().map_err(failed)?.len();
+    if length != bytes || offset.checked_add(bytes).is_none_or(|end| end > there) {
+        return Err(format!(
+            "{name} needs {bytes} bytes; {} has {length} for it at {offset} of {there}",
+            path.display()
+        ));
+    }
+    let mut content = Vec::new();
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    file.take(bytes).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}

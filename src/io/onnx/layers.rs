@@ -1,0 +1,428 @@
+//! What each operator of a file becomes.
+
+use super::attributes::Attributes;
+use super::constant::{Constant, Refusal};
+use super::graph::{Affine, Value};
+use super::import::Importer;
+use super::proto;
+use super::shapes::{cast, concat, extents};
+use crate::nn::Op;
+
+/// What a node computes, or why it cannot be imported.
+pub(super) type Made = Result<Value, Refusal>;
+
+/// Operators that [`Importer::operator`] knows.
+const KNOWN: [&str; 27] = [
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+];
+
+impl<'a> Importer<'a> {
+    /// What `node` makes of its operands; `unknown` if one of them is behind a fault.
+    pub(super) fn operator(
+        &mut self,
+        node: &'a proto::Node,
+        inputs: &[Option<Value>],
+        unknown: bool,
+    ) -> Made {
+        let own = matches!(node.domain.as_str(), "" | "ai.onnx");
+        if !own || !KNOWN.contains(&node.op_type.as_str()) {
+            return Err("is not supported".into());
+        }
+        if unknown {
+            return Ok(Value::Unknown);
+        }
+        if self.written.is_full() {
+            return Err("is behind more values than the file can be meant to hold".into());
+        }
+        let value = self.known_operator(node, inputs)?;
+        // These share what they read.
+        let shared = ["Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze"];
+        self.written.take(match &value {
+            Value::Pixels(affine) => 2 * affine.scale.len(),
+            Value::Gathered(_, list) => list.len(),
+            Value::Constant(_) if shared.contains(&node.op_type.as_str()) => 1,
+            Value::Constant(constant) => constant.len(),
+            Value::Node(_) | Value::Pooled(_) | Value::Unknown => 1,
+        })?;
+        Ok(value)
+    }
+
+    fn known_operator(&mut self, node: &'a proto::Node, inputs: &[Option<Value>]) -> Made {
+        let all = Attributes(node);
+        let get = |i: usize| inputs.get(i).and_then(Option::as_ref);
+        let operand = |i: usize| get(i).ok_or_else(|| format!("lacks its input {i}"));
+        let constant = |i: usize| match get(i) {
+            Some(Value::Constant(constant)) => Ok(Some(constant)),
+            None => Ok(None),
+            Some(_) => Err(format!("computes its input {i}, which must be a constant")),
+        };
+        match node.op_type.as_str() {
+            "Constant" => self.constant(&all),
+            "Shape" => self.shape(operand(0)?, &all),
+            "Cast" | "CastLike" => cast(operand(0)?, get(1), &all),
+            "Identity" => operand(0).cloned(),
+            "Dropout" => match constant(2)?.and_then(Constant::as_ints) {
+                Some([Some(0)]) | None => operand(0).cloned(),
+                _ => Err("is in training mode".into()),
+            },
+            "Conv" => self.convolution(node, operand(0)?, [constant(1)?, constant(2)?]),
+            "Gemm" => self.gemm(node, operand(0)?, [constant(1)?, constant(2)?]),
+            "MatMul" => self.matmul(node, operand(0)?, constant(1)?),
+            "BatchNormalization" => {
+                let parts = [constant(1)?, constant(2)?, constant(3)?, constant(4)?];
+                self.batch_norm(node, operand(0)?, parts)
+            }
+            "Relu" => self.alike(Op::Relu, operand(0)?),
+            "MaxPool" => self.max_pool(operand(0)?, &all),
+            "AveragePool" => self.avg_pool(operand(0)?, &all),
+            "GlobalAveragePool" => {
+                let x = self.written.node(operand(0)?)?;
+                self.written.push(Op::GlobalAvgPool, &[x]).map(Value::Pooled)
+            }
+            "ReduceMean" => self.reduce_mean(operand(0)?, constant(1)?, &all),
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, operand(0)?, operand(1)?),
+            "Flatten" if all.int("axis", 1) != 1 => Err("flattens the images, too".into()),
+            "Flatten" => self.flatten(operand(0)?),
+            "Reshape" => {
+                let shape = constant(1)?.and_then(Constant::as_ints).ok_or("lacks a shape")?;
+                self.reshape(operand(0)?, shape, all.int("allowzero", 0) != 0)
+            }
+            "Squeeze" | "Unsqueeze" => {
+                let axes = match constant(1)? {
+                    Some(axes) => axes.known_ints(),
+                    None => all.ints("axes").map(<[i64]>::to_vec),
+                };
+                self.squeeze(operand(0)?, axes, node.op_type == "Squeeze")
+            }
+            "Gather" => self.gather(operand(0)?, constant(1)?, &all),
+            "Concat" => concat(inputs),
+            "Expand" => match (operand(0)?, constant(1)?.and_then(Constant::known_ints)) {
+                (Value::Constant(one), Some(dims)) => {
+                    one.repeated(extents(&dims)?).map(Value::Constant)
+                }
+                _ => Err("repeats what is no constant".into()),
+            },
+            "Transpose" => match operand(0)? {
+                Value::Constant(matrix) if all.ints("perm").is_none_or(|perm| *perm == [1, 0]) => {
+                    matrix.transposed().map(Value::Constant)
+                }
+                _ => Err("exchanges dimensions of what is no constant matrix".into()),
+            },
+            _ => Err("is not supported".into()),
+        }
+    }
+
+    /// An operation that keeps the form of what it reads.
+    fn alike(&mut self, op: Op, x: &Value) -> Made {
+        match x {
+            Value::Pooled(node) => self.written.push(op, &[*node]).map(Value::Pooled),
+            other => {
+                let x = self.written.node(other)?;
+                self.written.push(op, &[x]).map(Value::Node)
+            }
+        }
+    }
+
+    fn convolution(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        [weight, bias]: [Option<&Constant>; 2],
+    ) -> Made {
+        let all = Attributes(node);
+        let (dims, values) = matrix(weight, 4)?;
+        let (r, s) = (dims[2], dims[3]);
+        if all.int("group", 1) != 1 {
+            return Err(format!("has {} groups; must have 1", all.int("group", 1)));
+        }
+        if all.ints("kernel_shape").is_some_and(|kernel| *kernel != [r as i64, s as i64]) {
+            return Err("has a kernel_shape that is not its weight's".into());
+        }
+        if r != s
+            && all
+                .find("auto_pad")
+                .is_some_and(|a| a.s.as_deref().is_some_and(|s| s.starts_with(b"SAME")))
+        {
+            return Err("pads an image for windows that are not square".into());
+        }
+        let (from, channels) = match x {
+            Value::Gathered(node, channels) => (*node, Some(channels.clone())),
+            other => (self.written.node(other)?, None),
+        };
+        let side = match *self.written.shapes[from] {
+            [h, w, _] => [h, w],
+            _ => return Err("reads what is no image".into()),
+        };
+        let (stride, padding) = all.windows(r, side)?;
+        // Exporters add biases of zeros, computed from the weight's shape, where there was none.
+        let named = name_of(node, 2).ends_with(".bias");
+        let zeros =
+            |bias: &&Constant| bias.as_floats().is_some_and(|b| b.iter().all(|&b| b == 0.0));
+        let bias = bias
+            .filter(|bias| named || !zeros(bias))
+            .map(|bias| vector(bias, dims[0]))
+            .transpose()?;
+        let name = self.written.prefix(name_of(node, 1), node, "conv");
+        self.written.keep(format!("{name}.weight"), dims, values)?;
+        if let Some(bias) = &bias {
+            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
+        }
+        let op = Op::Conv { bias: bias.is_some(), channels, name, padding, stride };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    fn gemm(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        [weight, bias]: [Option<&Constant>; 2],
+    ) -> Made {
+        let all = Attributes(node);
+        let scaled =
+            all.float("alpha", 1.0) != 1.0 || (bias.is_some() && all.float("beta", 1.0) != 1.0);
+        if scaled || all.int("transA", 0) != 0 {
+            return Err("scales or transposes its operands".into());
+        }
+        matrix(weight, 2)?;
+        let turned = match weight {
+            Some(weight) if all.int("transB", 0) == 0 => Some(weight.transposed()?),
+            _ => None,
+        };
+        self.linear(node, x, turned.as_ref().or(weight), bias)
+    }
+
+    fn matmul(&mut self, node: &proto::Node, x: &Value, weight: Option<&Constant>) -> Made {
+        matrix(weight, 2)?;
+        let turned = weight.map(Constant::transposed).transpose()?;
+        self.linear(node, x, turned.as_ref(), None)
+    }
+
+    /// A fully connected layer of the weight `[O, F]`.
+    fn linear(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        weight: Option<&Constant>,
+        bias: Option<&Constant>,
+    ) -> Made {
+        let (dims, values) = matrix(weight, 2)?;
+        let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
+        let bias = bias.map(|bias| vector(bias, dims[0])).transpose()?;
+        let name = self.written.prefix(name_of(node, 1), node, "linear");
+        self.written.keep(format!("{name}.weight"), dims, values)?;
+        if let Some(bias) = &bias {
+            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
+        }
+        self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from]).map(Value::Node)
+    }
+
+    fn batch_norm(&mut self, node: &proto::Node, x: &Value, parts: [Option<&Constant>; 4]) -> Made {
+        let all = Attributes(node);
+        if all.int("training_mode", 0) != 0 || node.output[1..].iter().any(|name| !name.is_empty())
+        {
+            return Err("is in training mode".into());
+        }
+        let from = self.written.node(x)?;
+        let channels = self.written.shapes[from].last().copied().unwrap_or(0);
+        let name = self.written.prefix(name_of(node, 1), node, "norm");
+        for (part, values) in
+            ["weight", "bias", "running_mean", "running_var"].into_iter().zip(parts)
+        {
+            let values = vector(values.ok_or_else(|| format!("lacks its {part}"))?, channels)?;
+            self.written.keep(format!("{name}.{part}"), &[channels], values)?;
+        }
+        // ONNX counts the share of the old statistics, of which f32 holds seven digits.
+        let momentum = ((1.0 - f64::from(all.float("momentum", 0.9))) * 1e6).round() / 1e6;
+        let op = Op::BatchNorm { eps: all.float("epsilon", 1e-5), momentum: momentum as f32, name };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    /// Windows of a pooling: what it reads, window, stride, padding.
+    fn pooling(&mut self, x: &Value, all: &Attributes) -> Result<(usize, [usize; 3]), Refusal> {
+        let from = self.written.node(x)?;
+        let [h, w, _] = *self.written.shapes[from] else {
+            return Err("reads what is no image".into());
+        };
+        let window = all.same("kernel_shape", 0);
+        // Other windows than square ones are fine where they are the whole image.
+        let window = match (window, all.ints("kernel_shape")) {
+            (Err(_), Some(kernel)) if *kernel == [h as i64, w as i64] => h,
+            (window, _) => window?,
+        };
+        let (stride, padding) = all.windows(window, [h, w])?;
+        Ok((from, [window, stride, padding]))
+    }
+
+    fn max_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+        let (from, [window, stride, padding]) = self.pooling(x, all)?;
+        let op = match [window, stride, padding] {
+            [2, 2, 0] => Op::MaxPool2,
+            [1, 1, 0] => return Ok(Value::Node(from)),
+            _ => Op::MaxPool { padding, stride, window },
+        };
+        self.written.push(op, &[from]).map(Value::Node)
+    }
+
+    fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+        let (from, [window, stride, padding]) = self.pooling(x, all)?;
+        if padding > 0 && all.int("count_include_pad", 0) == 0 {
+            return Err("leaves the padding out of its means".into());
+        }
+        let [h, w, _] = *self.written.shapes[from] else {
+            return Err("reads what is no image".into());
+        };
+        if [window, stride, padding] == [1, 1, 0] {
+            return Ok(Value::Node(from));
+        }
+        if [window, window, padding] == [h, w, 0] {
+            return self.written.push(Op::GlobalAvgPool, &[from]).map(Value::Pooled);
+        }
+        self.written.push(Op::AvgPool { padding, stride, window }, &[from]).map(Value::Node)
+    }
+
+    fn reduce_mean(&mut self, x: &Value, axes: Option<&Constant>, all: &Attributes) -> Made {
+        let axes = match axes {
+            Some(axes) => axes.known_ints(),
+            None => all.ints("axes").map(<[i64]>::to_vec),
+        };
+        let mut axes: Vec<i64> = axes.unwrap_or_default();
+        axes.iter_mut().filter(|axis| **axis < 0).for_each(|axis| *axis += 4);
+        axes.sort_unstable();
+        if axes != [2, 3] {
+            return Err(format!(
+                "takes the mean over the dimensions {axes:?}; must be height and width"
+            ));
+        }
+        let from = self.written.node(x)?;
+        let pooled = self.written.push(Op::GlobalAvgPool, &[from])?;
+        Ok(if all.int("keepdims", 1) != 0 { Value::Pooled(pooled) } else { Value::Node(pooled) })
+    }
+
+    /// A sum of two results, the bias behind a matrix product, or a step of the normalisation of pixels.
+    fn arithmetic(&mut self, node: &proto::Node, a: &Value, b: &Value) -> Made {
+        let operator = node.op_type.as_str();
+        let (x, constant, first) = match (a, b) {
+            (x, Value::Constant(constant)) => (x, constant, 0),
+            (Value::Constant(constant), x) if matches!(operator, "Add" | "Mul") => (x, constant, 1),
+            (Value::Pooled(a), Value::Pooled(b)) if operator == "Add" => {
+                return self.written.push(Op::Add, &[*a, *b]).map(Value::Pooled);
+            }
+            (a, b) if operator == "Add" => {
+                let (a, b) = (self.written.node(a)?, self.written.node(b)?);
+                return self.written.push(Op::Add, &[a, b]).map(Value::Node);
+            }
+            _ => return Err("is not of an image and a constant".into()),
+        };
+        match x {
+            Value::Pixels(affine) => Ok(Value::Pixels(normalised(affine, operator, constant)?)),
+            Value::Node(from) if operator == "Add" => {
+                let reads = self.readers.get(name_of(node, first)).copied();
+                let bias = name_of(node, 1 - first);
+                self.add_bias(*from, constant, reads == Some(1), bias)
+            }
+            _ => Err("is only supported on the pixels, as their normalisation".into()),
+        }
+    }
+
+    /// Gives the linear layer `from` its bias.
+    fn add_bias(&mut self, from: usize, bias: &Constant, alone: bool, named: &str) -> Made {
+        let fault = "adds a constant to what is no matrix product read here alone";
+        let last = from + 1 == self.written.nodes.len();
+        let node = self.written.nodes.get_mut(from).filter(|_| alone && last);
+        let Some(crate::nn::Node { op: Op::Linear { bias: has @ false, name }, .. }) = node else {
+            return Err(fault.into());
+        };
+        let outputs = self.written.shapes[from][0];
+        let values = vector(bias, outputs)?;
+        *has = true;
+        // The bias still has the name that the transposed weight has lost.
+        let old = name.clone();
+        let better = named.strip_suffix(".bias").filter(|_| old.starts_with("linear"));
+        let better =
+            better.filter(|name| !self.written.tensors.contains_key(&format!("{name}.weight")));
+        let new = better.map_or(old.clone(), str::to_owned);
+        name.clone_from(&new);
+        if let Some(weight) = self.written.tensors.remove(&format!("{old}.weight")) {
+            self.written.tensors.insert(format!("{new}.weight"), weight);
+        }
+        self.written.keep(format!("{new}.bias"), &[outputs], values)?;
+        Ok(Value::Node(from))
+    }
+}
+
+/// `affine` behind one more operation.
+fn normalised(affine: &Affine, operator: &str, constant: &Constant) -> Result<Affine, Refusal> {
+    let channels = affine.scale.len();
+    let constant = constant.widened()?;
+    let values = constant.as_floats().map_or(&[][..], |values| values.as_slice());
+    // One number, or one a channel: [C, 1, 1] or [1, C, 1, 1].
+    let by_channel = matches!(*constant.dims, [c, 1, 1] | [1, c, 1, 1] if c == channels);
+    if values.len() != 1 && !by_channel {
+        return Err(format!(
+            "normalises {channels} channels by a constant of shape {:?}",
+            constant.dims
+        ));
+    }
+    let Affine { mut scale, mut shift } = affine.clone();
+    for c in 0..channels {
+        let value = f64::from(values[c % values.len()]);
+        match operator {
+            "Add" => shift[c] += value,
+            "Sub" => shift[c] -= value,
+            "Mul" => (scale[c], shift[c]) = (scale[c] * value, shift[c] * value),
+            _ => (scale[c], shift[c]) = (scale[c] / value, shift[c] / value),
+        }
+    }
+    Ok(Affine { scale, shift })
+}
+
+/// A weight of that many dimensions, none of them empty.
+fn matrix(weight: Option<&Constant>, rank: usize) -> Result<(&[usize], &[f32]), Refusal> {
+    let weight = weight.ok_or("lacks its weight")?;
+    match weight.as_floats() {
+        Some(values) if weight.dims.len() == rank && !values.is_empty() => {
+            Ok((&weight.dims, values))
+        }
+        _ => Err(format!("has a weight of shape {:?}; must be {rank} dimensions", weight.dims)),
+    }
+}
+
+/// One number a channel.
+fn vector(values: &Constant, len: usize) -> Result<&[f32], Refusal> {
+    let flat = matches!(*values.dims, [l] | [1, l] if l == len);
+    match values.as_floats() {
+        Some(found) if flat => Ok(found),
+        _ => Err(format!("has a parameter of shape {:?}; must be [{len}]", values.dims)),
+    }
+}
+
+/// The name of an operand, empty where it is left out.
+fn name_of(node: &proto::Node, i: usize) -> &str {
+    node.input.get(i).map_or("", String::as_str)
+}
