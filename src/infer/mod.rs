@@ -5,6 +5,7 @@ mod choose;
 mod cpu;
 mod fused;
 mod gpu;
+mod gpu_layers;
 mod plan;
 mod planner;
 mod reference;
