@@ -46,7 +46,8 @@ pub fn measure(
     let how = Execution::default();
     let network = Network { model: &model, how: &how, mode: recipe.mode()? };
     let outcome = evaluate(folder, recipe, data, &network, stop, observe)?;
-    if let Some(settings) = recipe.eval.last().or(recipe.train.adversary.as_ref()) {
+    let shown = recipe.eval.iter().rev().find(|settings| settings.check_adversary().is_ok());
+    if let Some(settings) = shown.or(recipe.train.adversary.as_ref()) {
         let samples = samples(&network, data, settings, Seed(recipe.seed))?;
         write_json(&folder.path("samples.json"), &samples)?;
     }
