@@ -315,7 +315,7 @@ fn bad_attacks_are_refused_in_one_line() {
         (&["--target", "10"], "target"),
         (&["--attack", "transfer"], "--source"),
         (&["--attack", "transfer", "--source", "absent.safetensors"], "absent.safetensors"),
-        (&["--attack", "transfer", "--source", "m.safetensors"], "m.safetensors"),
+        (&["--attack", "transfer", "--source", "m.safetensors"], "3×32×32"),
         (&["--weight-noise", "-1"], "--weight-noise"),
         (&["--weight-noise", "net.safetensors"], "net.safetensors"),
         (&["--sweep", "eps"], "--sweep"),

@@ -293,7 +293,7 @@ impl AttackArgs {
                 eot_samples: self.eot_samples,
             };
             settings.check()?;
-            // A sweep changes eps and steps, which the defaults of others follow.
+            // Not resolved yet: what a sweep varies changes the defaults of others.
             Ok(settings)
         };
         self.attack.iter().map(of).collect()

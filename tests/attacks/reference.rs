@@ -6,11 +6,13 @@ use rewire::nn::{Execution, Model};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Mode, Seed, Tensor};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const NETWORKS: [&str; 2] = ["attack_net", "attack_net_adversarial"];
 
 fn stored() -> Value {
-    serde_json::from_str(include_str!("../fixtures/attacks.json")).unwrap()
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/attacks.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn attacked(model: &Model, settings: &AttackSettings, seed: u64) -> Outcome {
@@ -48,25 +50,40 @@ fn networks_and_fgsm_are_those_of_pytorch_image_by_image() {
     }
 }
 
-/// The mean over the seeds leaves at most one point more than theirs.
+/// One point of 64 images.
+const POINT: f64 = 0.64;
+
+/// Means over four seeds of the images that stand. Such a mean wavers by half an image, so a row is held to one point above
+/// the seed that was hardest for theirs, and the mean over the rows of one kind to one point above theirs.
 #[test]
 fn iterated_attacks_are_as_strong_as_foolbox_and_torchattacks() {
     let stored = stored();
+    let mut kinds = BTreeMap::<String, Vec<f64>>::new();
     for name in NETWORKS {
         let model = attack_net(name, &Device::Cpu);
         for row in stored[name]["rows"].as_array().unwrap() {
             let settings: AttackSettings = serde_json::from_value(row["settings"].clone()).unwrap();
             let theirs = numbers(&row["standing"]);
-            let ours: f64 = (0..theirs.len())
-                .map(|seed| {
-                    let outcome = attacked(&model, &settings, seed as u64);
-                    outcome.robust[0].iter().filter(|&&stands| stands).count() as f64
-                })
-                .sum();
-            let (ours, theirs) =
-                (ours / theirs.len() as f64, theirs.iter().sum::<f64>() / theirs.len() as f64);
-            println!("{name} {}: {ours} stand, {theirs} in {}", row["settings"], row["library"]);
-            assert!(ours <= theirs + 0.64, "{name} {}: {ours} of 64, {theirs}", row["settings"]);
+            let seeds = theirs.len();
+            let stands = |seed| {
+                let outcome = attacked(&model, &settings, seed as u64);
+                outcome.robust[0].iter().filter(|&&stands| stands).count() as f64
+            };
+            let ours = (0..seeds).map(stands).sum::<f64>() / seeds as f64;
+            let mean = theirs.iter().sum::<f64>() / seeds as f64;
+            let what = format!("{name} {} of {}", row["settings"], row["library"]);
+            println!("{what}: {ours} stand, {mean} of theirs");
+            let most = theirs.iter().copied().fold(0.0, f64::max);
+            assert!(ours <= most + POINT, "{what}: {ours} of 64 stand, {theirs:?}");
+            let target = settings.target.map(|target| target.to_string());
+            let kind = format!("{name} {} {target:?} {}", settings.attack, row["library"]);
+            kinds.entry(kind).or_default().push(ours - mean);
         }
+    }
+    assert!(kinds.len() >= 10);
+    for (kind, differences) in kinds {
+        let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+        println!("{kind}: {mean:+.2} images");
+        assert!(mean <= POINT, "{kind}: {mean} images more stand than under theirs");
     }
 }
