@@ -319,6 +319,24 @@ fn attack(c: &mut Criterion) {
     check("pgd_step", &step().to_vec().unwrap(), &want, 1e-5);
     time(c, "pgd_step", len, &device, &|| drop(step()));
 
+    let step = || {
+        let mut moved = x.clone();
+        ops::pgd_l2_step(&mut moved, &x, &g, 0.5, 0.1).unwrap();
+        moved
+    };
+    let g_host = g.to_vec::<f32>().unwrap();
+    let want: Vec<f64> = pixels
+        .chunks(len / shape[0])
+        .zip(g_host.chunks(len / shape[0]))
+        .flat_map(|(x, g)| {
+            let length = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            let moved = move |(x, g): (&f32, &f32)| f64::from(*x) + 0.1 * f64::from(*g) / length;
+            x.iter().zip(g).map(moved).map(|x| x.clamp(0.0, 1.0))
+        })
+        .collect();
+    check("pgd_l2_step", &step().to_vec().unwrap(), &want, 1e-5);
+    time(c, "pgd_l2_step", len, &device, &|| drop(step()));
+
     let logits = tensor("logits", &[1024, 100], &device);
     let labels: Vec<i32> = (0..1024).map(|i| i % 100).collect();
     let host = logits.to_vec::<f32>().unwrap();

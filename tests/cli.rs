@@ -223,3 +223,150 @@ fn pruned_shrunk_and_served_the_logits_stay() {
         assert!(fixture::relative_error(&got, &want) < 1e-5, "{arch} on cuda-host");
     }
 }
+
+/// The network, the images and the data set's name of `fixtures/make_attack_net.py`, in `folder`.
+fn attack_files(folder: &Path) -> String {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for (from, to) in [
+        ("attack_net.safetensors", "net.safetensors"),
+        ("attack_net_adversarial.safetensors", "source.safetensors"),
+        ("attack_images.npy", "test_images.npy"),
+        ("attack_labels.npy", "test_labels.npy"),
+    ] {
+        std::fs::copy(fixtures.join(from), folder.join(to)).unwrap();
+    }
+    format!("npy:{}", folder.display())
+}
+
+#[test]
+fn attack_prints_what_it_saves_and_report_draws_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let data = attack_files(folder);
+    let attack = ["attack", "net.safetensors", "--data", &data, "--limit", "24"];
+    let run = |more: &[&str]| done(folder, &[&attack[..], more].concat());
+    let json = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&run(&[more, &["--json"]].concat())).unwrap()
+    };
+    let names = "fgsm,fgsm-rs,pgd,eot-pgd,transfer";
+    let steps = ["--steps", "3", "--seed", "5"];
+    let many = ["--attack", names, "--source", "source.safetensors", "--save-adversarial", "a/b"];
+    let result = json(&[&many[..], &steps].concat());
+    assert_eq!((&result["seed"], &result["images"]), (&5.into(), &24.into()));
+    let rows = result["attacks"].as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        assert_eq!(row["eps"], "8/255");
+        assert_eq!(row["norm"], "L∞");
+        assert!(row["steps"].is_u64() && row["restarts"] == 1 && row["random_start"].is_boolean());
+        assert!(row["step_size"].is_number() || row["step_size"].is_string());
+        assert!(row["accuracy"].as_f64().unwrap() >= result["worst"].as_f64().unwrap());
+    }
+    assert_eq!(rows[3]["eot_samples"], 10);
+    // The files: images within eps, marked where one was found, exactly what is counted.
+    let read = |name: &str| npy::read(&folder.join("a/b").join(name)).unwrap();
+    let (twins, found) = (read("adversarial.npy"), read("success.npy").into_u8().unwrap());
+    assert_eq!(twins.shape, [24, 1, 14, 14]);
+    let distance = read("distance.npy").to_f32().unwrap();
+    let stands = |i: usize| found[i] == 0;
+    assert!((0..24).all(|i| (distance[i] == 0.0) == stands(i) && distance[i] <= 8.01 / 255.0));
+    let fallen = found.iter().filter(|&&found| found == 1).count() as f64;
+    let [clean, worst] = ["clean", "worst"].map(|key| result[key].as_f64().unwrap());
+    assert!((clean - worst - fallen / 24.0 * 100.0).abs() < 1e-9);
+    // A sweep is several runs with the same random numbers.
+    let sweep = json(&["--attack", "pgd,fgsm", "--sweep", "eps=0,4/255,0.5", "--steps", "5"]);
+    assert_eq!(sweep["sweep"]["key"], "eps");
+    assert_eq!(sweep["attacks"].as_array().unwrap().len(), 6);
+    assert_eq!(sweep["sweep"]["worst"][0], sweep["clean"]);
+    let one = json(&["--eps", "4/255", "--steps", "5"]);
+    assert_eq!(one["attacks"][0], sweep["attacks"][2]);
+    let table = run(&["--sweep", "restarts=1,2", "--steps", "2"]);
+    assert!(table.lines().any(|line| line.trim_start().starts_with("restarts")), "{table}");
+    std::fs::write(folder.join("sweep.json"), sweep.to_string()).unwrap();
+    done(folder, &["report", "sweep.json", "--out", "drawn"]);
+    let page = std::fs::read_to_string(folder.join("drawn/report.html")).unwrap();
+    assert!(page.contains("Accuracy against eps") && page.contains("worst case"));
+    // Noise, targets, radii of other norms.
+    let noisy = json(&["--attack", "pgd", "--weight-noise", "0.3", "--steps", "2"]);
+    assert_eq!(noisy["weight_noise"], "0.3");
+    assert_ne!(noisy["clean"], result["clean"]);
+    let l2 = json(&["--attack", "pgd-l2", "--eps", "2", "--target", "least-likely"]);
+    assert_eq!((&l2["attacks"][0]["eps"], &l2["attacks"][0]["norm"]), (&2.0.into(), &"L2".into()));
+    assert_eq!(l2["attacks"][0]["target"], "least-likely");
+    let list = done(folder, &["list", "attacks"]);
+    assert!(list.contains("L2") && list.contains("transfer"), "{list}");
+}
+
+#[test]
+fn attacks_go_on_from_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let data = attack_files(folder);
+    let attack =
+        ["attack", "net.safetensors", "--data", &data, "--batch-size", "10", "--limit", "32"];
+    let how = ["--attack", "pgd,pgd-l2", "--eps", "0.03", "--steps", "2", "--restarts", "2"];
+    let all = [&attack[..], &how, &["--save-adversarial", "twins", "--out", "o"]].concat();
+    let first = done(folder, &all);
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let files = ["o/result.json", "twins/adversarial.npy", "twins/distance.npy"];
+    let want = files.map(read);
+    // A kill after the second of four batches leaves this.
+    for name in ["o/result.json", "o/parts/0-20.json", "o/parts/0-30.json", "o/parts/0-30.npy"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    let kept = std::fs::metadata(folder.join("o/parts/0-10.json")).unwrap().modified().unwrap();
+    assert_eq!(done(folder, &all), first);
+    assert_eq!(files.map(read), want);
+    let now = std::fs::metadata(folder.join("o/parts/0-10.json")).unwrap().modified().unwrap();
+    assert_eq!(now, kept);
+    // Other settings are refused, and replace it by force alone.
+    let other = [&all[..], &["--seed", "2"]].concat();
+    assert!(refused(folder, &other).contains("--force"));
+    assert_eq!(read("o/result.json"), want[0]);
+    done(folder, &[&other[..], &["--force"]].concat());
+    assert_ne!(read("o/result.json"), want[0]);
+    done(folder, &["report", "o", "--out", "drawn"]);
+    assert!(std::fs::read_to_string(folder.join("drawn/report.md")).unwrap().contains("pgd-l2"));
+    // A damaged part is named.
+    std::fs::write(folder.join("o/parts/0-10.json"), "{}").unwrap();
+    assert!(refused(folder, &other).contains("0-10.json"));
+}
+
+#[test]
+fn bad_attacks_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let data = attack_files(folder);
+    model(folder);
+    std::fs::create_dir(folder.join("run")).unwrap();
+    std::fs::write(folder.join("run/recipe.toml"), "").unwrap();
+    let attack = ["attack", "net.safetensors", "--data", &data];
+    for (args, word) in [
+        (&["--attack", "hypnosis"][..], "hypnosis"),
+        (&["--eps", "1.5"], "eps"),
+        (&["--eps", "-1/255"], "--eps"),
+        (&["--eps", "nan"], "--eps"),
+        (&["--attack", "pgd-l2", "--eps", "inf"], "--eps"),
+        (&["--relative-step-size", "-1"], "relative_step_size"),
+        (&["--restarts", "0"], "restarts"),
+        (&["--target", "best"], "--target"),
+        (&["--target", "10"], "target"),
+        (&["--attack", "transfer"], "--source"),
+        (&["--attack", "transfer", "--source", "absent.safetensors"], "absent.safetensors"),
+        (&["--attack", "transfer", "--source", "m.safetensors"], "3×32×32"),
+        (&["--weight-noise", "-1"], "--weight-noise"),
+        (&["--weight-noise", "net.safetensors"], "net.safetensors"),
+        (&["--sweep", "eps"], "--sweep"),
+        (&["--sweep", "colour=1"], "--sweep"),
+        (&["--sweep", "steps=1.5"], "--sweep"),
+        (&["--sweep", "eps=2"], "eps"),
+        (&["--at-eps", "x"], "--at-eps"),
+        (&["--out", "run"], "run"),
+        (&["--out", "net.safetensors"], "--out"),
+        (&["--force"], "--out"),
+        (&["--random-start", "maybe"], "--random-start"),
+    ] {
+        let message = refused(folder, &[&attack[..], args].concat());
+        assert!(message.contains(word), "{args:?}: {message}");
+    }
+}

@@ -72,8 +72,11 @@ fn commands_launch_every_kernel() {
     let data = ["--data", "synthetic:classes=10,size=32,channels=3,train=6,test=2"];
     rewire(
         dir,
-        &[&["attack", best, "--attack", "fgsm,pgd", "--steps", "2", "--mode", "bf16"][..], &data]
-            .concat(),
+        &[
+            &["attack", best, "--attack", "fgsm,pgd,pgd-l2", "--steps", "2", "--mode", "bf16"][..],
+            &data,
+        ]
+        .concat(),
     );
     for granularity in ["kernel", "filter"] {
         let output = format!("{granularity}.safetensors");

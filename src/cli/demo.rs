@@ -58,7 +58,7 @@ impl Args {
             runs.push(Run::load(&dir)?);
         }
         let path = self.out.join("report.html");
-        file::write_bytes(&path, report::html(&runs, &[])?.as_bytes())?;
+        file::write_bytes(&path, report::html(&runs, &[], &[])?.as_bytes())?;
         let seconds = start.elapsed().as_secs_f64();
         let printed = Printed { runs: rows, seconds, report: path };
         let json = serde_json::to_vec_pretty(&printed)?;

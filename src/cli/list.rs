@@ -1,7 +1,7 @@
 //! `rewire list`: what the registries hold.
 
 use super::{Context, Outcome};
-use crate::attack::ATTACKS;
+use crate::attack::{ATTACKS, SEQUENCES};
 use crate::models::MODELS;
 use crate::prune::METHODS;
 use crate::run::recipes::{RECIPES, summary};
@@ -41,7 +41,14 @@ impl Kind {
         let entry = |name, summary: &str| Entry { name, summary: summary.to_owned() };
         match self {
             Self::Methods => METHODS.iter().map(|m| entry(m.name, m.summary)).collect(),
-            Self::Attacks => ATTACKS.iter().map(|a| entry(a.name, a.summary)).collect(),
+            Self::Attacks => {
+                let alone = ATTACKS.iter().map(|a| {
+                    let kind =
+                        format!("{:<3} {:<10}  {}", a.norm.name(), a.search.name(), a.summary);
+                    entry(a.name, &kind)
+                });
+                alone.chain(SEQUENCES.iter().map(|s| entry(s.name, s.summary))).collect()
+            }
             Self::Models => MODELS.iter().map(|m| entry(m.name, m.summary)).collect(),
             Self::Recipes => {
                 RECIPES.iter().map(|(name, text)| entry(name, &summary(text))).collect()

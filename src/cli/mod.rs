@@ -62,7 +62,7 @@ enum Command {
     Train(train::Args),
     Prune(prune::Args),
     Eval(eval::Args),
-    Attack(attack::Args),
+    Attack(Box<attack::Args>),
     Predict(predict::Args),
     Inspect(inspect::Args),
     Demo(demo::Args),

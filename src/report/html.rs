@@ -4,7 +4,7 @@ use super::load::Run;
 use super::peers::Peers;
 use super::plot::{Series, bars, lines};
 use super::table::{self, escape};
-use crate::run::{Sample, Samples};
+use crate::run::{Attacked, Sample, Samples};
 use crate::{Error, Result};
 use base64::Engine;
 use std::fmt::Write;
@@ -24,9 +24,10 @@ th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #
 ";
 
 /// The whole page.
-pub fn page(runs: &[Run], peers: &[Peers]) -> Result<String> {
+pub fn page(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Result<String> {
     let title = match runs {
         [run] => run.name(),
+        [] if !attacked.is_empty() => "Accuracy under attacks".to_owned(),
         [] => "Inference against other frameworks".to_owned(),
         _ => format!("{} runs", runs.len()),
     };
@@ -36,9 +37,17 @@ pub fn page(runs: &[Run], peers: &[Peers]) -> Result<String> {
          <title>rewire: {title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
     );
     _ = writeln!(page, "<p class=note>{}</p>", escape(&origin(runs)));
-    let mut tables = table::all(runs, peers).into_iter();
+    let mut tables = table::all(runs, attacked, peers).into_iter();
     page += &tables.next().map(|table| table.html()).unwrap_or_default();
     page += &curves(runs);
+    for attacked in attacked {
+        for chart in super::attacked::charts(attacked) {
+            _ = writeln!(page, "<div>{chart}</div>");
+        }
+        for line in &attacked.warnings {
+            _ = writeln!(page, "<p class=note>{}: {}</p>", escape(&attacked.model), escape(line));
+        }
+    }
     for peers in peers {
         let title = "Time of the fastest peer over rewire's";
         page += &bars(title, "times", &peers.ratios()).unwrap_or_default();

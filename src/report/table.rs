@@ -3,6 +3,7 @@
 use super::load::Run;
 use super::peers::Peers;
 use crate::infer::Algorithm;
+use crate::run::Attacked;
 use std::fmt::Write;
 
 /// A titled table of text cells; the first column is left-aligned, the others right-aligned.
@@ -15,8 +16,9 @@ pub struct Table {
 }
 
 /// Every table that has rows.
-pub fn all(runs: &[Run], peers: &[Peers]) -> Vec<Table> {
+pub fn all(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Vec<Table> {
     let mut tables = vec![accuracy(runs)];
+    tables.extend(attacked.iter().map(super::attacked::table));
     tables.extend(runs.iter().flat_map(|run| [speed(run), figures(run), layers(run)]));
     tables.extend(peers.iter().map(Peers::table));
     tables.retain(|table| !table.rows.is_empty());

@@ -73,14 +73,7 @@ impl RunFolder {
     }
 
     fn lock(dir: &Path) -> Result<Self> {
-        let lock = File::open(dir).map_err(|error| Error::io(dir, error))?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::file(dir, "is being written by another run"))
-            }
-            // A file system without locks does not keep anybody from training.
-            _ => Ok(Self { dir: dir.to_owned(), _lock: lock }),
-        }
+        Ok(Self { dir: dir.to_owned(), _lock: lock(dir)? })
     }
 
     /// The folder.
@@ -96,5 +89,17 @@ impl RunFolder {
     /// A file below `checkpoints/`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         self.dir.join("checkpoints").join(name)
+    }
+}
+
+/// Keeps other writers out of a folder as long as the file lives.
+///
+/// Errors: [`crate::ErrorKind::File`] where another holds it.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let lock = File::open(dir).map_err(|error| Error::io(dir, error))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::file(dir, "is being written by another run")),
+        // A file system without locks does not keep anybody from working.
+        _ => Ok(lock),
     }
 }

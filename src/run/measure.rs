@@ -5,7 +5,7 @@ use super::folder::RunFolder;
 use super::recipe::Recipe;
 use super::result::{Accuracy, Evaluation, LayerResult, RunResult, Sample, Samples};
 use super::session::Progress;
-use crate::attack::{self, AttackSettings, Draws, Network, Outcome};
+use crate::attack::{self, AttackSettings, Draws, Network, Outcome, Planned};
 use crate::data::Dataset;
 use crate::io::{self, Hints};
 use crate::nn::{Execution, Model};
@@ -46,7 +46,8 @@ pub fn measure(
     let how = Execution::default();
     let network = Network { model: &model, how: &how, mode: recipe.mode()? };
     let outcome = evaluate(folder, recipe, data, &network, stop, observe)?;
-    if let Some(settings) = recipe.eval.last().or(recipe.train.adversary.as_ref()) {
+    let shown = recipe.eval.iter().rev().find(|settings| settings.check_adversary().is_ok());
+    if let Some(settings) = shown.or(recipe.train.adversary.as_ref()) {
         let samples = samples(&network, data, settings, Seed(recipe.seed))?;
         write_json(&folder.path("samples.json"), &samples)?;
     }
@@ -56,12 +57,13 @@ pub fn measure(
     let prunable = layers.iter().filter(pruned).map(|layer| layer.weights).sum();
     let active = layers.iter().filter(pruned).map(|layer| layer.active).sum();
     let nonzero = names.iter().map(|name| nonzero(&model, name)).sum::<Result<usize>>()?;
-    let evaluations: Vec<Evaluation> = recipe
-        .eval
+    // Of a sequence the last member's figure is what all of them leave.
+    let evaluations: Vec<Evaluation> = attack::expand(&recipe.eval)?
         .iter()
         .zip(&outcome.robust)
-        .map(|(settings, robust)| Evaluation {
-            attack: settings.attack.clone(),
+        .filter(|(planned, _)| planned.last)
+        .map(|(Planned { settings, sequence, .. }, robust)| Evaluation {
+            attack: sequence.map_or(settings.attack.clone(), str::to_owned),
             eps: settings.eps.exact(),
             steps: settings.steps(),
             restarts: settings.restarts,

@@ -1,5 +1,7 @@
 //! A run: recipe, plan, folder, result.
 
+mod attack_job;
+mod attacked;
 mod environment;
 mod folder;
 mod log;
@@ -10,6 +12,8 @@ pub mod recipes;
 mod result;
 mod session;
 
+pub use attack_job::{AttackFolder, AttackJob};
+pub use attacked::{AccuracyAt, AttackRow, Attacked, Sweep};
 pub use environment::Environment;
 pub use folder::RunFolder;
 pub use measure::failed_expectations;

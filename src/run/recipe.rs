@@ -185,6 +185,10 @@ impl Recipe {
             prune.build()?;
         }
         self.eval.iter().try_for_each(AttackSettings::check)?;
+        if self.eval.iter().any(|settings| settings.attack == "transfer") {
+            let want = "an attack that needs no other network; see `rewire attack --source`";
+            return Err(Error::param("eval.attack", "transfer", want));
+        }
         for expectation in &self.expect {
             let Expectation { metric, value, tolerance, .. } = expectation;
             if !METRICS.contains(&metric.as_str()) {

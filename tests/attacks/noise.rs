@@ -1,0 +1,129 @@
+//! Attacks on networks with noise on their weights, targets, and stopping early.
+
+use crate::fixture::{attack_images, attack_net};
+use rewire::attack::{AttackSettings, Network, Outcome, Target, evaluate};
+use rewire::nn::{Execution, Model, Noise};
+use rewire::tensor::nchw_to_nhwc;
+use rewire::{Device, Mode, Seed, Tensor};
+
+fn attacked(model: &Model, alpha: Option<f32>, seed: u64, text: &str) -> Outcome {
+    let noise = alpha.map(|alpha| Noise::uniform(model, alpha, Seed(seed)).unwrap());
+    let how = Execution { noise, ..Execution::default() };
+    let network = Network { model, how: &how, mode: Mode::F32 };
+    let attacks: [AttackSettings; 1] = [toml::from_str(text).unwrap()];
+    let done = Outcome::default();
+    evaluate(&network, &attack_images(64), &attacks, 32, Seed(seed), done, &mut |_| Ok(())).unwrap()
+}
+
+fn count(flags: &[bool]) -> usize {
+    flags.iter().filter(|&&flag| flag).count()
+}
+
+fn logits(model: &Model, how: &Execution) -> Vec<f32> {
+    let split = attack_images(4);
+    let x = nchw_to_nhwc(&split.images_nchw(0..4), [4, 1, 14, 14]);
+    let x = Tensor::from_vec(x, &[4, 14, 14, 1], model.device()).unwrap();
+    let network = Network { model, how, mode: Mode::F32 };
+    network.logits(&x).unwrap().to_vec::<f32>().unwrap()
+}
+
+#[test]
+fn every_pass_draws_its_own_noise_and_pruned_weights_get_none() {
+    for device in ["cpu", "cuda-host"] {
+        let device = Device::new(device).unwrap();
+        let mut model = attack_net("attack_net", &device);
+        let plain = logits(&model, &Execution::default());
+        let noisy = |model: &Model, alpha| Execution {
+            noise: Some(Noise::uniform(model, alpha, Seed(1)).unwrap()),
+            ..Execution::default()
+        };
+        let how = noisy(&model, 0.2);
+        let [first, second] = [(); 2].map(|()| logits(&model, &how));
+        assert!(first != second && first != plain);
+        how.noise.as_ref().unwrap().begin(0);
+        assert_eq!(logits(&model, &how), first);
+        assert_eq!(logits(&model, &noisy(&model, 0.0)), plain);
+        // Nothing but zeros: nothing that noise could move.
+        for name in model.prunable() {
+            let weight = model.param_mut(&name).unwrap();
+            *weight =
+                Tensor::from_vec(vec![0.0f32; weight.len()], weight.shape(), &device).unwrap();
+        }
+        let silent = logits(&model, &Execution::default());
+        assert_eq!(logits(&model, &noisy(&model, 0.2)), silent);
+    }
+}
+
+#[test]
+fn eot_pgd_is_pgd_without_noise_and_no_weaker_with_it() {
+    let model = attack_net("attack_net", &Device::Cpu);
+    let how = "eps = '6/255'\nsteps = 8\nrandom_start = false";
+    let pgd = attacked(&model, None, 1, &format!("attack = 'pgd'\n{how}"));
+    let eot = attacked(&model, None, 1, &format!("attack = 'eot-pgd'\n{how}"));
+    assert_eq!(pgd, eot);
+    let noisy = |seed, text: &str| attacked(&model, Some(0.2), seed, &format!("{text}\n{how}"));
+    assert_eq!(noisy(1, "attack = 'pgd'"), noisy(1, "attack = 'pgd'"));
+    assert_ne!(noisy(1, "attack = 'pgd'").clean, noisy(2, "attack = 'pgd'").clean);
+    let left = |text: &str| (0..4).map(|s| count(&noisy(s, text).robust[0])).sum::<usize>();
+    let (pgd, eot) = (left("attack = 'pgd'"), left("attack = 'eot-pgd'\neot_samples = 8"));
+    assert!(eot <= pgd, "{eot} of 256 stand under the mean gradient, {pgd} under one");
+}
+
+#[test]
+fn targets_pull_images_where_they_say() {
+    let model = attack_net("attack_net", &Device::Cpu);
+    let how = Execution::default();
+    let network = Network { model: &model, how: &how, mode: Mode::F32 };
+    let split = attack_images(64);
+    let labels = split.labels().unwrap();
+    for (target, reached) in
+        [(Target::Next, None), (Target::LeastLikely, None), (Target::Class(3), Some(3))]
+    {
+        for attack in ["pgd", "fgsm", "pgd-l2"] {
+            let eps = if attack == "pgd-l2" { "1.5" } else { "'32/255'" };
+            let text = format!("attack = '{attack}'\neps = {eps}\ntarget = '{target}'");
+            let text = text.replace("'3'", "3");
+            let outcome = attacked(&model, None, 1, &text);
+            let twins =
+                Tensor::from_vec(outcome.adversarial.clone(), &[64, 14, 14, 1], &Device::Cpu);
+            let logits = network.logits(&twins.unwrap()).unwrap();
+            let classes = rewire::attack::predictions(&logits).unwrap();
+            let mut hits = 0;
+            for i in (0..64).filter(|&i| outcome.found[i]) {
+                let own = labels[i] as usize;
+                let want = match target {
+                    Target::Next => Some((own + 1) % 10),
+                    _ => reached,
+                };
+                // One step need not arrive; many do.
+                hits += usize::from(want.is_none_or(|want| classes[i] == Some(want)));
+                assert!(target != Target::Class(3) || attack == "fgsm" || own != 3, "{attack}");
+            }
+            let found = count(&outcome.found);
+            assert!(
+                attack == "fgsm" || (found > 20 && hits * 4 >= found * 3),
+                "{text}: {hits}/{found}"
+            );
+        }
+    }
+    let random = |seed| attacked(&model, None, seed, "eps = '8/255'\ntarget = 'random'");
+    assert_eq!(random(1), random(1));
+    let wrong: AttackSettings = toml::from_str("target = 10").unwrap();
+    let done = Outcome::default();
+    let error = evaluate(&network, &split, &[wrong], 64, Seed(1), done, &mut |_| Ok(()));
+    assert!(error.unwrap_err().to_string().contains("target = 10"));
+}
+
+#[test]
+fn stopping_early_only_adds_to_what_falls() {
+    let model = attack_net("attack_net", &Device::Cpu);
+    for attack in ["pgd", "pgd-l2"] {
+        for eps in ["0.015", "0.2"] {
+            let text = format!("attack = '{attack}'\neps = {eps}\nrestarts = 2\nsteps = 7");
+            let last = attacked(&model, None, 1, &text);
+            let first = attacked(&model, None, 1, &format!("{text}\nearly_stop = true"));
+            let added = first.robust[0].iter().zip(&last.robust[0]).all(|(f, l)| *l || !*f);
+            assert!(added, "{text}");
+        }
+    }
+}
