@@ -1,0 +1,270 @@
+//! Auto-PGD in the L∞ ball: projected gradient ascent of a loss f with momentum, whose step size η halves by itself.
+//!
+//! ```text
+//! z       = P(x_k + η·sign ∇f(x_k))
+//! x_{k+1} = P(x_k + a·(z − x_k) + (1 − a)·(x_k − x_{k−1})),  a = 3/4, in the first step 1
+//! ```
+//!
+//! P projects onto the ball and [0, 1]; η starts at 2·eps. At the checkpoints w_j = ⌈p_j·steps⌉, with p_0 = 0,
+//! p_1 = 0.22 and p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), η halves and the search goes back to the best point so far, if
+//! 1. fewer than ρ = 3/4 of the steps since the last checkpoint have made f larger, or
+//! 2. η did not halve at the last checkpoint and the best f is what it was then.
+//!
+//! `apgd-ce`: f = cross-entropy. `apgd-t`: one search for each of the nine most likely other classes, f = targeted
+//! [difference of logits ratio](super::loss::dlr); networks of two or three classes, for which that is not defined,
+//! f = −cross-entropy of the target. The start is uniform in the ball, stretched until its largest value is eps.
+//! An image that is classified wrongly is done, in training it goes on: there the point of largest f is wanted.
+//!
+//! Source: Croce & Hein 2020, arXiv 2003.01690. Their program differs from the text in three details, here the text holds:
+//! it takes "at most ρ" in condition 1, compares the first loss with 0 instead of the start's, and leaves condition 2 out at
+//! the first checkpoint.
+
+use super::per_image::{rows, wrong};
+use super::{AttackEntry, Case, Norm, Search, loss};
+use crate::{Result, Tensor, rng};
+use rand::Rng;
+use rand::rngs::ChaCha8Rng;
+use rayon::prelude::*;
+
+/// The line of `apgd-ce` in the registry.
+pub const CROSS_ENTROPY: AttackEntry = AttackEntry {
+    name: "apgd-ce",
+    summary: "PGD with momentum and its own step sizes, on the cross-entropy",
+    source: "arXiv 2003.01690",
+    norm: Norm::Linf,
+    search: Search::Ball,
+    steps: 100,
+    perturb: untargeted,
+};
+
+/// The line of `apgd-t` in the registry.
+pub const TARGETED: AttackEntry = AttackEntry {
+    name: "apgd-t",
+    summary: "the same towards each of nine classes, on the targeted logits ratio",
+    source: "arXiv 2003.01690",
+    norm: Norm::Linf,
+    search: Search::Ball,
+    steps: 100,
+    perturb: targeted,
+};
+
+/// Classes that a targeted attack tries.
+pub(super) const TARGETS: usize = 9;
+
+/// f of an image (its place in the case) and its logits; writes the gradient.
+type Loss<'a> = &'a dyn Fn(usize, &[f32], &mut [f32]) -> f32;
+
+fn untargeted(case: &Case) -> Result<Tensor> {
+    let labels = case.true_classes()?;
+    let (pixels, size) = case.pixels()?;
+    let start = |(i, x): (usize, &[f32])| (i, start(case, x, &mut case.draws.host(case.images[i])));
+    let starts = pixels.chunks(size.max(1)).enumerate().map(start).collect();
+    let climbs =
+        ascend(case, &pixels, &labels, starts, &|i, z, g| loss::cross_entropy(z, labels[i], g))?;
+    case.batch(climbs.iter().map(|climb| &climb.best[..]))
+}
+
+fn targeted(case: &Case) -> Result<Tensor> {
+    let labels = case.true_classes()?;
+    let (pixels, size) = case.pixels()?;
+    let targets = case.targets(&labels, TARGETS)?;
+    let classes = case.network.model.arch().classes;
+    let original = |i: usize| &pixels[i * size..][..size];
+    let mut draws: Vec<ChaCha8Rng> = case.images.iter().map(|&i| case.draws.host(i)).collect();
+    let mut best: Vec<Option<Climb>> = labels.iter().map(|_| None).collect();
+    for rank in 0..TARGETS.min(classes.saturating_sub(1)) {
+        let fallen = |found: &Option<Climb>| found.as_ref().is_some_and(|found| found.fallen);
+        let standing = (0..labels.len()).filter(|&i| !fallen(&best[i]));
+        let starts = standing.map(|i| (i, start(case, original(i), &mut draws[i]))).collect();
+        let ratio = |i: usize, z: &[f32], gradient: &mut [f32]| {
+            let target = targets[i][rank];
+            if classes >= 4 {
+                return loss::dlr(z, labels[i], target, gradient);
+            }
+            let entropy = loss::cross_entropy(z, target, gradient);
+            gradient.iter_mut().for_each(|g| *g = -*g);
+            -entropy
+        };
+        for climb in ascend(case, &pixels, &labels, starts, &ratio)? {
+            let kept = &mut best[climb.image];
+            if kept.as_ref().is_none_or(|kept| climb.fallen || climb.best_loss > kept.best_loss) {
+                *kept = Some(climb);
+            }
+        }
+    }
+    case.batch(best.iter().enumerate().map(|(i, climb)| match climb {
+        Some(climb) => &climb.best[..],
+        None => original(i),
+    }))
+}
+
+/// Uniform in the ball around x, stretched until the largest value is eps; x where no random start is wanted.
+fn start(case: &Case, x: &[f32], draws: &mut ChaCha8Rng) -> Vec<f32> {
+    if !case.settings.random_start {
+        return x.to_vec();
+    }
+    let eps = case.settings.eps.value();
+    let noise: Vec<f32> = x.iter().map(|_| 2.0 * rng::unit(draws.next_u32()) - 1.0).collect();
+    let largest = noise.iter().fold(0.0f32, |largest, noise| largest.max(noise.abs())) + 1e-12;
+    x.iter().zip(noise).map(|(x, noise)| (x + eps * (noise / largest)).clamp(0.0, 1.0)).collect()
+}
+
+/// The search for one image.
+struct Climb {
+    image: usize,
+    now: Vec<f32>,
+    before: Vec<f32>,
+    gradient: Vec<f32>,
+    loss: f32,
+    /// The point of largest loss; where the search has fallen, the point that is classified wrongly.
+    best: Vec<f32>,
+    best_gradient: Vec<f32>,
+    best_loss: f32,
+    fallen: bool,
+    step_size: f32,
+    pace: Pace,
+}
+
+/// All searches from their starts to their ends; those that fall leave the batch.
+fn ascend(
+    case: &Case,
+    pixels: &[f32],
+    labels: &[usize],
+    starts: Vec<(usize, Vec<f32>)>,
+    loss: Loss,
+) -> Result<Vec<Climb>> {
+    let (eps, steps) = (case.settings.eps.value(), case.settings.steps());
+    let new = |(image, start): (usize, Vec<f32>)| Climb {
+        image,
+        before: start.clone(),
+        gradient: Vec::new(),
+        loss: f32::NEG_INFINITY,
+        best: start.clone(),
+        best_gradient: Vec::new(),
+        best_loss: f32::NEG_INFINITY,
+        fallen: false,
+        step_size: 2.0 * eps,
+        pace: Pace::default(),
+        now: start,
+    };
+    let mut climbs: Vec<Climb> = starts.into_iter().map(new).collect();
+    let mut open: Vec<&mut Climb> = climbs.iter_mut().collect();
+    let checkpoints = checkpoints(steps);
+    for step in 0..=steps {
+        if step > 0 {
+            open.par_iter_mut().for_each(|climb| {
+                let origin = &pixels[climb.image * climb.now.len()..][..climb.now.len()];
+                climb.advance(origin, eps, if step == 1 { 1.0 } else { 0.75 });
+            });
+        }
+        if open.is_empty() {
+            break;
+        }
+        look(case, labels, &mut open, loss)?;
+        open.retain(|climb| !climb.fallen);
+        if step == 0 {
+            open.iter_mut().for_each(|climb| climb.pace.begin(climb.best_loss));
+        } else if let Some(j) = checkpoints.iter().position(|&checkpoint| checkpoint == step) {
+            let since = step - if j == 0 { 0 } else { checkpoints[j - 1] };
+            open.iter_mut().for_each(|climb| climb.check(since));
+        }
+    }
+    Ok(climbs)
+}
+
+/// Loss, gradient and class of the point where each search is.
+fn look(case: &Case, labels: &[usize], open: &mut [&mut Climb], loss: Loss) -> Result<()> {
+    let x = case.batch(open.iter().map(|climb| &climb.now[..]))?;
+    let mut losses = Vec::new();
+    let (logits, gradient) = case.network.logits_and_gradient(&x, |logits| {
+        let mut seed = vec![0.0f32; logits.len()];
+        let each = seed.chunks_mut((logits.len() / open.len()).max(1));
+        for ((climb, z), seed) in open.iter().zip(rows(logits, open.len())).zip(each) {
+            losses.push(loss(climb.image, z, seed));
+        }
+        Ok(seed)
+    })?;
+    let gradient = gradient.to_vec::<f32>()?;
+    let labels: Vec<usize> = open.iter().map(|climb| labels[climb.image]).collect();
+    // Training wants the largest loss, not the first mistake.
+    let evaluation = case.split.is_some();
+    let wrong = wrong(&logits, &labels)?;
+    for (k, climb) in open.iter_mut().enumerate() {
+        let size = climb.now.len();
+        climb.hear(losses[k], &gradient[k * size..][..size], evaluation && wrong[k]);
+    }
+    Ok(())
+}
+
+impl Climb {
+    /// What the network says of the present point.
+    fn hear(&mut self, loss: f32, gradient: &[f32], fallen: bool) {
+        self.pace.rises += usize::from(loss > self.loss);
+        self.loss = loss;
+        self.gradient = gradient.to_vec();
+        self.fallen = fallen;
+        if fallen || loss > self.best_loss || self.best_gradient.is_empty() {
+            self.best_loss = loss;
+            self.best.clone_from(&self.now);
+            self.best_gradient.clone_from(&self.gradient);
+        }
+    }
+
+    /// One step; `origin` is the centre of the ball, `a` the weight of the gradient.
+    fn advance(&mut self, origin: &[f32], eps: f32, a: f32) {
+        let step_size = self.step_size;
+        let points = self.now.iter_mut().zip(&mut self.before);
+        for (((now, before), g), x) in points.zip(&self.gradient).zip(origin) {
+            let project = |y: f32| y.max(x - eps).min(x + eps).clamp(0.0, 1.0);
+            let sign = f32::from(i8::from(*g > 0.0) - i8::from(*g < 0.0));
+            let z = project(*now + step_size * sign);
+            let next = project(*now + (z - *now) * a + (*now - *before) * (1.0 - a));
+            *before = std::mem::replace(now, next);
+        }
+    }
+
+    /// At a checkpoint: smaller steps from the best point, where the last ones led nowhere.
+    fn check(&mut self, since: usize) {
+        if self.pace.halves(since, self.best_loss) {
+            self.step_size /= 2.0;
+            self.now.clone_from(&self.best);
+            self.gradient.clone_from(&self.best_gradient);
+        }
+    }
+}
+
+/// What is known at a checkpoint of the steps since the last one.
+#[derive(Default)]
+struct Pace {
+    rises: usize,
+    halved: bool,
+    best: f32,
+}
+
+impl Pace {
+    fn begin(&mut self, best: f32) {
+        *self = Self { rises: 0, halved: false, best };
+    }
+
+    /// Whether η halves after `since` steps with `best` the largest loss so far.
+    fn halves(&mut self, since: usize, best: f32) -> bool {
+        let halves = 4 * self.rises < 3 * since || (!self.halved && best <= self.best);
+        *self = Self { rises: 0, halved: halves, best };
+        halves
+    }
+}
+
+/// The steps after which η may halve.
+fn checkpoints(steps: usize) -> Vec<usize> {
+    // In percent; the length of a period from one to the next shrinks by 3 down to 6.
+    let mut period = 22;
+    let mut at = 0;
+    let mut all = Vec::new();
+    while at + period <= 100 {
+        at += period;
+        all.push((at * steps).div_ceil(100));
+        period = 6.max(period - 3);
+    }
+    all.dedup();
+    all
+}
