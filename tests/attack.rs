@@ -70,7 +70,8 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
         let name = entry.name;
         let mut last = accuracy;
         for (eps, k) in [("0", 0.0), ("1/255", 1.0), ("4/255", 4.0), ("64/255", 64.0)] {
-            let attack = settings(&format!("attack = '{name}'\neps = '{eps}'\nsteps = 5"));
+            let steps = if name == "square" { 200 } else { 5 };
+            let attack = settings(&format!("attack = '{name}'\neps = '{eps}'\nsteps = {steps}"));
             let outcome = attacked(&model, &data, &[attack], 7);
             let robust = Outcome::percent(&outcome.robust[0]);
             for (a, b) in pixels(&outcome).iter().zip(pixels(&clean)) {

@@ -268,3 +268,86 @@ fn checkpoints(steps: usize) -> Vec<usize> {
     all.dedup();
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkpoints_are_those_of_the_paper() {
+        // 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99 of the steps, rounded up.
+        assert_eq!(checkpoints(100), [22, 41, 57, 70, 80, 87, 93, 99]);
+        assert_eq!(checkpoints(20), [5, 9, 12, 14, 16, 18, 19, 20]);
+        assert_eq!(checkpoints(5), [2, 3, 4, 5]);
+        assert_eq!(checkpoints(1), [1]);
+    }
+
+    #[test]
+    fn the_step_halves_after_few_rises_or_two_periods_without_a_better_point() {
+        let mut pace = Pace::default();
+        pace.begin(1.0);
+        // (rises, steps, best so far) and whether it halves.
+        for (rises, since, best, want) in [
+            (17, 22, 2.0, false), // 17 ≥ 16.5
+            (14, 19, 3.0, true),  // 14 < 14.25
+            (12, 16, 3.0, false), // 12 is not below 12, and it has just halved
+            (13, 13, 3.0, true),  // no better point since the last checkpoint
+            (10, 10, 3.0, false),
+            (6, 7, 4.0, false),
+            (4, 6, 5.0, true), // 4 < 4.5
+            (0, 6, 5.0, true),
+        ] {
+            pace.rises = rises;
+            assert_eq!(pace.halves(since, best), want, "{rises} of {since}, best {best}");
+        }
+        // Without any better point than the start it halves at once.
+        pace.begin(1.0);
+        pace.rises = 20;
+        assert!(pace.halves(22, 1.0));
+    }
+
+    #[test]
+    fn steps_have_momentum_and_stay_in_the_box() {
+        let origin = [0.5f32, 0.95, 0.5];
+        let start = vec![0.5f32, 1.0, 0.5];
+        let mut climb = Climb {
+            image: 0,
+            before: start.clone(),
+            gradient: Vec::new(),
+            loss: f32::NEG_INFINITY,
+            best: start.clone(),
+            best_gradient: Vec::new(),
+            best_loss: f32::NEG_INFINITY,
+            fallen: false,
+            step_size: 0.2,
+            pace: Pace::default(),
+            now: start,
+        };
+        let close = |got: &[f32], want: &[f32]| {
+            assert!(
+                got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6),
+                "{got:?}, not {want:?}"
+            );
+        };
+        climb.hear(1.0, &[3.0, 1.0, f32::NAN], false);
+        climb.pace.begin(1.0);
+        climb.advance(&origin, 0.1, 1.0);
+        close(&climb.now, &[0.6, 1.0, 0.5]);
+        climb.hear(2.0, &[-1.0, -1.0, 0.0], false);
+        climb.advance(&origin, 0.1, 0.75);
+        // 0.6 + 0.75·(0.4 − 0.6) + 0.25·(0.6 − 0.5); 1 + 0.75·(0.85 − 1).
+        close(&climb.now, &[0.475, 0.8875, 0.5]);
+        climb.hear(1.5, &[1.0, 1.0, 1.0], false);
+        // One rise in two steps: half the step, from the better point and its gradient.
+        climb.check(2);
+        close(&climb.now, &[0.6, 1.0, 0.5]);
+        close(&climb.gradient, &[-1.0, -1.0, 0.0]);
+        assert_eq!((climb.step_size, climb.best_loss), (0.1, 2.0));
+        // The point before is still that of the step before.
+        climb.advance(&origin, 0.1, 0.75);
+        // 0.6 + 0.75·(0.5 − 0.6) + 0.25·(0.6 − 0.6); 1 + 0.75·(0.9 − 1) + 0.25·(1 − 1).
+        close(&climb.now, &[0.525, 0.925, 0.5]);
+        climb.hear(0.0, &[0.0; 3], true);
+        close(&climb.best, &[0.525, 0.925, 0.5]);
+    }
+}

@@ -1,0 +1,3 @@
+//! One file a family of attacks.
+
+mod autoattack;
