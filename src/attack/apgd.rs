@@ -1,28 +1,31 @@
-//! Auto-PGD in the L∞ ball: projected gradient ascent of a loss f with momentum, whose step size η halves by itself.
+//! Auto-PGD in the L∞ or L2 ball: projected gradient ascent of a loss f with momentum, whose step size η halves by
+//! itself.
 //!
 //! ```text
-//! z       = P(x_k + η·sign ∇f(x_k))
+//! z       = P(x_k + η·s(∇f(x_k))),  s the signs for L∞, ∇f/‖∇f‖ for L2
 //! x_{k+1} = P(x_k + a·(z − x_k) + (1 − a)·(x_k − x_{k−1})),  a = 3/4, in the first step 1
 //! ```
 //!
-//! P projects onto the ball and [0, 1]; η starts at 2·eps. At the checkpoints w_j = ⌈p_j·steps⌉, with p_0 = 0,
-//! p_1 = 0.22 and p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), η halves and the search goes back to the best point so far, if
-//! 1. fewer than ρ = 3/4 of the steps since the last checkpoint have made f larger, or
+//! P projects onto the ball and clips to [0, 1]; η starts at 2·eps. At the checkpoints w_j = ⌈p_j·steps⌉, p_0 = 0,
+//! p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), η halves and the search goes back to the best point so
+//! far, if
+//! 1. fewer than 3/4 of the steps since the last checkpoint have made f larger, or
 //! 2. η did not halve at the last checkpoint and the best f is what it was then.
 //!
 //! `apgd-ce`: f = cross-entropy. `apgd-t`: one search for each of the nine most likely other classes, f = targeted
-//! [difference of logits ratio](super::loss::dlr); networks of two or three classes, for which that is not defined,
-//! f = −cross-entropy of the target. The start is uniform in the ball, stretched until its largest value is eps.
-//! An image that is classified wrongly is done, in training it goes on: there the point of largest f is wanted.
+//! [difference of logits ratio](super::loss::dlr); on networks of two or three classes, where that is not defined,
+//! minus the cross-entropy of the target. `apgd-ce-l2`, `apgd-t-l2`: the same in the L2 ball. The start is random, on
+//! the ball's surface. An image that is classified wrongly is done. In training and on a network with noise it goes
+//! on: there the point of largest f is wanted.
 //!
-//! Source: Croce & Hein 2020, arXiv 2003.01690. Their program differs from the text in three details, here the text holds:
-//! it takes "at most ρ" in condition 1, compares the first loss with 0 instead of the start's, and leaves condition 2 out at
-//! the first checkpoint.
+//! Source: Croce & Hein 2020, arXiv 2003.01690. Their program differs from the text in three details, and here the
+//! text holds: condition 1 says "at most" there, the first loss is compared with 0 instead of that of the start, and
+//! condition 2 is left out at the first checkpoint.
 
+use super::ball::Ball;
 use super::per_image::{rows, wrong};
 use super::{AttackEntry, Case, Norm, Search, loss};
-use crate::{Result, Tensor, rng};
-use rand::Rng;
+use crate::{Result, Tensor};
 use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -34,18 +37,40 @@ pub const CROSS_ENTROPY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
-    perturb: untargeted,
+    perturb: |case| untargeted(case, Ball::Linf(case.settings.eps.value())),
+};
+
+/// The line of `apgd-ce-l2` in the registry.
+pub const CROSS_ENTROPY_L2: AttackEntry = AttackEntry {
+    name: "apgd-ce-l2",
+    summary: "apgd-ce in the L2 ball",
+    source: "arXiv 2003.01690",
+    norm: Norm::L2,
+    search: Search::Ball,
+    steps: 100,
+    perturb: |case| untargeted(case, Ball::L2(case.settings.eps.value())),
 };
 
 /// The line of `apgd-t` in the registry.
 pub const TARGETED: AttackEntry = AttackEntry {
     name: "apgd-t",
-    summary: "the same towards each of nine classes, on the targeted logits ratio",
+    summary: "apgd-ce towards each of nine classes, on the targeted logits ratio",
     source: "arXiv 2003.01690",
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
-    perturb: targeted,
+    perturb: |case| targeted(case, Ball::Linf(case.settings.eps.value())),
+};
+
+/// The line of `apgd-t-l2` in the registry.
+pub const TARGETED_L2: AttackEntry = AttackEntry {
+    name: "apgd-t-l2",
+    summary: "apgd-t in the L2 ball",
+    source: "arXiv 2003.01690",
+    norm: Norm::L2,
+    search: Search::Ball,
+    steps: 100,
+    perturb: |case| targeted(case, Ball::L2(case.settings.eps.value())),
 };
 
 /// Classes that a targeted attack tries.
@@ -54,17 +79,19 @@ pub(super) const TARGETS: usize = 9;
 /// f of an image (its place in the case) and its logits; writes the gradient.
 type Loss<'a> = &'a dyn Fn(usize, &[f32], &mut [f32]) -> f32;
 
-fn untargeted(case: &Case) -> Result<Tensor> {
+fn untargeted(case: &Case, ball: Ball) -> Result<Tensor> {
     let labels = case.true_classes()?;
     let (pixels, size) = case.pixels()?;
-    let start = |(i, x): (usize, &[f32])| (i, start(case, x, &mut case.draws.host(case.images[i])));
+    let start =
+        |(i, x): (usize, &[f32])| (i, start(case, ball, x, &mut case.draws.host(case.images[i])));
     let starts = pixels.chunks(size.max(1)).enumerate().map(start).collect();
-    let climbs =
-        ascend(case, &pixels, &labels, starts, &|i, z, g| loss::cross_entropy(z, labels[i], g))?;
+    let climbs = ascend(case, ball, &pixels, &labels, starts, &|i, z, g| {
+        loss::cross_entropy(z, labels[i], g)
+    })?;
     case.batch(climbs.iter().map(|climb| &climb.best[..]))
 }
 
-fn targeted(case: &Case) -> Result<Tensor> {
+fn targeted(case: &Case, ball: Ball) -> Result<Tensor> {
     let labels = case.true_classes()?;
     let (pixels, size) = case.pixels()?;
     let targets = case.targets(&labels, TARGETS)?;
@@ -75,7 +102,7 @@ fn targeted(case: &Case) -> Result<Tensor> {
     for rank in 0..TARGETS.min(classes.saturating_sub(1)) {
         let fallen = |found: &Option<Climb>| found.as_ref().is_some_and(|found| found.fallen);
         let standing = (0..labels.len()).filter(|&i| !fallen(&best[i]));
-        let starts = standing.map(|i| (i, start(case, original(i), &mut draws[i]))).collect();
+        let starts = standing.map(|i| (i, start(case, ball, original(i), &mut draws[i]))).collect();
         let ratio = |i: usize, z: &[f32], gradient: &mut [f32]| {
             let target = targets[i][rank];
             if classes >= 4 {
@@ -85,7 +112,7 @@ fn targeted(case: &Case) -> Result<Tensor> {
             gradient.iter_mut().for_each(|g| *g = -*g);
             -entropy
         };
-        for climb in ascend(case, &pixels, &labels, starts, &ratio)? {
+        for climb in ascend(case, ball, &pixels, &labels, starts, &ratio)? {
             let kept = &mut best[climb.image];
             if kept.as_ref().is_none_or(|kept| climb.fallen || climb.best_loss > kept.best_loss) {
                 *kept = Some(climb);
@@ -98,15 +125,9 @@ fn targeted(case: &Case) -> Result<Tensor> {
     }))
 }
 
-/// Uniform in the ball around x, stretched until the largest value is eps; x where no random start is wanted.
-fn start(case: &Case, x: &[f32], draws: &mut ChaCha8Rng) -> Vec<f32> {
-    if !case.settings.random_start {
-        return x.to_vec();
-    }
-    let eps = case.settings.eps.value();
-    let noise: Vec<f32> = x.iter().map(|_| 2.0 * rng::unit(draws.next_u32()) - 1.0).collect();
-    let largest = noise.iter().fold(0.0f32, |largest, noise| largest.max(noise.abs())) + 1e-12;
-    x.iter().zip(noise).map(|(x, noise)| (x + eps * (noise / largest)).clamp(0.0, 1.0)).collect()
+/// Where a search begins: x itself where no random start is wanted.
+fn start(case: &Case, ball: Ball, x: &[f32], draws: &mut ChaCha8Rng) -> Vec<f32> {
+    if case.settings.random_start { ball.start(x, draws) } else { x.to_vec() }
 }
 
 /// The search for one image.
@@ -128,12 +149,13 @@ struct Climb {
 /// All searches from their starts to their ends; those that fall leave the batch.
 fn ascend(
     case: &Case,
+    ball: Ball,
     pixels: &[f32],
     labels: &[usize],
     starts: Vec<(usize, Vec<f32>)>,
     loss: Loss,
 ) -> Result<Vec<Climb>> {
-    let (eps, steps) = (case.settings.eps.value(), case.settings.steps());
+    let steps = case.settings.steps();
     let new = |(image, start): (usize, Vec<f32>)| Climb {
         image,
         before: start.clone(),
@@ -143,7 +165,7 @@ fn ascend(
         best_gradient: Vec::new(),
         best_loss: f32::NEG_INFINITY,
         fallen: false,
-        step_size: 2.0 * eps,
+        step_size: 2.0 * ball.radius(),
         pace: Pace::default(),
         now: start,
     };
@@ -154,7 +176,7 @@ fn ascend(
         if step > 0 {
             open.par_iter_mut().for_each(|climb| {
                 let origin = &pixels[climb.image * climb.now.len()..][..climb.now.len()];
-                climb.advance(origin, eps, if step == 1 { 1.0 } else { 0.75 });
+                climb.advance(origin, ball, if step == 1 { 1.0 } else { 0.75 });
             });
         }
         if open.is_empty() {
@@ -186,12 +208,11 @@ fn look(case: &Case, labels: &[usize], open: &mut [&mut Climb], loss: Loss) -> R
     })?;
     let gradient = gradient.to_vec::<f32>()?;
     let labels: Vec<usize> = open.iter().map(|climb| labels[climb.image]).collect();
-    // Training wants the largest loss, not the first mistake.
-    let evaluation = case.split.is_some();
+    let ends = case.ends_when_wrong();
     let wrong = wrong(&logits, &labels)?;
     for (k, climb) in open.iter_mut().enumerate() {
         let size = climb.now.len();
-        climb.hear(losses[k], &gradient[k * size..][..size], evaluation && wrong[k]);
+        climb.hear(losses[k], &gradient[k * size..][..size], ends && wrong[k]);
     }
     Ok(())
 }
@@ -211,16 +232,16 @@ impl Climb {
     }
 
     /// One step; `origin` is the centre of the ball, `a` the weight of the gradient.
-    fn advance(&mut self, origin: &[f32], eps: f32, a: f32) {
-        let step_size = self.step_size;
-        let points = self.now.iter_mut().zip(&mut self.before);
-        for (((now, before), g), x) in points.zip(&self.gradient).zip(origin) {
-            let project = |y: f32| y.max(x - eps).min(x + eps).clamp(0.0, 1.0);
-            let sign = f32::from(i8::from(*g > 0.0) - i8::from(*g < 0.0));
-            let z = project(*now + step_size * sign);
-            let next = project(*now + (z - *now) * a + (*now - *before) * (1.0 - a));
-            *before = std::mem::replace(now, next);
+    fn advance(&mut self, origin: &[f32], ball: Ball, a: f32) {
+        let way = ball.steepest(&self.gradient);
+        let step = |(now, way): (&f32, f32)| now + self.step_size * way;
+        let mut z: Vec<f32> = self.now.iter().zip(way).map(step).collect();
+        ball.project(origin, &mut z);
+        for (z, (now, before)) in z.iter_mut().zip(self.now.iter().zip(&self.before)) {
+            *z = now + (*z - now) * a + (now - before) * (1.0 - a);
         }
+        ball.project(origin, &mut z);
+        self.before = std::mem::replace(&mut self.now, z);
     }
 
     /// At a checkpoint: smaller steps from the best point, where the last ones led nowhere.
@@ -331,10 +352,10 @@ mod tests {
         };
         climb.hear(1.0, &[3.0, 1.0, f32::NAN], false);
         climb.pace.begin(1.0);
-        climb.advance(&origin, 0.1, 1.0);
+        climb.advance(&origin, Ball::Linf(0.1), 1.0);
         close(&climb.now, &[0.6, 1.0, 0.5]);
         climb.hear(2.0, &[-1.0, -1.0, 0.0], false);
-        climb.advance(&origin, 0.1, 0.75);
+        climb.advance(&origin, Ball::Linf(0.1), 0.75);
         // 0.6 + 0.75·(0.4 − 0.6) + 0.25·(0.6 − 0.5); 1 + 0.75·(0.85 − 1).
         close(&climb.now, &[0.475, 0.8875, 0.5]);
         climb.hear(1.5, &[1.0, 1.0, 1.0], false);
@@ -344,7 +365,7 @@ mod tests {
         close(&climb.gradient, &[-1.0, -1.0, 0.0]);
         assert_eq!((climb.step_size, climb.best_loss), (0.1, 2.0));
         // The point before is still that of the step before.
-        climb.advance(&origin, 0.1, 0.75);
+        climb.advance(&origin, Ball::Linf(0.1), 0.75);
         // 0.6 + 0.75·(0.5 − 0.6) + 0.25·(0.6 − 0.6); 1 + 0.75·(0.9 − 1) + 0.25·(1 − 1).
         close(&climb.now, &[0.525, 0.925, 0.5]);
         climb.hear(0.0, &[0.0; 3], true);

@@ -1,8 +1,9 @@
-//! Fast gradient sign method: `x̂ = clip(x + eps·sign ∇ₓ CE, 0, 1)`, from x itself.
+//! Fast gradient sign method: `x̂ = clip(x + eps·sign ∇ₓ CE, 0, 1)`, from x itself; with a target
+//! `clip(x − eps·sign ∇ₓ CE(target), 0, 1)`.
 //!
 //! Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572.
 
-use super::{AttackEntry, Case, Norm, Search};
+use super::{AttackEntry, Case, Norm, Search, target};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -17,9 +18,10 @@ pub const ENTRY: AttackEntry = AttackEntry {
 };
 
 fn perturb(case: &Case) -> Result<Tensor> {
-    let gradient = case.network.input_gradient(&case.start, case.labels)?;
+    let aim = target::aim(case, case.network)?;
+    let gradient = case.network.input_gradient(&case.start, &aim.labels)?;
     let eps = case.settings.eps.value();
     let mut adversarial = case.start.detach();
-    ops::pgd_step(&mut adversarial, case.x, &gradient, eps, eps)?;
+    ops::pgd_step(&mut adversarial, case.x, &gradient, eps, aim.sign * eps)?;
     Ok(adversarial)
 }

@@ -4,18 +4,37 @@
 //! An attack is a file here and a line in [`ATTACKS`].
 
 mod apgd;
+mod attempt;
+mod ball;
 mod driver;
+mod eot_pgd;
+mod epsilon;
 mod fab;
 mod fgsm;
+mod fgsm_rs;
 mod hyperplane;
 mod loss;
+mod outcome;
 mod per_image;
 mod pgd;
+mod pgd_l2;
+mod sequence;
 mod settings;
 mod square;
+mod target;
+mod transfer;
+mod warning;
 
-pub use driver::{Outcome, adversary, evaluate, predictions};
-pub use settings::{AttackSettings, Epsilon};
+pub use attempt::adversary;
+pub use driver::{Evaluation, Event, evaluate, predictions};
+pub use epsilon::Epsilon;
+pub use outcome::{Distances, Outcome};
+pub use sequence::{Planned, SEQUENCES, SequenceEntry, expand};
+pub use settings::AttackSettings;
+pub use target::Target;
+pub use warning::{Measured, warnings};
+
+use attempt::rows;
 
 use crate::data::Split;
 use crate::nn::{Execution, Model};
@@ -52,6 +71,17 @@ pub enum Norm {
     L0,
 }
 
+impl Norm {
+    /// As lists print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linf => "L∞",
+            Self::L2 => "L2",
+            Self::L0 => "L0",
+        }
+    }
+}
+
 /// What an attack looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
@@ -62,6 +92,16 @@ pub enum Search {
     /// The nearest wrong image, anywhere in [0, 1]; eps is only what the accuracy is counted at. Where it finds none
     /// it returns the image itself.
     Nearest,
+}
+
+impl Search {
+    /// As lists print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneStep | Self::Ball => "inside eps",
+            Self::Nearest => "nearest",
+        }
+    }
 }
 
 /// What an attack is given.
@@ -82,6 +122,8 @@ pub struct Case<'a> {
     pub draws: Draws<'a>,
     /// All images that are attacked; `None` in training.
     pub split: Option<&'a Split>,
+    /// Another network, for attacks that do not look into the one under attack.
+    pub source: Option<&'a Network<'a>>,
 }
 
 /// The random numbers of one restart of an attack: those of an image do not depend on its batch.
@@ -111,15 +153,29 @@ impl Draws<'_> {
 }
 
 /// Every attack.
-pub const ATTACKS: &[AttackEntry] =
-    &[fgsm::ENTRY, pgd::ENTRY, apgd::CROSS_ENTROPY, apgd::TARGETED, fab::ENTRY, square::ENTRY];
+pub const ATTACKS: &[AttackEntry] = &[
+    fgsm::ENTRY,
+    fgsm_rs::ENTRY,
+    pgd::ENTRY,
+    pgd_l2::ENTRY,
+    eot_pgd::ENTRY,
+    transfer::ENTRY,
+    apgd::CROSS_ENTROPY,
+    apgd::CROSS_ENTROPY_L2,
+    apgd::TARGETED,
+    apgd::TARGETED_L2,
+    fab::LINF,
+    fab::L2,
+    square::ENTRY,
+];
 
 /// The attack of that name.
 ///
 /// Errors: [`crate::ErrorKind::Param`] that lists those there are.
 pub fn find(name: &str) -> Result<&'static AttackEntry> {
     ATTACKS.iter().find(|entry| entry.name == name).ok_or_else(|| {
-        let names: Vec<&str> = ATTACKS.iter().map(|entry| entry.name).collect();
+        let sequences = SEQUENCES.iter().map(|entry| entry.name);
+        let names: Vec<&str> = ATTACKS.iter().map(|entry| entry.name).chain(sequences).collect();
         Error::param("attack", name, format!("one of {}", names.join(", ")))
     })
 }
@@ -142,13 +198,21 @@ impl Network<'_> {
 
     /// `∂/∂x Σ_n CE(logits(x_n), label_n)`: a sum, so that no factor 1/N underflows.
     pub fn input_gradient(&self, x: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        Ok(self.gradient_and_logits(x, labels)?.0)
+    }
+
+    /// [`Self::input_gradient`] and the logits of the same pass.
+    fn gradient_and_logits(&self, x: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)> {
         let mut tape = Tape::new(self.mode);
         tape.watch(x);
         let logits = self.model.forward_eval(&mut tape, x, self.how)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![labels.len() as f32], &[1], &x.device())?;
         let mut gradients = tape.backward(&loss, seed)?;
-        gradients.take(x).ok_or_else(|| Error::param("attack", "x", "what the logits depend on"))
+        let gradient = gradients.take(x);
+        let gradient =
+            gradient.ok_or_else(|| Error::param("attack", "x", "what the logits depend on"))?;
+        Ok((gradient, logits))
     }
 
     /// Logits `[N·classes]` of `x [N, H, W, C]`, and `∂L/∂x` of a function L of them: `loss` is given the logits and

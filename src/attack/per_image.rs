@@ -11,10 +11,21 @@ impl Case<'_> {
         Ok((pixels, size))
     }
 
+    /// Whether an image is done once it is classified wrongly: training wants the worst point, not the first mistake,
+    /// and one draw of noise proves nothing.
+    pub(super) fn ends_when_wrong(&self) -> bool {
+        self.split.is_some() && self.network.how.noise.is_none()
+    }
+
     /// The true classes.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] for a label that is no class of the network.
+    /// Errors: [`crate::ErrorKind::Param`] for a label that is no class of the network, and for a target: these
+    /// attacks choose theirs.
     pub(super) fn true_classes(&self) -> Result<Vec<usize>> {
+        if let Some(target) = self.settings.target {
+            let want = format!("absent for {}", self.settings.attack);
+            return Err(Error::param("target", target, want));
+        }
         let classes = self.network.model.arch().classes;
         let class = |label: i32| {
             let class = usize::try_from(label).ok().filter(|&class| class < classes);

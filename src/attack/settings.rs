@@ -1,179 +1,155 @@
-//! What an attack may do: radius, steps, restarts.
+//! What an attack may do: radius, steps, restarts, target.
 
-use super::{Search, find};
+use super::{Epsilon, Norm, Search, Target, eot_pgd, fgsm_rs, find, sequence};
 use crate::{Error, Result};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::{Deserialize as DeriveDeserialize, Serialize, Serializer};
-use std::fmt;
-use std::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 /// `train.adversary` and an entry of `[[eval]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, DeriveDeserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttackSettings {
-    /// A name of [`super::ATTACKS`].
+    /// A name of [`super::ATTACKS`] or [`super::SEQUENCES`].
     pub attack: String,
-    /// Radius of the L∞ ball; pixels in [0, 1].
+    /// Radius of the ball in the attack's norm; pixels in [0, 1].
     pub eps: Epsilon,
     /// Steps; the attack's own number where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Length of a step; 2.5·eps/steps where absent.
+    /// Length of a step in the attack's norm; 2.5·eps/steps where absent (`fgsm-rs`: 1.25·eps).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
+    /// The same as a multiple of eps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_step_size: Option<f64>,
     /// Whether it starts at a random point of the ball.
     pub random_start: bool,
     /// Attempts at an image; those after the first are spent on images still classified correctly.
     pub restarts: usize,
+    /// The class that it drives images to; absent: away from their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// `pgd` and those like it, in an evaluation: an image has fallen with the first step that it is wrong at, and takes
+    /// no more. False: the image after the last step counts, as published.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub early_stop: bool,
+    /// `eot-pgd`: gradients a step, each under a draw of the network's noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eot_samples: Option<usize>,
 }
 
 impl Default for AttackSettings {
     fn default() -> Self {
         Self {
             attack: "pgd".into(),
-            eps: Epsilon(8.0 / 255.0),
+            eps: Epsilon::try_from(8.0 / 255.0).unwrap_or_default(),
             steps: None,
             step_size: None,
+            relative_step_size: None,
             random_start: true,
             restarts: 1,
+            target: None,
+            early_stop: false,
+            eot_samples: None,
         }
     }
 }
 
 impl AttackSettings {
-    /// The number of steps.
+    /// The number of steps; 1 where the method has one.
     pub fn steps(&self) -> usize {
-        self.steps.unwrap_or_else(|| find(&self.attack).map_or(1, |entry| entry.steps))
+        match find(&self.attack) {
+            Ok(entry) if entry.steps == 1 => 1,
+            Ok(entry) => self.steps.unwrap_or(entry.steps),
+            Err(_) => self.steps.unwrap_or(1),
+        }
     }
 
     /// The length of a step.
     pub fn step_size(&self) -> f32 {
-        let default = 2.5 * self.eps.0 / self.steps().max(1) as f64;
-        self.step_size.map_or(default as f32, Epsilon::value)
+        self.exact_step_size() as f32
     }
 
-    /// The settings with every default written out; an attack of one step has one step of eps from x.
+    fn exact_step_size(&self) -> f64 {
+        let eps = self.eps.exact();
+        match (self.step_size, self.relative_step_size) {
+            (Some(size), _) => size.exact(),
+            (None, Some(factor)) => factor * eps,
+            (None, None) if self.attack == fgsm_rs::ENTRY.name => fgsm_rs::STEP * eps,
+            (None, None) => 2.5 * eps / self.steps().max(1) as f64,
+        }
+    }
+
+    /// Gradients a step of `eot-pgd`.
+    pub fn eot_samples(&self) -> usize {
+        self.eot_samples.unwrap_or(eot_pgd::SAMPLES)
+    }
+
+    /// The settings with every default written out; an attack of one step from the image has one step of eps. A sequence
+    /// stays as it is: its members are resolved, see [`super::expand`].
     ///
     /// Errors: [`crate::ErrorKind::Param`] for an unknown attack.
     pub fn resolved(&self) -> Result<Self> {
-        let (attack, eps) = (self.attack.clone(), self.eps);
-        if find(&attack)?.search == Search::OneStep {
-            let step_size = Some(eps);
-            let steps = Some(1);
-            return Ok(Self { attack, eps, steps, step_size, random_start: false, restarts: 1 });
+        if sequence::find(&self.attack).is_some() {
+            return Ok(self.clone());
         }
-        let default = Epsilon(2.5 * self.eps.0 / self.steps().max(1) as f64);
-        let step_size = Some(self.step_size.unwrap_or(default));
-        Ok(Self { steps: Some(self.steps()), step_size, ..self.clone() })
+        let entry = find(&self.attack)?;
+        let mut resolved = self.clone();
+        resolved.steps = Some(self.steps());
+        resolved.relative_step_size = None;
+        if entry.search == Search::OneStep {
+            resolved.step_size = Some(self.eps);
+            (resolved.random_start, resolved.restarts) = (false, 1);
+        } else if resolved.step_size.is_none() {
+            resolved.step_size = Some(Epsilon::try_from(self.exact_step_size())?);
+        }
+        if entry.name == eot_pgd::ENTRY.name {
+            resolved.eot_samples = Some(self.eot_samples());
+        }
+        Ok(resolved)
     }
 
-    /// Checks name and counts.
+    /// Checks name, radius and counts.
     ///
-    /// Errors: [`crate::ErrorKind::Param`].
+    /// Errors: [`crate::ErrorKind::Param`] that names the key.
     pub fn check(&self) -> Result<()> {
-        find(&self.attack)?;
+        if let Some(sequence) = sequence::find(&self.attack) {
+            return sequence.members(self).iter().try_for_each(Self::check);
+        }
+        let norm = find(&self.attack)?.norm;
+        if norm == Norm::Linf && self.eps.exact() > 1.0 {
+            return Err(Error::param("eps", self.eps, format!("from 0 to 1 for {}", self.attack)));
+        }
         if self.steps() > 1_000_000 {
             return Err(Error::param("steps", self.steps(), "at most 1000000"));
         }
         if !(1..=1_000_000).contains(&self.restarts) {
             return Err(Error::param("restarts", self.restarts, "1 to 1000000"));
         }
+        if let Some(factor) = self.relative_step_size {
+            if !(0.0..=1e6).contains(&factor) {
+                return Err(Error::param("relative_step_size", factor, "from 0 to 1000000"));
+            }
+            if self.step_size.is_some() {
+                return Err(Error::param("relative_step_size", factor, "absent beside step_size"));
+            }
+        }
+        if self.eot_samples.is_some_and(|samples| !(1..=100_000).contains(&samples)) {
+            return Err(Error::param("eot_samples", self.eot_samples(), "1 to 100000"));
+        }
         Ok(())
     }
-}
 
-/// A distance between pixels in [0, 1]: finite, from 0 to 1. Reads `8/255` and `0.03`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Epsilon(f64);
-
-impl Epsilon {
-    /// As the kernels take it.
-    pub fn value(self) -> f32 {
-        self.0 as f32
-    }
-
-    /// As it was given.
-    pub fn exact(self) -> f64 {
-        self.0
-    }
-}
-
-const WANT: &str = "a number from 0 to 1, or a fraction such as 8/255";
-
-impl TryFrom<f64> for Epsilon {
-    type Error = Error;
-
-    fn try_from(value: f64) -> Result<Self> {
-        match value {
-            0.0..=1.0 => Ok(Self(value)),
-            _ => Err(Error::param("eps", value, WANT)),
+    /// Checks what [`super::adversary`] needs.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for an attack that training cannot run.
+    pub fn check_adversary(&self) -> Result<()> {
+        self.check()?;
+        let usable = find(&self.attack)
+            .is_ok_and(|entry| entry.search != Search::Nearest && entry.name != "transfer");
+        if usable {
+            return Ok(());
         }
-    }
-}
-
-impl FromStr for Epsilon {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
-        let value = match text.split_once('/') {
-            None => number(text),
-            Some((a, b)) => number(a).zip(number(b)).map(|(a, b)| a / b),
-        };
-        value
-            .filter(|v| (0.0..=1.0).contains(v))
-            .map(Self)
-            .ok_or_else(|| Error::param("eps", text, WANT))
-    }
-}
-
-impl fmt::Display for Epsilon {
-    /// `k/255` where it is one, else the shortest number that reads back.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let k = (self.0 * 255.0).round();
-        if k / 255.0 == self.0 && k > 0.0 { write!(f, "{k}/255") } else { write!(f, "{}", self.0) }
-    }
-}
-
-impl Serialize for Epsilon {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let text = self.to_string();
-        if text.contains('/') {
-            serializer.serialize_str(&text)
-        } else {
-            serializer.serialize_f64(self.0)
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Epsilon {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = Epsilon;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str(WANT)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Epsilon, E> {
-                text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_f64<E: de::Error>(self, value: f64) -> std::result::Result<Epsilon, E> {
-                Epsilon::try_from(value)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Float(value), &self))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<Epsilon, E> {
-                self.visit_f64(value as f64)
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<Epsilon, E> {
-                self.visit_f64(value as f64)
-            }
-        }
-        deserializer.deserialize_any(Reader)
+        Err(Error::param("adversary.attack", &self.attack, "one attack inside a ball"))
     }
 }
 
@@ -182,26 +158,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eps_reads_fractions_and_refuses_what_is_no_radius() {
-        assert_eq!("8/255".parse::<Epsilon>().unwrap().value(), (8.0 / 255.0) as f32);
-        assert_eq!("0".parse::<Epsilon>().unwrap().to_string(), "0");
-        assert_eq!("0.031".parse::<Epsilon>().unwrap().to_string(), "0.031");
-        assert_eq!("8/255".parse::<Epsilon>().unwrap().to_string(), "8/255");
-        for text in ["nan", "inf", "-1/255", "8/0", "0/0", "2", "", "8/255/2", "x"] {
-            assert!(text.parse::<Epsilon>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn settings_survive_toml() {
-        for text in ["eps = \"4/255\"\nstep_size = 0.01", "eps = 0.25", "eps = 0"] {
+        for text in [
+            "eps = \"4/255\"\nstep_size = 0.01",
+            "eps = 0.25\ntarget = 3",
+            "eps = 0\ntarget = \"least-likely\"",
+            "attack = \"pgd-l2\"\neps = 2\nrelative_step_size = 0.1\nearly_stop = true",
+            "attack = \"eot-pgd\"",
+            "attack = \"fgsm-rs\"\nsteps = 7",
+        ] {
             let settings: AttackSettings = toml::from_str(text).unwrap();
+            settings.check().unwrap();
             let resolved = settings.resolved().unwrap();
             let written = toml::to_string(&resolved).unwrap();
             assert_eq!(toml::from_str::<AttackSettings>(&written).unwrap(), resolved);
         }
-        for text in ["eps = -0.1", "eps = nan", "eps = \"x\"", "stepsize = 1", "steps = -1"] {
+        for text in [
+            "eps = -0.1",
+            "eps = nan",
+            "eps = \"x\"",
+            "stepsize = 1",
+            "steps = -1",
+            "target = \"best\"",
+            "target = -1",
+        ] {
             assert!(toml::from_str::<AttackSettings>(text).is_err(), "{text}");
         }
+        for text in [
+            "eps = 1.5",
+            "restarts = 0",
+            "relative_step_size = -1.0",
+            "relative_step_size = 0.1\nstep_size = 0.1",
+            "eot_samples = 0",
+            "attack = \"x\"",
+        ] {
+            let settings: AttackSettings = toml::from_str(text).unwrap();
+            assert!(settings.check().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_absolute_or_a_share_of_eps() {
+        let size = |text: &str| toml::from_str::<AttackSettings>(text).unwrap().step_size();
+        assert_eq!(size("eps = 0.5\nsteps = 5"), 0.25);
+        assert_eq!(size("eps = 0.5\nrelative_step_size = 0.125"), 0.0625);
+        assert_eq!(size("eps = 0.5\nstep_size = 0.125"), 0.125);
+        assert_eq!(size("attack = \"fgsm-rs\"\neps = 0.5\nsteps = 9"), 0.625);
     }
 }

@@ -1,15 +1,16 @@
 //! Square attack in the L∞ ball: random search that sees logits only. Of f = z_label − max over the others, it keeps
 //! what is smaller.
 //!
-//! The first query is x with vertical stripes, one pixel wide, ±eps by column and channel. Every further one takes a square of side
-//! s = √(p·H·W), rounded and at most the shorter side of the image, at a uniform place inside, and adds ±2·eps to it, one sign a
-//! channel; the result is projected onto the ball and [0, 1]. It replaces the best so far where f is smaller or the image is
-//! classified wrongly. p is 0.8 and halves after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 proposals, whatever the budget, as in
-//! AutoAttack. An image that is classified wrongly is done, in training it goes on. Each image has its own random numbers. The
-//! steps are the queries.
+//! The first query is x with vertical stripes, one pixel wide, ±eps by column and channel. Every further one takes a
+//! square of side s = √(p·H·W), rounded and at most the shorter side of the image, at a uniform place inside, and
+//! adds ±2·eps to it, one sign a channel; the result is projected onto the ball and [0, 1]. It replaces the best so
+//! far where f is smaller or the image is classified wrongly. p is 0.8 and halves after 10, 50, 200, 500, 1000, 2000,
+//! 4000, 6000 and 8000 proposals, whatever the budget, as in AutoAttack. An image that is classified wrongly is done,
+//! in training and on a network with noise it goes on. Each image has its own random numbers. The steps are the
+//! queries.
 //!
-//! Source: Andriushchenko et al. 2020, arXiv 1912.00049. Their program shares places and signs over a batch, and its squares never
-//! touch the last row and column.
+//! Source: Andriushchenko et al. 2020, arXiv 1912.00049. Their program shares places and signs over a batch, and its
+//! squares never touch the last row and column.
 
 use super::per_image::{rows, wrong};
 use super::{AttackEntry, Case, Norm, Search, loss};
@@ -74,8 +75,7 @@ fn look(case: &Case, open: &mut Vec<&mut Chase>, proposals: Vec<Vec<f32>>) -> Re
     let logits = case.network.logits(&x)?.to_vec::<f32>()?;
     let labels: Vec<usize> = open.iter().map(|chase| chase.label).collect();
     let wrong = wrong(&logits, &labels)?;
-    // Training wants the smallest margin, not the first mistake.
-    let ends = |wrong: bool| wrong && case.split.is_some();
+    let ends = |wrong: bool| wrong && case.ends_when_wrong();
     let answers = rows(&logits, open.len()).zip(proposals).zip(&wrong);
     for (chase, ((z, proposal), &wrong)) in open.iter_mut().zip(answers) {
         let margin = loss::margin(z, chase.label);

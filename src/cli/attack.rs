@@ -124,6 +124,7 @@ impl Args {
                 step_size,
                 random_start: true,
                 restarts: self.restarts,
+                ..AttackSettings::default()
             };
             settings.check()?;
             settings.resolved()

@@ -1,8 +1,10 @@
 //! How one pass runs the layers, where it is not the plain dense way.
 
-use crate::Tensor;
-use crate::ops::SparseFilter;
+use super::Model;
+use crate::ops::{self, SparseFilter};
+use crate::{Error, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Replacements for single layers in one pass, by the name of the weight. Empty: everything runs dense.
 #[derive(Default)]
@@ -11,4 +13,69 @@ pub struct Execution {
     pub sparse: BTreeMap<String, SparseFilter>,
     /// Tensors that stand in for a parameter: a noisy weight, say, that the tape already leads back to it.
     pub substitutes: BTreeMap<String, Tensor>,
+    /// Noise on the weights of every pass in eval mode; such a pass reads neither of the two above.
+    pub noise: Option<Noise>,
+}
+
+/// Noise on the weights of convolutions outside training: `w' = m⊙(w + α⊙η)`, drawn anew in every pass; the images of a
+/// batch share a draw. A weight that is 0 was pruned (m = 0) and stays 0.
+///
+/// Source: Rakin et al. 2019 (arXiv 1905.13074); see [`ops::noisy_weight`].
+pub struct Noise {
+    layers: BTreeMap<String, Layer>,
+    seed: Seed,
+    next: AtomicU64,
+}
+
+struct Layer {
+    alpha: Tensor,
+    mask: Tensor,
+}
+
+impl Noise {
+    /// The same α in every convolution.
+    pub fn uniform(model: &Model, alpha: f32, seed: Seed) -> Result<Self> {
+        let value = |name| Ok((name, Tensor::from_vec(vec![alpha], &[1], model.device())?));
+        Self::new(model, model.prunable().into_iter().map(value).collect::<Result<_>>()?, seed)
+    }
+
+    /// α by the name of the weight, `[1]` or one a filter.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] for a name that the network has not.
+    pub fn new(model: &Model, alphas: BTreeMap<String, Tensor>, seed: Seed) -> Result<Self> {
+        let layer = |(name, alpha): (String, Tensor)| {
+            if !model.prunable().contains(&name) {
+                return Err(Error::param("weight noise", name, "of a convolution of the network"));
+            }
+            let weight = model.param(&name)?;
+            let kept = weight.to_vec::<f32>()?.iter().map(|&w| u8::from(w != 0.0)).collect();
+            let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
+            Ok((name, Layer { alpha, mask }))
+        };
+        let layers = alphas.into_iter().map(layer).collect::<Result<_>>()?;
+        Ok(Self { layers, seed, next: AtomicU64::new(0) })
+    }
+
+    /// The next pass takes draw number `draw`, the one after it the next, and so on.
+    pub fn begin(&self, draw: u64) {
+        self.next.store(draw, Ordering::Relaxed);
+    }
+
+    /// The weights of one pass.
+    pub(super) fn substitutes(
+        &self,
+        tape: &mut Tape,
+        params: &BTreeMap<String, Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let draw = self.next.fetch_add(1, Ordering::Relaxed);
+        let weight = |(i, (name, layer)): (usize, (&String, &Layer))| {
+            let weight = params.get(name).ok_or_else(|| {
+                Error::param("weight noise", name, "of a convolution of the network")
+            })?;
+            let stream = self.seed.stream("weight.noise.eval", draw, i as u32);
+            let noisy = ops::noisy_weight(tape, weight, &layer.alpha, Some(&layer.mask), &stream)?;
+            Ok((name.clone(), noisy))
+        };
+        self.layers.iter().enumerate().map(weight).collect()
+    }
 }

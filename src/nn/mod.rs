@@ -11,7 +11,7 @@ mod model;
 
 pub use arch::{Arch, ArchSpec, Normalization};
 pub use builder::{Blueprint, Builder, Parameter};
-pub use execution::Execution;
+pub use execution::{Execution, Noise};
 pub use graph::{Graph, Node, Op};
 pub use init::Init;
 pub use layers::{Kept, Layer};

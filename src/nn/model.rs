@@ -178,6 +178,14 @@ impl Model {
     /// Logits with running statistics, which stay as they are. Shapes as [`Self::forward_train`].
     pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, how: &Execution) -> Result<Tensor> {
         let Self { arch, graph, params, running, constants, last_use, .. } = self;
+        let noisy = match &how.noise {
+            None => None,
+            Some(noise) => {
+                let substitutes = noise.substitutes(tape, params)?;
+                Some(Execution { substitutes, ..Execution::default() })
+            }
+        };
+        let how = noisy.as_ref().unwrap_or(how);
         let pass = Pass { arch, graph, params, constants, last_use, how };
         pass.run(tape, x, Statistics::Keep(running))
     }

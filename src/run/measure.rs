@@ -5,7 +5,7 @@ use super::folder::RunFolder;
 use super::recipe::Recipe;
 use super::result::{Accuracy, Evaluation, LayerResult, RunResult, Sample, Samples};
 use super::session::Progress;
-use crate::attack::{self, AttackSettings, Draws, Network, Outcome};
+use crate::attack::{self, AttackSettings, Draws, Network, Outcome, Planned};
 use crate::data::Dataset;
 use crate::io::{self, Hints};
 use crate::nn::{Execution, Model};
@@ -56,12 +56,13 @@ pub fn measure(
     let prunable = layers.iter().filter(pruned).map(|layer| layer.weights).sum();
     let active = layers.iter().filter(pruned).map(|layer| layer.active).sum();
     let nonzero = names.iter().map(|name| nonzero(&model, name)).sum::<Result<usize>>()?;
-    let evaluations: Vec<Evaluation> = recipe
-        .eval
+    // Of a sequence the last member's figure is what all of them leave.
+    let evaluations: Vec<Evaluation> = attack::expand(&recipe.eval)?
         .iter()
         .zip(&outcome.robust)
-        .map(|(settings, robust)| Evaluation {
-            attack: settings.attack.clone(),
+        .filter(|(planned, _)| planned.last)
+        .map(|(Planned { settings, sequence, .. }, robust)| Evaluation {
+            attack: sequence.map_or(settings.attack.clone(), str::to_owned),
             eps: settings.eps.exact(),
             steps: settings.steps(),
             restarts: settings.restarts,

@@ -1,3 +1,3 @@
-//! One file a family of attacks.
+//! Single attacks: closed forms, and other programs' results on the same network.
 
 mod autoattack;

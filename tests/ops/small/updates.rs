@@ -244,6 +244,51 @@ fn pgd_step() {
 }
 
 #[test]
+fn pgd_l2_step() {
+    let random = &mut Random::new();
+    for case in cases::<PgdCase>(include_str!("../../cases/pgd_l2_step.toml")) {
+        let len = case.shape.iter().product::<usize>();
+        let size = len / case.shape[0].max(1);
+        let (x0, x) = (random.fill(Fill::Pixels, len), random.fill(Fill::Pixels, len));
+        let mut g = random.fill(case.gradient, len);
+        // The last image has no gradient, or one that is no number.
+        if case.shape[0] > 2 {
+            g[len - size..].fill(0.0);
+            g[len - 1] = [0.0, f32::NAN, f32::INFINITY][len % 3];
+        }
+        let (eps, step_size) = (f64::from(case.eps), f64::from(case.step_size));
+        let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let mut want = Vec::new();
+        for image in 0..len.checked_div(size).unwrap_or(0) {
+            let row = |v: &[f32]| -> Vec<f64> {
+                v[image * size..][..size].iter().map(|&v| f64::from(v)).collect()
+            };
+            let (x0, x, g) = (row(&x0), row(&x), row(&g));
+            let length = norm(&g);
+            let factor = if length > 0.0 && length < 1e300 { step_size / length } else { 0.0 };
+            let push = |g: f64| if factor == 0.0 { 0.0 } else { factor * g };
+            let d: Vec<f64> = (0..size).map(|i| x[i] - x0[i] + push(g[i])).collect();
+            let shrink = if norm(&d) > eps { eps / norm(&d) } else { 1.0 };
+            want.extend((0..size).map(|i| (x0[i] + shrink * d[i]).clamp(0.0, 1.0)));
+        }
+        for device in devices() {
+            let what = format!("pgd_l2_step, {} on {device}", case.name);
+            let tensor = |x: &[f32]| Tensor::from_vec(x.to_vec(), &case.shape, &device).unwrap();
+            let mut moved = tensor(&x);
+            ops::pgd_l2_step(&mut moved, &tensor(&x0), &tensor(&g), case.eps, case.step_size)
+                .unwrap();
+            let got = moved.to_vec::<f32>().unwrap();
+            assert_close(&what, &got, &want, 1e-6);
+            for (image, from) in got.chunks(size.max(1)).zip(x0.chunks(size.max(1))) {
+                let d: Vec<f64> = image.iter().zip(from).map(|(a, b)| f64::from(a - b)).collect();
+                assert!(norm(&d) <= eps * (1.0 + 1e-6) + 1e-7, "{what}: {}", norm(&d));
+                assert!(image.iter().all(|x| (0.0..=1.0).contains(x)), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_random_start_does_not_depend_on_batches() {
     let random = &mut Random::new();
     let (x0, rng) = (random.fill(Fill::Pixels, 91), random.stream());

@@ -1,0 +1,26 @@
+//! `pgd` through noise: every step follows the mean of the gradients under several draws of the noise on the network's
+//! weights (expectation over transformations). Without noise the gradients are equal, and it is `pgd`.
+//!
+//! Source: Athalye et al. 2018, arXiv 1707.07397; against injected noise: arXiv 2002.08347.
+
+use super::{AttackEntry, Case, Norm, Search, pgd};
+use crate::{Result, Tensor, ops};
+
+/// The line in the registry.
+pub const ENTRY: AttackEntry = AttackEntry {
+    name: "eot-pgd",
+    summary: "pgd by the mean gradient over draws of the noise on weights",
+    source: "arXiv 1707.07397",
+    norm: Norm::Linf,
+    search: Search::Ball,
+    steps: 20,
+    perturb,
+};
+
+/// Gradients a step, where no number is given.
+pub const SAMPLES: usize = 10;
+
+fn perturb(case: &Case) -> Result<Tensor> {
+    let samples = if case.network.how.noise.is_some() { case.settings.eot_samples() } else { 1 };
+    pgd::descend(case, case.network, samples, ops::pgd_step)
+}

@@ -1,0 +1,20 @@
+//! Fast gradient sign method from a random start: a uniform point of the ball, one step of 1.25·eps along the sign of the
+//! gradient there, projected.
+//!
+//! Source: Wong, Rice & Kolter 2020, arXiv 2001.03994.
+
+use super::{AttackEntry, Norm, Search, pgd};
+
+/// The line in the registry.
+pub const ENTRY: AttackEntry = AttackEntry {
+    name: "fgsm-rs",
+    summary: "one step of 1.25 eps along the sign of the gradient, random start",
+    source: "arXiv 2001.03994",
+    norm: Norm::Linf,
+    search: Search::Ball,
+    steps: 1,
+    perturb: pgd::perturb,
+};
+
+/// The length of the step over eps, where none is given.
+pub const STEP: f64 = 1.25;
