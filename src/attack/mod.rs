@@ -3,17 +3,24 @@
 //!
 //! An attack is a file here and a line in [`ATTACKS`].
 
+mod apgd;
 mod attempt;
+mod ball;
 mod driver;
 mod eot_pgd;
 mod epsilon;
+mod fab;
 mod fgsm;
 mod fgsm_rs;
+mod hyperplane;
+mod loss;
 mod outcome;
+mod per_image;
 mod pgd;
 mod pgd_l2;
 mod sequence;
 mod settings;
+mod square;
 mod target;
 mod transfer;
 mod warning;
@@ -146,8 +153,21 @@ impl Draws<'_> {
 }
 
 /// Every attack.
-pub const ATTACKS: &[AttackEntry] =
-    &[fgsm::ENTRY, fgsm_rs::ENTRY, pgd::ENTRY, pgd_l2::ENTRY, eot_pgd::ENTRY, transfer::ENTRY];
+pub const ATTACKS: &[AttackEntry] = &[
+    fgsm::ENTRY,
+    fgsm_rs::ENTRY,
+    pgd::ENTRY,
+    pgd_l2::ENTRY,
+    eot_pgd::ENTRY,
+    transfer::ENTRY,
+    apgd::CROSS_ENTROPY,
+    apgd::CROSS_ENTROPY_L2,
+    apgd::TARGETED,
+    apgd::TARGETED_L2,
+    fab::LINF,
+    fab::L2,
+    square::ENTRY,
+];
 
 /// The attack of that name.
 ///
@@ -193,5 +213,23 @@ impl Network<'_> {
         let gradient =
             gradient.ok_or_else(|| Error::param("attack", "x", "what the logits depend on"))?;
         Ok((gradient, logits))
+    }
+
+    /// Logits `[N·classes]` of `x [N, H, W, C]`, and `∂L/∂x` of a function L of them: `loss` is given the logits and
+    /// returns `∂L/∂logits`.
+    pub fn logits_and_gradient(
+        &self,
+        x: &Tensor,
+        loss: impl FnOnce(&[f32]) -> Result<Vec<f32>>,
+    ) -> Result<(Vec<f32>, Tensor)> {
+        let mut tape = Tape::new(self.mode);
+        tape.watch(x);
+        let logits = self.model.forward_eval(&mut tape, x, self.how)?;
+        let values = logits.to_vec::<f32>()?;
+        let seed = Tensor::from_vec(loss(&values)?, logits.shape(), &x.device())?;
+        let mut gradients = tape.backward(&logits, seed)?;
+        let gradient = gradients.take(x);
+        let missing = || Error::param("attack", "x", "what the logits depend on");
+        Ok((values, gradient.ok_or_else(missing)?))
     }
 }

@@ -24,7 +24,12 @@ impl SequenceEntry {
 }
 
 /// Every sequence.
-pub const SEQUENCES: &[SequenceEntry] = &[];
+pub const SEQUENCES: &[SequenceEntry] = &[SequenceEntry {
+    name: "autoattack",
+    summary: "the standard set: two forms of Auto-PGD, FAB and Square, L∞",
+    source: "arXiv 2003.01690",
+    members: &["apgd-ce", "apgd-t", "fab-t", "square"],
+}];
 
 /// The sequence of that name.
 pub fn find(name: &str) -> Option<&'static SequenceEntry> {
