@@ -209,3 +209,20 @@ fn a_pass_for_the_pixels_leaves_running_statistics_and_asks_for_nothing_else() {
     assert!(gradients.get(&x).is_some());
     assert_eq!(state_bits(&model), before);
 }
+
+#[test]
+fn the_stored_network_is_neither_fragile_nor_robust() {
+    let split = crate::fixture::attack_images(64);
+    for (name, clean, standing) in [("attack_net", 53, 12), ("attack_net_adversarial", 46, 42)] {
+        let model = crate::fixture::attack_net(name, &Device::Cpu);
+        let how = Execution::default();
+        let network = Network { model: &model, how: &how, mode: Mode::F32 };
+        let attacks = [settings("eps = '8/255'")];
+        let done = Outcome::default();
+        let outcome =
+            evaluate(&network, &split, &attacks, 64, Seed(1), done, &mut |_| Ok(())).unwrap();
+        let count = |flags: &[bool]| flags.iter().filter(|&&flag| flag).count();
+        assert_eq!(count(&outcome.clean), clean, "{name}");
+        assert!(count(&outcome.robust[0]).abs_diff(standing) <= 1, "{name}");
+    }
+}

@@ -1,5 +1,7 @@
 //! The counter formula of `fixtures/make_models.py`: weights, images and labels that both sides compute.
 
+use rewire::data::{Pixels, Split};
+use rewire::io::{Hints, load_model};
 use rewire::nn::{Arch, ArchSpec, Model};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Seed, Tensor, models};
@@ -78,6 +80,27 @@ pub fn images(count: usize, channels: usize, size: usize, device: &Device) -> Te
 pub fn labels(count: usize, classes: usize) -> Vec<i32> {
     let u = uniform("labels");
     (0..count).map(|i| ((u(i) + 1.0) * 0.5 * classes as f64) as i32).collect()
+}
+
+/// A network of `fixtures/make_attack_net.py`, `attack_net` or `attack_net_adversarial`.
+pub fn attack_net(name: &str, device: &Device) -> Model {
+    let path = format!("{}/tests/fixtures/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    load_model(path.as_ref(), &Hints::default(), device).unwrap()
+}
+
+/// The first of its 64 test images, 1×14×14.
+pub fn attack_images(count: usize) -> Split {
+    let read = |bytes: &[u8], skip: usize| bytes[bytes.len() - skip..].to_vec();
+    let pixels = read(include_bytes!("fixtures/attack_images.npy"), 64 * 196);
+    let labels = read(include_bytes!("fixtures/attack_labels.npy"), 64);
+    let mut split = Split {
+        shape: [64, 1, 14, 14],
+        pixels: Pixels::U8(pixels),
+        labels: Some(labels.into_iter().map(i32::from).collect()),
+        source: "attack_images.npy".into(),
+    };
+    split.truncate(count);
+    split
 }
 
 /// ‖got − want‖ / ‖want‖.
