@@ -1,7 +1,7 @@
 //! Attacks: the ball, the box, what they leave alone, and that they find something.
 
 use crate::fixture::network_of;
-use rewire::attack::{ATTACKS, AttackSettings, Draws, Network, Outcome, adversary, evaluate};
+use rewire::attack::{ATTACKS, AttackSettings, Draws, Network, Norm, Outcome, adversary, evaluate};
 use rewire::data::Dataset;
 use rewire::nn::{Execution, Model, Normalization};
 use rewire::train::{TrainSettings, Trainer};
@@ -66,7 +66,7 @@ fn every_attack_stays_in_its_ball_beats_noise_and_leaves_the_network_alone() {
     let clean = attacked(&model, &data, &[], 7);
     let accuracy = Outcome::percent(&clean.clean);
     assert!(accuracy > 60.0, "the fixture learnt nothing: {accuracy}");
-    for entry in ATTACKS {
+    for entry in ATTACKS.iter().filter(|entry| entry.norm == Norm::Linf) {
         let name = entry.name;
         let mut last = accuracy;
         for (eps, k) in [("0", 0.0), ("1/255", 1.0), ("4/255", 4.0), ("64/255", 64.0)] {

@@ -1,6 +1,7 @@
 //! One binary for all integration tests.
 
 mod attack;
+mod attacks;
 mod checkpoint;
 mod cli;
 mod coverage;

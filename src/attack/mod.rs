@@ -3,10 +3,15 @@
 //!
 //! An attack is a file here and a line in [`ATTACKS`].
 
+mod bb_l0;
+mod cw_l2;
 mod driver;
 mod fgsm;
+mod margin;
+mod per_image;
 mod pgd;
 mod settings;
+mod zoo;
 
 pub use driver::{Outcome, adversary, evaluate, predictions};
 pub use settings::{AttackSettings, Epsilon};
@@ -105,7 +110,8 @@ impl Draws<'_> {
 }
 
 /// Every attack.
-pub const ATTACKS: &[AttackEntry] = &[fgsm::ENTRY, pgd::ENTRY];
+pub const ATTACKS: &[AttackEntry] =
+    &[fgsm::ENTRY, pgd::ENTRY, cw_l2::ENTRY, bb_l0::ENTRY, zoo::ENTRY];
 
 /// The attack of that name.
 ///
@@ -142,5 +148,23 @@ impl Network<'_> {
         let seed = Tensor::from_vec(vec![labels.len() as f32], &[1], &x.device())?;
         let mut gradients = tape.backward(&loss, seed)?;
         gradients.take(x).ok_or_else(|| Error::param("attack", "x", "what the logits depend on"))
+    }
+
+    /// Logits `[N·classes]` of `x [N, H, W, C]`, and `∂L/∂x` of a function L of them: `loss` is given the logits and
+    /// returns `∂L/∂logits`.
+    pub fn logits_and_gradient(
+        &self,
+        x: &Tensor,
+        loss: impl FnOnce(&[f32]) -> Result<Vec<f32>>,
+    ) -> Result<(Vec<f32>, Tensor)> {
+        let mut tape = Tape::new(self.mode);
+        tape.watch(x);
+        let logits = self.model.forward_eval(&mut tape, x, self.how)?;
+        let values = logits.to_vec::<f32>()?;
+        let seed = Tensor::from_vec(loss(&values)?, logits.shape(), &x.device())?;
+        let mut gradients = tape.backward(&logits, seed)?;
+        let gradient = gradients.take(x);
+        let missing = || Error::param("attack", "x", "what the logits depend on");
+        Ok((values, gradient.ok_or_else(missing)?))
     }
 }

@@ -18,13 +18,22 @@ pub struct AttackSettings {
     /// Steps; the attack's own number where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Length of a step; 2.5·eps/steps where absent.
+    /// Length of a step; where absent 2.5·eps/steps, in attacks without a ball the attack's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
     /// Whether it starts at a random point of the ball.
     pub random_start: bool,
     /// Attempts at an image; those after the first are spent on images still classified correctly.
     pub restarts: usize,
+    /// Searches for the weight of the loss (`cw-l2`, `zoo`); the attack's own number where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary_search_steps: Option<usize>,
+    /// What the published program does where it is weaker than it could be (`cw-l2`, `bb-l0`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub faithful: bool,
+    /// Steps between halvings of the trust region (`bb-l0`); steps/30 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_interval: Option<usize>,
 }
 
 impl Default for AttackSettings {
@@ -36,6 +45,9 @@ impl Default for AttackSettings {
             step_size: None,
             random_start: true,
             restarts: 1,
+            binary_search_steps: None,
+            faithful: false,
+            decay_interval: None,
         }
     }
 }
@@ -60,7 +72,11 @@ impl AttackSettings {
         if find(&attack)?.search == Search::OneStep {
             let step_size = Some(eps);
             let steps = Some(1);
-            return Ok(Self { attack, eps, steps, step_size, random_start: false, restarts: 1 });
+            let random_start = false;
+            return Ok(Self { attack, eps, steps, step_size, random_start, ..Self::default() });
+        }
+        if find(&attack)?.search == Search::Nearest {
+            return Ok(Self { steps: Some(self.steps()), ..self.clone() });
         }
         let default = Epsilon(2.5 * self.eps.0 / self.steps().max(1) as f64);
         let step_size = Some(self.step_size.unwrap_or(default));
@@ -77,6 +93,15 @@ impl AttackSettings {
         }
         if !(1..=1_000_000).contains(&self.restarts) {
             return Err(Error::param("restarts", self.restarts, "1 to 1000000"));
+        }
+        let counts = [
+            ("binary_search_steps", self.binary_search_steps, 100),
+            ("decay_interval", self.decay_interval, 1_000_000),
+        ];
+        for (key, count, most) in counts {
+            if let Some(count) = count.filter(|count| !(1..=most).contains(count)) {
+                return Err(Error::param(key, count, format!("1 to {most}")));
+            }
         }
         Ok(())
     }

@@ -24,15 +24,24 @@ pub(super) struct Args {
     /// Radius of the L∞ ball, pixels in [0, 1]
     #[arg(long, value_name = "EPS", default_value = "8/255", allow_hyphen_values = true)]
     eps: String,
-    /// Steps [default: pgd 20]
+    /// Steps [default: pgd 20, cw-l2 1000, bb-l0 500, zoo 1000]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Length of a step [default: 2.5·eps/steps]
+    /// Length of a step [default: 2.5·eps/steps; cw-l2 and zoo 0.01]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     step_size: Option<String>,
     /// Attempts at an image, each from a random start
     #[arg(long, value_name = "N", default_value_t = 1)]
     restarts: usize,
+    /// Searches for the weight of the loss [default: cw-l2 9, zoo 1]
+    #[arg(long, value_name = "N")]
+    binary_search_steps: Option<usize>,
+    /// What the published program does, also where it is weaker than it could be (cw-l2, bb-l0)
+    #[arg(long)]
+    faithful: bool,
+    /// Steps between halvings of the trust region of bb-l0 [default: steps/30]
+    #[arg(long, value_name = "N")]
+    decay_interval: Option<usize>,
     /// Only the first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -124,6 +133,9 @@ impl Args {
                 step_size,
                 random_start: true,
                 restarts: self.restarts,
+                binary_search_steps: self.binary_search_steps,
+                faithful: self.faithful,
+                decay_interval: self.decay_interval,
             };
             settings.check()?;
             settings.resolved()
