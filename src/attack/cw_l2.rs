@@ -204,8 +204,8 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// Whether the search ends for lack of progress. Losses that only rise are those of a search that has not found its
-    /// way yet: without that exception images that need large steps were given up.
+    /// Whether the search ends for lack of progress. One that has found nothing and whose loss has only risen goes on: it
+    /// has not come to rest anywhere.
     fn stuck(&mut self, plan: &Plan, batch: Option<f64>) -> bool {
         if self.step == 0 {
             (self.first, self.lowest) = (self.loss, self.loss);
