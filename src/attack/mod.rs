@@ -6,6 +6,8 @@
 mod apgd;
 mod attempt;
 mod ball;
+mod bb_l0;
+mod cw_l2;
 mod driver;
 mod eot_pgd;
 mod epsilon;
@@ -14,6 +16,7 @@ mod fgsm;
 mod fgsm_rs;
 mod hyperplane;
 mod loss;
+mod margin;
 mod outcome;
 mod per_image;
 mod pgd;
@@ -24,6 +27,7 @@ mod square;
 mod target;
 mod transfer;
 mod warning;
+mod zoo;
 
 pub use attempt::adversary;
 pub use driver::{Evaluation, Event, evaluate, predictions};
@@ -167,6 +171,9 @@ pub const ATTACKS: &[AttackEntry] = &[
     fab::LINF,
     fab::L2,
     square::ENTRY,
+    cw_l2::ENTRY,
+    bb_l0::ENTRY,
+    zoo::ENTRY,
 ];
 
 /// The attack of that name.

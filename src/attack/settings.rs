@@ -15,7 +15,8 @@ pub struct AttackSettings {
     /// Steps; the attack's own number where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Length of a step in the attack's norm; 2.5·eps/steps where absent (`fgsm-rs`: 1.25·eps).
+    /// Length of a step in the attack's norm; where absent 2.5·eps/steps, `fgsm-rs` 1.25·eps, and in attacks without a ball
+    /// the attack's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
     /// The same as a multiple of eps.
@@ -35,6 +36,15 @@ pub struct AttackSettings {
     /// `eot-pgd`: gradients a step, each under a draw of the network's noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eot_samples: Option<usize>,
+    /// Searches for the weight of the loss (`cw-l2`, `zoo`); the attack's own number where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary_search_steps: Option<usize>,
+    /// What the published program does where it is weaker than it could be (`cw-l2`, `bb-l0`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub faithful: bool,
+    /// Steps between halvings of the trust region (`bb-l0`); steps/30 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_interval: Option<usize>,
 }
 
 impl Default for AttackSettings {
@@ -50,6 +60,9 @@ impl Default for AttackSettings {
             target: None,
             early_stop: false,
             eot_samples: None,
+            binary_search_steps: None,
+            faithful: false,
+            decay_interval: None,
         }
     }
 }
@@ -99,7 +112,7 @@ impl AttackSettings {
         if entry.search == Search::OneStep {
             resolved.step_size = Some(self.eps);
             (resolved.random_start, resolved.restarts) = (false, 1);
-        } else if resolved.step_size.is_none() {
+        } else if resolved.step_size.is_none() && entry.search != Search::Nearest {
             resolved.step_size = Some(Epsilon::try_from(self.exact_step_size())?);
         }
         if entry.name == eot_pgd::ENTRY.name {
@@ -135,6 +148,15 @@ impl AttackSettings {
         }
         if self.eot_samples.is_some_and(|samples| !(1..=100_000).contains(&samples)) {
             return Err(Error::param("eot_samples", self.eot_samples(), "1 to 100000"));
+        }
+        let counts = [
+            ("binary_search_steps", self.binary_search_steps, 100),
+            ("decay_interval", self.decay_interval, 1_000_000),
+        ];
+        for (key, count, most) in counts {
+            if let Some(count) = count.filter(|count| !(1..=most).contains(count)) {
+                return Err(Error::param(key, count, format!("1 to {most}")));
+            }
         }
         Ok(())
     }

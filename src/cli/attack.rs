@@ -63,10 +63,10 @@ struct AttackArgs {
     /// Radius in the attack's norm, pixels in [0, 1]; at most 1 for L∞
     #[arg(long, value_name = "EPS", default_value = "8/255", allow_hyphen_values = true)]
     eps: String,
-    /// Steps [default: the attack's own; pgd 20]
+    /// Steps [default: the attack's own, such as pgd 20, cw-l2 1000: see docs/attacks.md]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Length of a step [default: 2.5·eps/steps; fgsm-rs 1.25·eps]
+    /// Length of a step [default: 2.5·eps/steps; fgsm-rs 1.25·eps; cw-l2 and zoo 0.01]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     step_size: Option<String>,
     /// Length of a step as a multiple of eps
@@ -87,6 +87,15 @@ struct AttackArgs {
     /// Gradients a step of eot-pgd [default: 10]
     #[arg(long, value_name = "N")]
     eot_samples: Option<usize>,
+    /// Searches for the weight of the loss [default: cw-l2 9, zoo 1]
+    #[arg(long, value_name = "N")]
+    binary_search_steps: Option<usize>,
+    /// What the published program does, also where it is weaker than it could be (cw-l2, bb-l0)
+    #[arg(long)]
+    faithful: bool,
+    /// Steps between halvings of the trust region of bb-l0 [default: steps/30]
+    #[arg(long, value_name = "N")]
+    decay_interval: Option<usize>,
 }
 
 /// What a folder of --out belongs to.
@@ -291,6 +300,9 @@ impl AttackArgs {
                 target: self.target,
                 early_stop: self.early_stop,
                 eot_samples: self.eot_samples,
+                binary_search_steps: self.binary_search_steps,
+                faithful: self.faithful,
+                decay_interval: self.decay_interval,
             };
             settings.check()?;
             // Not resolved yet: what a sweep varies changes the defaults of others.
