@@ -15,7 +15,8 @@ fn budget(name: &str) -> &'static str {
     match name {
         "eot-pgd" => "steps = 5\neot_samples = 2",
         "cw-l2" | "fab-t" | "apgd-ce" | "apgd-t" => "steps = 20",
-        "zoo" | "square" => "steps = 50",
+        "square" => "steps = 50",
+        "zoo" => "steps = 16",
         _ => "steps = 10",
     }
 }
@@ -127,7 +128,8 @@ fn every_attack_finds_the_same_on_the_emulated_gpu() {
         ["attack_net", "attack_net_adversarial"].map(|name| attack_net(name, &device))
     };
     let ([cpu, cpu_source], [gpu, gpu_source]) = (on("cpu"), on("cuda-host"));
-    for entry in ATTACKS {
+    // `zoo` passes 257 images a step: its own test does the same with fewer.
+    for entry in ATTACKS.iter().filter(|entry| entry.name != "zoo") {
         let (name, eps) = (entry.name, radius(entry.norm));
         let here = attacked(&cpu, &cpu_source, settings(entry, eps), IMAGES);
         let there = attacked(&gpu, &gpu_source, settings(entry, eps), IMAGES);
