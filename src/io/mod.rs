@@ -1,6 +1,7 @@
 //! Files of networks and tensors.
 
 mod checkpoint;
+pub mod tensorboard;
 mod tensors;
 
 pub use checkpoint::{Hints, load_model, model_bytes, save_model};
