@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
+pub use unpack::unpack;
+
 use super::remote::RemoteFile;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,7 +97,7 @@ impl Job<'_> {
         }
         let Some(name) = file.unpacks_to else { return Ok(()) };
         let (stop, observe) = (self.stop, &mut *self.observe);
-        unpack::unpack(&path, folder, name, &mut |done, total| {
+        unpack(&path, folder, name, &mut |done, total| {
             observe(FetchEvent::Unpacking { name: file.name, done, total });
             interrupted(stop)
         })?;

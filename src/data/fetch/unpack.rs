@@ -16,12 +16,13 @@ const MOST_MEMBERS: u64 = 1 << 20;
 /// How far an unpacking is, of how much; an error ends it.
 type Observe<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
-/// Unpacks `archive` beside `folder/name` and moves its folder `name` there; nothing of that name is there before.
-/// A kill leaves a folder that the next call removes.
+/// Unpacks `archive` (`.zip`, else a gzipped tar) beside `folder/name` and moves its folder `name` there; nothing of that
+/// name may be there before. A kill leaves a folder that the next call removes. `observe` hears how much is done, and of
+/// how much; an error of it ends the work.
 ///
 /// Errors: `File` for an archive that is corrupt, holds something else than files and folders, or would write elsewhere;
 /// `Io` where the disk does not take it.
-pub(super) fn unpack(archive: &Path, folder: &Path, name: &str, observe: Observe) -> Result<()> {
+pub fn unpack(archive: &Path, folder: &Path, name: &str, observe: Observe) -> Result<()> {
     let temporary = folder.join(format!(".{name}.rewire-tmp"));
     let remove = || match fs::remove_dir_all(&temporary) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&temporary, e)),
