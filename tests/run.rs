@@ -244,6 +244,7 @@ fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
     fs::write(folder.join("binary.toml"), [0xff, 0xfe, 0x00]).unwrap();
     fs::write(folder.join("short.safetensors"), [1, 2, 3]).unwrap();
     let set = |assignment| vec!["train", "small.toml", "--out", "o", "--set", assignment];
+    let deep = &*format!("{}a=1", "a.".repeat(60_000));
     let table: &[(Vec<&str>, &str)] = &[
         (vec!["train", "no-such-recipe", "--out", "o"], "no-such-recipe"),
         (vec!["train", "absent.toml", "--out", "o"], "absent.toml"),
@@ -268,6 +269,8 @@ fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
         (set("train.epochs"), "--set"),
         (set("train.epochs=[1,"), "--set"),
         (set("name.x=1"), "--set"),
+        // 60,000 tables, one in the other, overflowed the stack.
+        (set(deep), "at most 16 parts"),
         (set("schema=2"), "schema"),
         (set("name='../x'"), "name"),
         (set("train.batch_size=0"), "train.batch_size"),

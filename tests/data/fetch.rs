@@ -270,7 +270,7 @@ fn wrong_answers_are_refused_and_the_next_place_is_asked() {
         (Reply::File(corrupt), "SHA-256"),
         (Reply::File(longer.clone()), "offers 200001 bytes"),
         (Reply::Endless(longer), "more than 200000 bytes"),
-        (Reply::Endless(bytes[..9].to_vec()), "broke off after 9 of 200000"),
+        (Reply::Endless(bytes[..9].to_vec()), "unknown length"),
         (Reply::Cut(bytes.clone(), 0), "broke off after 0 of 200000"),
         (Reply::Redirect("f".into()), "redirects more than 8 times"),
         (Reply::Redirect("ftp://localhost/f".into()), "redirects to nowhere"),
@@ -287,6 +287,11 @@ fn wrong_answers_are_refused_and_the_next_place_is_asked() {
         assert!(fs::read(dir.path().join("f")).unwrap() == bytes, "{says}");
         assert_eq!(names(&dir), ["f"], "{says}");
     }
+    // A page of unknown length in the file's place leaves alone what is there.
+    let server = Server::new(vec![("f", Reply::Endless(b"<html>please log in".to_vec()))]);
+    let dir = folder(&[("f.part", bytes[..1000].to_vec())]);
+    fails(remote("f", &[server.url("f")], &bytes, None), &dir, &["unknown length"]);
+    assert!(fs::read(dir.path().join("f.part")).unwrap() == bytes[..1000]);
     let dir = tempfile::tempdir().unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     fails(remote("f", &[format!("http://{closed}/f")], &bytes, None), &dir, &["no place"]);

@@ -132,9 +132,13 @@ impl Client {
             let length = text(header::CONTENT_LENGTH).and_then(|n| n.parse::<u64>().ok());
             match answer.status() {
                 StatusCode::OK => {
-                    return match length.filter(|&length| length != size) {
-                        Some(length) => there(format!("offers {length} bytes, not {size}")),
-                        None => Ok(Answer::From(0, answer)),
+                    return match length {
+                        Some(length) if length != size => {
+                            there(format!("offers {length} bytes, not {size}"))
+                        }
+                        // Some page that stands before the file must not cost what is there.
+                        None if have > 0 => there("sends something of unknown length".into()),
+                        _ => Ok(Answer::From(0, answer)),
                     };
                 }
                 StatusCode::PARTIAL_CONTENT => {

@@ -125,6 +125,10 @@ impl Job<'_> {
                 }
             }
         }
+        if length(&part) == 0 {
+            // Nothing to go on from, and it may not even be there.
+            let _ = fs::remove_file(&part);
+        }
         let reasons = reasons.join("; ");
         Err(Error::io(path, io::Error::other(format!("no place gives the file: {reasons}"))))
     }
