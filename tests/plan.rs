@@ -203,6 +203,25 @@ fn a_channel_is_read_once() {
     assert!(message.contains("conv"), "{message}");
 }
 
+/// A file of some hundred bytes asked for 69 GB.
+#[test]
+fn padding_makes_no_huge_image_of_a_small_file() {
+    let conv = |name: &str| Op::Conv {
+        bias: false,
+        channels: None,
+        name: name.into(),
+        padding: 65_535,
+        stride: 1,
+    };
+    let mut nodes = vec![node(&[], Op::Input)];
+    nodes.extend((0..40).map(|i| node(&[i], conv("conv"))));
+    nodes.push(node(&[40], Op::GlobalAvgPool));
+    nodes.push(node(&[41], Op::Linear { bias: false, name: "fc".into() }));
+    let shapes: [(&str, &[usize]); 2] = [("conv.weight", &[3, 1, 1, 3]), ("fc.weight", &[4, 3])];
+    let message = linear_net(nodes, &shapes).err().unwrap().to_string();
+    assert!(message.contains("graph[1] conv2d") && message.contains("an image"), "{message}");
+}
+
 #[test]
 fn plans_of_kernels_give_the_logits_of_float64() {
     for device in devices().into_iter().filter(|device| *device != CPU) {

@@ -66,12 +66,13 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// The files of a run whose bytes must not depend on how often it was resumed.
-fn content_names() -> [&'static str; 8] {
+fn content_names() -> [&'static str; 9] {
     [
         "recipe.toml",
         "events.jsonl",
         "steps.csv",
         "epochs.csv",
+        "events.out.tfevents.rewire",
         "samples.json",
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
@@ -140,9 +141,12 @@ fn logs_that_ran_ahead_of_the_checkpoint_are_cut_back() {
     // As after a kill between two checkpoints, with a torn last line.
     let stopped = folder.join("stopped");
     fs::create_dir_all(stopped.join("checkpoints")).unwrap();
-    for name in ["recipe.toml", "environment.json", "events.jsonl", "steps.csv", "epochs.csv"] {
+    let logs = ["events.jsonl", "steps.csv", "epochs.csv", "events.out.tfevents.rewire"];
+    for name in ["recipe.toml", "environment.json"].iter().chain(&logs) {
         fs::copy(folder.join("whole").join(name), stopped.join(name)).unwrap();
     }
+    let scalars = fs::read(stopped.join(logs[3])).unwrap();
+    fs::write(stopped.join(logs[3]), &scalars[..scalars.len() / 2 + 1]).unwrap();
     let steps = fs::read_to_string(stopped.join("steps.csv")).unwrap();
     fs::write(stopped.join("steps.csv"), &steps[..steps.len() / 2]).unwrap();
     done(folder, &["train", "--resume", "stopped"]);
@@ -240,6 +244,7 @@ fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
     fs::write(folder.join("binary.toml"), [0xff, 0xfe, 0x00]).unwrap();
     fs::write(folder.join("short.safetensors"), [1, 2, 3]).unwrap();
     let set = |assignment| vec!["train", "small.toml", "--out", "o", "--set", assignment];
+    let deep = &*format!("{}a=1", "a.".repeat(60_000));
     let table: &[(Vec<&str>, &str)] = &[
         (vec!["train", "no-such-recipe", "--out", "o"], "no-such-recipe"),
         (vec!["train", "absent.toml", "--out", "o"], "absent.toml"),
@@ -264,6 +269,8 @@ fn bad_input_is_refused_in_one_line_and_leaves_nothing() {
         (set("train.epochs"), "--set"),
         (set("train.epochs=[1,"), "--set"),
         (set("name.x=1"), "--set"),
+        // 60,000 tables, one in the other, overflowed the stack.
+        (set(deep), "at most 16 parts"),
         (set("schema=2"), "schema"),
         (set("name='../x'"), "name"),
         (set("train.batch_size=0"), "train.batch_size"),

@@ -148,7 +148,9 @@ impl Args {
         };
         let folder = self.folder(&result, &lists, &model)?;
         let stop = match folder {
-            Some(_) => interrupt::flag(),
+            Some(_) => {
+                interrupt::flag("stopping after this batch; the same command goes on from there")
+            }
             None => &AtomicBool::new(false),
         };
         let bar = progress::bar(split.len() * lists.len(), "attack");

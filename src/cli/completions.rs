@@ -3,7 +3,7 @@
 use super::{Cli, Context, Outcome};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use std::io::Write;
+use serde::Serialize;
 
 /// A completion script for a shell, to standard output
 #[derive(clap::Args)]
@@ -12,13 +12,19 @@ pub(super) struct Args {
     shell: Shell,
 }
 
+#[derive(Serialize)]
+struct Printed<'a> {
+    shell: String,
+    script: &'a str,
+}
+
 impl Args {
-    pub(super) fn run(self, _: &Context) -> anyhow::Result<Outcome> {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "rewire", &mut script);
-        match std::io::stdout().write_all(&script) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(Outcome::Done),
-        }
+        let script = String::from_utf8(script)?;
+        let shell = self.shell.to_string();
+        context.print(&script, &Printed { shell, script: &script })?;
+        Ok(Outcome::Done)
     }
 }

@@ -1,6 +1,6 @@
 //! `rewire data`: what `--data` can name.
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, fetch};
 use crate::data::{DATASETS, Dataset, Need, Split};
 use serde::Serialize;
 use std::fmt::Write;
@@ -22,6 +22,8 @@ enum Action {
         #[arg(value_name = "SPEC")]
         set: String,
     },
+    /// Downloads a data set to where `--data NAME` finds it; goes on where it stopped
+    Fetch(fetch::Args),
 }
 
 #[derive(Serialize)]
@@ -29,6 +31,8 @@ struct Entry {
     name: &'static str,
     form: &'static str,
     summary: &'static str,
+    /// Whether `rewire data fetch` downloads it.
+    fetchable: bool,
 }
 
 #[derive(Serialize)]
@@ -47,6 +51,7 @@ impl Args {
         match self.action {
             Action::List => list(context),
             Action::Info { set } => info(&set, context),
+            Action::Fetch(args) => args.run(context),
         }
     }
 }
@@ -56,11 +61,15 @@ fn list(context: &Context) -> anyhow::Result<Outcome> {
         name: entry.name,
         form: entry.form,
         summary: entry.summary,
+        fetchable: !entry.files.is_empty(),
     };
     let entries: Vec<Entry> = DATASETS.iter().map(entry).collect();
     let mut text = String::new();
-    for Entry { form, summary, .. } in &entries {
+    for Entry { form, summary, name, fetchable } in &entries {
         _ = writeln!(text, "{form}\n    {summary}");
+        if *fetchable {
+            _ = writeln!(text, "    rewire data fetch {name}");
+        }
     }
     context.print(&text, &entries)?;
     Ok(Outcome::Done)

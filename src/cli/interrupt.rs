@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Becomes true at the first Ctrl-C.
-pub(super) fn flag() -> &'static AtomicBool {
+/// Becomes true at the first Ctrl-C, which prints what happens now.
+pub(super) fn flag(what: &'static str) -> &'static AtomicBool {
     // An error means that a handler is there already: this one.
-    let _ = ctrlc::set_handler(|| {
+    let _ = ctrlc::set_handler(move || {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; Ctrl-C again ends at once");
+        eprintln!("{what}; Ctrl-C again ends at once");
     });
     &STOP
 }

@@ -8,11 +8,13 @@ mod demo;
 mod doctor;
 mod eval;
 mod export;
+mod fetch;
 mod import;
 mod inputs;
 mod inspect;
 mod interrupt;
 mod list;
+mod man;
 mod predict;
 mod progress;
 mod prune;
@@ -51,7 +53,7 @@ struct Global {
     /// Threads of the CPU [default: one a core]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
-    /// Print one JSON document to standard output
+    /// Print one JSON document to standard output: the result, or {"error": …}
     #[arg(long, global = true)]
     json: bool,
 }
@@ -75,6 +77,7 @@ enum Command {
     List(list::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -96,6 +99,7 @@ impl Command {
             Self::Data(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Completions(args) => args.run(context),
+            Self::Man(args) => args.run(context),
         }
     }
 }
@@ -145,22 +149,42 @@ impl Context {
 
     /// A command's result: `text` for people, `json` under `--json`. A reader that has gone away is no error.
     fn print(&self, text: &str, json: &impl Serialize) -> anyhow::Result<()> {
-        let text = match self.json {
-            true => serde_json::to_string_pretty(json)?,
-            false => text.trim_end().to_owned(),
-        };
-        let mut out = std::io::stdout().lock();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
+        match self.json {
+            true => write_line(&serde_json::to_string_pretty(json)?),
+            false => write_line(text.trim_end()),
+        }
+    }
+
+    /// Says that the work was interrupted, and what goes on with it.
+    fn interrupted(&self, how: &impl std::fmt::Display) -> anyhow::Result<()> {
+        eprintln!("{how}");
+        match self.json {
+            true => write_line(&error_document(&how.to_string())),
+            false => Ok(()),
         }
     }
 }
 
+/// To standard output; a reader that has gone away is no error.
+fn write_line(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What `--json` prints where there is no result.
+fn error_document(message: &str) -> String {
+    format!("{:#}", serde_json::json!({ "error": message }))
+}
+
 /// Runs the program on the process's arguments.
 ///
-/// Exit status: 0 done, 1 a check failed, 2 bad usage or input with one line `error: …` on standard error.
+/// Exit status: 0 done, 1 a check failed, 2 bad usage or input with one line `error: …` on standard error, and with `--json`
+/// the same message in a document on standard output.
 pub fn main() -> ExitCode {
+    let json = std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json");
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
@@ -168,7 +192,7 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return refuse(&usage(&error)),
+        Err(error) => return refuse(&usage(&error), json),
     };
     let outcome = Context::new(cli.global)
         .map_err(anyhow::Error::from)
@@ -177,14 +201,19 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(error) => refuse(&error.to_string()),
+        Err(error) => refuse(&error.to_string(), json),
     }
 }
 
 /// One line on standard error, status 2.
-fn refuse(message: &str) -> ExitCode {
+fn refuse(message: &str, json: bool) -> ExitCode {
     let words: Vec<&str> = message.split_whitespace().collect();
-    let _ = writeln!(std::io::stderr(), "error: {}", words.join(" "));
+    let message = words.join(" ");
+    if json {
+        // What cannot be written to one of the two still goes to the other.
+        let _ = write_line(&error_document(&message));
+    }
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(2)
 }
 

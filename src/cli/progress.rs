@@ -14,3 +14,16 @@ pub(super) fn bar(len: usize, what: &'static str) -> ProgressBar {
     bar.set_message(what);
     bar
 }
+
+/// A bar of bytes, whose name and length come later.
+#[cfg(feature = "download")]
+pub(super) fn bytes() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+    let style = ProgressStyle::with_template(style);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

@@ -67,7 +67,8 @@ impl Args {
                 Ok(if failed.is_empty() { Outcome::Done } else { Outcome::Failed })
             }
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted(_)) => {
-                eprintln!("{error}; go on with: rewire train --resume {}", dir.display());
+                let how = format!("{error}; go on with: rewire train --resume {}", dir.display());
+                context.interrupted(&how)?;
                 Ok(Outcome::Interrupted)
             }
             Err(error) => Err(error.into()),
@@ -103,7 +104,7 @@ impl Args {
 
 /// Runs a session under a bar; Ctrl-C stops it at a point where it can be resumed.
 pub(super) fn carry_on(session: Session) -> crate::Result<RunResult> {
-    let stop = interrupt::flag();
+    let stop = interrupt::flag("stopping after this step");
     let mut bar = progress::bar(0, "train");
     let mut measuring = false;
     let result = session.run(stop, &mut |progress| match progress {

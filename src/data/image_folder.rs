@@ -21,6 +21,7 @@ pub(super) const IMAGE_FOLDER: DatasetEntry = DatasetEntry {
     name: "image-folder",
     summary: "PNG and JPEG: DIR/train/CLASS/*, DIR/test/CLASS/* or DIR/val/CLASS/*; DIR,size=N resizes to N×N",
     form: "image-folder:DIR",
+    files: &[],
     load,
 };
 
@@ -32,7 +33,7 @@ const MAX_SIDE: usize = 1024;
 
 fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let (dir, size) = split_size(argument)?;
-    load_folders(IMAGE_FOLDER.name, folder(&IMAGE_FOLDER, dir)?, size, need)
+    load_folders(IMAGE_FOLDER.name, &folder(&IMAGE_FOLDER, dir)?, size, need)
 }
 
 /// `DIR,size=N` as (`DIR`, N).

@@ -2,13 +2,20 @@
 //!
 //! Bilinear without regard to the aspect; `DIR,size=N` for another size. Source: Howard 2019.
 
-use super::{Dataset, DatasetEntry, Need, folder, image_folder};
+use super::{Dataset, DatasetEntry, Need, RemoteFile, folder, image_folder};
 use crate::error::Result;
 
 pub(super) const IMAGENETTE: DatasetEntry = DatasetEntry {
     name: "imagenette",
     summary: "9,469 + 3,925 photographs, 10 classes of ImageNet, resized to 224×224; DIR,size=N to N×N",
-    form: "imagenette:DIR",
+    form: "imagenette[:DIR]",
+    files: &[RemoteFile {
+        name: "imagenette2-320.tgz",
+        urls: &["https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"],
+        size: 341_663_724,
+        sha256: "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c",
+        unpacks_to: Some("imagenette2-320"),
+    }],
     load,
 };
 
@@ -31,7 +38,7 @@ fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let (dir, size) = image_folder::split_size(argument)?;
     let dir = folder(&IMAGENETTE, dir)?;
     let unpacked = ["imagenette2", "imagenette2-320", "imagenette2-160"].map(|name| dir.join(name));
-    let dir = unpacked.into_iter().find(|path| path.is_dir()).unwrap_or(dir.to_owned());
+    let dir = unpacked.into_iter().find(|path| path.is_dir()).unwrap_or(dir);
     let mut set =
         image_folder::load_folders(IMAGENETTE.name, &dir, Some(size.unwrap_or(SIZE)), need)?;
     for class in &mut set.class_names {

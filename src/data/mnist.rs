@@ -7,27 +7,115 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-use super::{Dataset, DatasetEntry, KEY, Need, Pixels, Split, check_labels, folder, idx, missing};
+use super::{
+    Dataset, DatasetEntry, KEY, Need, Pixels, RemoteFile, Split, check_labels, folder, idx,
+    missing, not_fetched, remote,
+};
 
 pub(super) const FASHION_MNIST_MINI: DatasetEntry = DatasetEntry {
     name: "fashion-mnist-mini",
     summary: "embedded: the first 400 training and 100 test images of each class of Fashion-MNIST",
     form: "fashion-mnist-mini",
+    files: &[],
     load: load_mini,
 };
 
 pub(super) const FASHION_MNIST: DatasetEntry = DatasetEntry {
     name: "fashion-mnist",
-    summary: "60,000 + 10,000 grey images of clothes; default folders: $REWIRE_DATA, Debian's dataset-fashion-mnist",
+    summary: "60,000 + 10,000 grey images of clothes; Debian's dataset-fashion-mnist is found too",
     form: "fashion-mnist[:DIR]",
+    files: &[
+        RemoteFile {
+            name: "train-images-idx3-ubyte.gz",
+            urls: &[
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/train-images-idx3-ubyte.gz",
+            ],
+            size: 26_421_880,
+            sha256: "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "train-labels-idx1-ubyte.gz",
+            urls: &[
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/train-labels-idx1-ubyte.gz",
+            ],
+            size: 29_515,
+            sha256: "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "t10k-images-idx3-ubyte.gz",
+            urls: &[
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-images-idx3-ubyte.gz",
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/t10k-images-idx3-ubyte.gz",
+            ],
+            size: 4_422_102,
+            sha256: "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "t10k-labels-idx1-ubyte.gz",
+            urls: &[
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-labels-idx1-ubyte.gz",
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/t10k-labels-idx1-ubyte.gz",
+            ],
+            size: 5_148,
+            sha256: "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            unpacks_to: None,
+        },
+    ],
     load: load_fashion_mnist,
 };
 
 pub(super) const MNIST: DatasetEntry = DatasetEntry {
     name: "mnist",
     summary: "60,000 + 10,000 grey images of digits: the four idx files, plain or gzipped",
-    form: "mnist:DIR",
-    load: |argument, need| load(&MNIST, folder(&MNIST, argument)?, &DIGITS, need),
+    form: "mnist[:DIR]",
+    files: &[
+        RemoteFile {
+            name: "train-images-idx3-ubyte.gz",
+            urls: &[
+                "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
+            ],
+            size: 9_912_422,
+            sha256: "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "train-labels-idx1-ubyte.gz",
+            urls: &[
+                "https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz",
+            ],
+            size: 28_881,
+            sha256: "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "t10k-images-idx3-ubyte.gz",
+            urls: &[
+                "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-images-idx3-ubyte.gz",
+            ],
+            size: 1_648_877,
+            sha256: "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            unpacks_to: None,
+        },
+        RemoteFile {
+            name: "t10k-labels-idx1-ubyte.gz",
+            urls: &[
+                "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-labels-idx1-ubyte.gz",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
+            ],
+            size: 4_542,
+            sha256: "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            unpacks_to: None,
+        },
+    ],
+    load: |argument, need| load(&MNIST, &folder(&MNIST, argument)?, &DIGITS, need),
 };
 
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -57,32 +145,25 @@ const TEST: &str = "t10k";
 
 fn load_fashion_mnist(argument: Option<&str>, need: Need) -> Result<Dataset> {
     if argument.is_some() {
-        return load(&FASHION_MNIST, folder(&FASHION_MNIST, argument)?, &CLOTHES, need);
+        return load(&FASHION_MNIST, &folder(&FASHION_MNIST, argument)?, &CLOTHES, need);
     }
-    let places = places(std::env::var_os("REWIRE_DATA"));
+    let places = places(remote::places("fashion-mnist"), std::env::var_os("REWIRE_DATA"));
     let there =
         |dir: &&PathBuf| [TRAIN, TEST].iter().any(|stem| find(&dir.join(images(stem))).is_some());
     match places.iter().find(there) {
         Some(dir) => load(&FASHION_MNIST, dir, &CLOTHES, need),
         None => {
-            let places: Vec<_> = places.iter().map(|dir| dir.display().to_string()).collect();
-            Err(Error::param(
-                KEY,
-                "fashion-mnist",
-                format!(
-                    "fashion-mnist:DIR, for no idx files are in {} (apt-get install dataset-fashion-mnist)",
-                    places.join(", ")
-                ),
-            ))
+            let debian = ", apt-get install dataset-fashion-mnist";
+            Err(not_fetched(&FASHION_MNIST, &places, debian))
         }
     }
 }
 
-/// Where the files are looked for, given the value of `$REWIRE_DATA`.
-fn places(root: Option<OsString>) -> Vec<PathBuf> {
-    let root = root.filter(|root| !root.is_empty()).map(PathBuf::from);
-    let mut places: Vec<_> =
-        root.into_iter().flat_map(|root| [root.join("fashion-mnist"), root]).collect();
+/// Where the files are looked for, given where every set is and the value of `$REWIRE_DATA`, which may be their folder.
+fn places(mut places: Vec<PathBuf>, root: Option<OsString>) -> Vec<PathBuf> {
+    if let Some(root) = root.filter(|root| !root.is_empty()) {
+        places.insert(places.len().min(1), root.into());
+    }
     places.push(DEBIAN.into());
     places
 }
@@ -200,9 +281,11 @@ mod tests {
 
     #[test]
     fn rewire_data_comes_before_debians_folder() {
-        assert_eq!(places(None), [Path::new(DEBIAN)]);
-        assert_eq!(places(Some("".into())), [Path::new(DEBIAN)]);
-        let want = ["/d/fashion-mnist", "/d", DEBIAN].map(PathBuf::from);
-        assert_eq!(places(Some("/d".into())), want);
+        let all = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(places(all(&[]), None), all(&[DEBIAN]));
+        assert_eq!(places(all(&["/h"]), Some("".into())), all(&["/h", DEBIAN]));
+        let common = all(&["/d/fashion-mnist", "/h"]);
+        let want = all(&["/d/fashion-mnist", "/d", "/h", DEBIAN]);
+        assert_eq!(places(common, Some("/d".into())), want);
     }
 }

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 pub mod augment;
 mod cifar;
+#[cfg(feature = "download")]
+pub mod fetch;
 mod idx;
 mod image_folder;
 mod imagenette;
@@ -18,6 +20,7 @@ mod mnist;
 pub mod normalize;
 mod npy;
 mod pickle;
+mod remote;
 mod resize;
 mod synthetic;
 mod tiny_imagenet;
@@ -26,6 +29,7 @@ pub use augment::{AUGMENTATIONS, Augmentation};
 pub use image_folder::read_image;
 pub use loader::{Batch, Loader};
 pub use normalize::{NORMALIZATIONS, Normalization};
+pub use remote::{RemoteFile, default_folder};
 
 /// Every data set that `--data` knows.
 pub const DATASETS: &[DatasetEntry] = &[
@@ -51,8 +55,10 @@ pub struct DatasetEntry {
     pub name: &'static str,
     /// One line for lists.
     pub summary: &'static str,
-    /// The whole specification, e.g. `mnist:DIR`.
+    /// The whole specification, e.g. `mnist[:DIR]`.
     pub form: &'static str,
+    /// What `rewire data fetch` downloads; nothing where there is nothing to download.
+    pub files: &'static [RemoteFile],
     /// Reads it; the text is what follows the first colon.
     load: fn(Option<&str>, Need) -> Result<Dataset>,
 }
@@ -267,18 +273,31 @@ fn check_labels(
     }
 }
 
-/// The folder of a specification `NAME:DIR`.
-fn folder<'a>(entry: &DatasetEntry, argument: Option<&'a str>) -> Result<&'a Path> {
+/// The folder of a specification `NAME:DIR`; of `NAME` alone, where what can be fetched is looked for.
+fn folder(entry: &DatasetEntry, argument: Option<&str>) -> Result<PathBuf> {
     match argument {
         Some(dir) if !dir.is_empty() => {
-            let path = Path::new(dir);
-            match std::fs::metadata(path) {
+            let path = PathBuf::from(dir);
+            match std::fs::metadata(&path) {
                 Ok(_) => Ok(path),
                 Err(e) => Err(Error::io(path, e)),
             }
         }
+        None if !entry.files.is_empty() => {
+            let places = remote::places(entry.name);
+            let there = places.iter().find(|place| place.is_dir());
+            there.cloned().ok_or_else(|| not_fetched(entry, &places, ""))
+        }
         _ => Err(Error::param(KEY, entry.name, format!("{} with a folder", entry.form))),
     }
+}
+
+/// The error for a name without a folder where none of `places` holds the data.
+fn not_fetched(entry: &DatasetEntry, places: &[PathBuf], more: &str) -> Error {
+    let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    let DatasetEntry { name, form, .. } = entry;
+    let (places, fetch) = (places.join(", "), format!("`rewire data fetch {name}`"));
+    Error::param(KEY, name, format!("{form}; its files are not in {places} ({fetch}{more})"))
 }
 
 /// The error for a file that is not there and is needed.

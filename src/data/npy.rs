@@ -13,6 +13,7 @@ pub(super) const NPY: DatasetEntry = DatasetEntry {
     name: "npy",
     summary: "train_images.npy, train_labels.npy, test_images.npy, test_labels.npy; [N,C,H,W], u1 or f4 in [0,1]",
     form: "npy:DIR",
+    files: &[],
     load,
 };
 
@@ -21,8 +22,8 @@ const MAX_CLASSES: usize = 1 << 16;
 
 fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let dir = folder(&NPY, argument)?;
-    let train = read_split(dir, "train", need.train, need.labels)?;
-    let test = read_split(dir, "test", need.test, need.labels)?;
+    let train = read_split(&dir, "train", need.train, need.labels)?;
+    let test = read_split(&dir, "test", need.test, need.labels)?;
     if train.is_none() && test.is_none() {
         return Err(missing(&dir.join("test_images.npy"), "images"));
     }

@@ -14,6 +14,7 @@ pub(super) const SYNTHETIC: DatasetEntry = DatasetEntry {
     name: "synthetic",
     summary: "made-up images that a small network learns; any key may be left out",
     form: "synthetic:classes=10,size=32,channels=3,train=2048,test=512",
+    files: &[],
     load,
 };
 

@@ -11,12 +11,22 @@ use crate::error::{Error, Result};
 use crate::file;
 
 use super::image_folder::{Images, list_images, read_needed};
-use super::{Dataset, DatasetEntry, Need, folder, missing};
+use super::{Dataset, DatasetEntry, Need, RemoteFile, folder, missing};
 
 pub(super) const TINY_IMAGENET: DatasetEntry = DatasetEntry {
     name: "tiny-imagenet",
     summary: "100,000 + 10,000 photographs 64×64, 200 classes of ImageNet: the unpacked folder",
-    form: "tiny-imagenet:DIR",
+    form: "tiny-imagenet[:DIR]",
+    files: &[RemoteFile {
+        name: "tiny-imagenet-200.zip",
+        urls: &[
+            "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        ],
+        size: 248_100_043,
+        sha256: "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+        unpacks_to: Some("tiny-imagenet-200"),
+    }],
     load,
 };
 
@@ -25,7 +35,7 @@ const SIZE: usize = 64;
 fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let dir = folder(&TINY_IMAGENET, argument)?;
     let unpacked = dir.join("tiny-imagenet-200");
-    let dir = if unpacked.is_dir() { unpacked.as_path() } else { dir };
+    let dir = if unpacked.is_dir() { unpacked } else { dir };
     let wnids = read_wnids(&dir.join("wnids.txt"))?;
     let train = read_split(&dir.join("train"), need.train, |root| list_train(root, &wnids))?;
     let test = read_split(&dir.join("val"), need.test, |root| list_val(root, &wnids))?;

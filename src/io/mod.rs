@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod onnx;
+pub mod tensorboard;
 mod tensors;
 
 pub use checkpoint::{Hints, load_model, model_bytes, read_model, save_model, stored_arch};

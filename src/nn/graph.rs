@@ -80,6 +80,9 @@ pub enum Op {
     Add,
 }
 
+/// Values that a node may have for one image: 1 GiB.
+const MOST_VALUES: usize = 1 << 28;
+
 impl Op {
     /// Its name in messages.
     pub fn kind(&self) -> &'static str {
@@ -191,6 +194,15 @@ impl Graph {
             }
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
             let result = if i == 0 { Ok(input.to_vec()) } else { node.op.result(&inputs, shape) };
+            // Padding makes a large image of a small file.
+            let small = |shape: &Vec<usize>| {
+                let product = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+                product.is_some_and(|values| values <= MOST_VALUES)
+            };
+            let result = result.and_then(|shape| match small(&shape) {
+                true => Ok(shape),
+                false => Err(misfit(&format!("at most {MOST_VALUES} values an image"), &shape)),
+            });
             shapes.push(result.map_err(|(want, got)| {
                 let names = node.op.tensors();
                 let what = names.first().map_or(String::new(), |name| format!(" ({name})"));

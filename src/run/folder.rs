@@ -4,14 +4,18 @@ use crate::{Error, Result, file};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+/// TensorBoard's event file. The name has neither time nor host in it: TensorBoard asks for `tfevents` alone.
+pub(super) const SCALARS: &str = "events.out.tfevents.rewire";
+
 /// Files that a run, or a command on one, leaves; `--force` removes them.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "recipe.toml",
     "result.json",
     "environment.json",
     "events.jsonl",
     "steps.csv",
     "epochs.csv",
+    SCALARS,
     "samples.json",
     "bench.json",
     "report.html",

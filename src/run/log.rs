@@ -1,6 +1,8 @@
-//! `steps.csv`, `epochs.csv` and `events.jsonl`: appended to line by line, cut back on resume.
+//! `steps.csv`, `epochs.csv`, `events.jsonl` and TensorBoard's event file: appended to line by line, or record by record, and
+//! cut back on resume.
 
-use super::folder::RunFolder;
+use super::folder::{RunFolder, SCALARS};
+use crate::io::tensorboard;
 use crate::train::{EpochEvent, StepEvent};
 use crate::{Error, Result, file};
 use serde::Serialize;
@@ -11,18 +13,25 @@ use std::path::PathBuf;
 const STEPS: &str = "step,epoch,lr,loss,clean_loss,adversarial_loss,dynamic_l2";
 const EPOCHS: &str = "epoch,train_loss,test_accuracy,test_loss,lr,step,active,nonzero,density";
 
-/// The three logs of a run, open for appending.
+/// The logs of a run, open for appending.
 pub struct Log {
     steps: Lines,
     epochs: Lines,
     events: Lines,
+    scalars: Appended,
 }
 
 /// A text file that grows by whole lines.
-struct Lines {
+struct Lines(Appended);
+
+/// A file that grows at its end.
+struct Appended {
     path: PathBuf,
     file: File,
 }
+
+/// The curve that tells an epoch's record from a step's.
+const EPOCH: &str = "epoch/number";
 
 impl Log {
     /// The logs as they stood after so many steps and epochs: later lines, and a torn one at the end, go.
@@ -48,40 +57,95 @@ impl Log {
                     && step_of(line).is_some_and(|step| step <= steps)
                     && epoch_of(line).is_none_or(|epoch| epoch <= epochs)
             })?,
+            scalars: scalars(folder.path(SCALARS), |event| {
+                event.step as u64 <= steps
+                    && event.value(EPOCH).is_none_or(|epoch| epoch as u64 <= epochs)
+            })?,
         })
     }
 
-    /// A row of `steps.csv`.
+    /// A row of `steps.csv`, and the same as curves.
     pub fn step(&mut self, event: &StepEvent) -> Result<()> {
         let cell = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         let StepEvent { step, epoch, lr, loss, .. } = event;
         let [clean, adversarial, l2] =
             [event.clean_loss, event.adversarial_loss, event.dynamic_l2].map(cell);
-        self.steps.push(&format!("{step},{epoch},{lr},{loss},{clean},{adversarial},{l2}"))
+        self.steps.push(&format!("{step},{epoch},{lr},{loss},{clean},{adversarial},{l2}"))?;
+        let mut values = vec![("step/lr", *lr), ("step/loss", *loss)];
+        let parts = [
+            ("step/clean_loss", event.clean_loss),
+            ("step/adversarial_loss", event.adversarial_loss),
+            ("step/dynamic_l2", event.dynamic_l2),
+        ];
+        values.extend(parts.into_iter().filter_map(|(tag, value)| Some((tag, value?))));
+        self.scalars.push(&tensorboard::Event::scalars(*step, &values).record())
     }
 
-    /// A row of `epochs.csv`.
+    /// A row of `epochs.csv`, and the same as curves over the steps.
     pub fn epoch(&mut self, event: &EpochEvent) -> Result<()> {
         let EpochEvent { epoch, step, lr, train_loss, test_loss, test_accuracy, .. } = event;
         let EpochEvent { prunable, active, nonzero, .. } = event;
         let density = *active as f64 / (*prunable).max(1) as f64;
         self.epochs.push(&format!(
             "{epoch},{train_loss},{test_accuracy},{test_loss},{lr},{step},{active},{nonzero},{density}"
-        ))
+        ))?;
+        let values = [
+            (EPOCH, *epoch as f64),
+            ("epoch/train_loss", *train_loss),
+            ("epoch/test_accuracy", *test_accuracy),
+            ("epoch/test_loss", *test_loss),
+            ("epoch/active", *active as f64),
+            ("epoch/nonzero", *nonzero as f64),
+            ("epoch/density", density),
+        ];
+        self.scalars.push(&tensorboard::Event::scalars(*step, &values).record())
     }
 
     /// A line of `events.jsonl`; it must have a field `step`.
     pub fn event(&mut self, event: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(event)
-            .map_err(|error| Error::file(&self.events.path, error.to_string()))?;
+            .map_err(|error| Error::file(&self.events.0.path, error.to_string()))?;
         self.events.push(&line)
     }
 
     /// Brings everything to the disk, before a checkpoint says that it is there.
     pub fn sync(&self) -> Result<()> {
-        [&self.steps, &self.epochs, &self.events]
+        [&self.steps.0, &self.epochs.0, &self.events.0, &self.scalars]
             .into_iter()
-            .try_for_each(|lines| lines.file.sync_data().map_err(|e| Error::io(&lines.path, e)))
+            .try_for_each(|log| log.file.sync_data().map_err(|e| Error::io(&log.path, e)))
+    }
+}
+
+/// TensorBoard's file with the records that `keep` wants, up to a torn one.
+fn scalars(path: PathBuf, keep: impl Fn(&tensorboard::Event) -> bool) -> Result<Appended> {
+    let old = match path.exists() {
+        true => file::read(&path)?,
+        false => Vec::new(),
+    };
+    let mut new = tensorboard::Event::version().record();
+    let (mut rest, mut first) = (&old[..], true);
+    while let Some((event, after)) = tensorboard::Event::read(rest) {
+        if !first && keep(&event) {
+            new.extend(&rest[..rest.len() - after.len()]);
+        }
+        (rest, first) = (after, false);
+    }
+    Appended::open(path, &old, &new)
+}
+
+impl Appended {
+    /// Replaces the content `old` where it is not `new`.
+    fn open(path: PathBuf, old: &[u8], new: &[u8]) -> Result<Self> {
+        if new != old || !path.exists() {
+            file::write_bytes(&path, new)?;
+        }
+        let file = File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(Self { path, file })
+    }
+
+    /// One write, so that a kill tears at most the last one.
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.path, error))
     }
 }
 
@@ -97,16 +161,10 @@ impl Lines {
             text.push_str(line);
             text.push('\n');
         }
-        if text != old || !path.exists() {
-            file::write_bytes(&path, text.as_bytes())?;
-        }
-        let file = File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, file })
+        Appended::open(path, old.as_bytes(), text.as_bytes()).map(Self)
     }
 
-    /// One write a line, so that a kill tears at most the last one.
     fn push(&mut self, line: &str) -> Result<()> {
-        let line = format!("{line}\n");
-        self.file.write_all(line.as_bytes()).map_err(|error| Error::io(&self.path, error))
+        self.0.push(format!("{line}\n").as_bytes())
     }
 }

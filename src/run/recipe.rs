@@ -231,6 +231,9 @@ fn default_kind(table: &mut toml::Table, key: &str, kind: &str) {
     }
 }
 
+/// Parts of a dotted key in `--set`.
+const DEEPEST: usize = 16;
+
 /// `--set a.b=v`: v in TOML syntax; a word that is none is taken as a string.
 fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let wrong = |want: &str| Error::param("--set", assignment, want);
@@ -240,6 +243,11 @@ fn assign(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let mut path: Vec<&str> = key.trim().split('.').collect();
     let last = path.pop().filter(|last| !last.is_empty());
     let last = last.ok_or_else(|| wrong("KEY=VALUE with a dotted key"))?;
+    // Tables are dropped and read recursively, and no recipe is that deep.
+    if path.len() >= DEEPEST {
+        let want = format!("KEY=VALUE with a key of at most {DEEPEST} parts");
+        return Err(Error::param("--set", format!("{}.{}…", path[0], path[1]), want));
+    }
     let mut here = table;
     for part in path {
         if part.is_empty() {
