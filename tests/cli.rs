@@ -354,7 +354,7 @@ fn bad_attacks_are_refused_in_one_line() {
         (&["--attack", "transfer"], "--source"),
         (&["--attack", "transfer", "--source", "absent.safetensors"], "absent.safetensors"),
         (&["--attack", "transfer", "--source", "m.safetensors"], "3×32×32"),
-        (&["--weight-noise", "-1"], "--weight-noise"),
+        (&["--weight-noise=-1"], "--weight-noise"),
         (&["--weight-noise", "net.safetensors"], "net.safetensors"),
         (&["--sweep", "eps"], "--sweep"),
         (&["--sweep", "colour=1"], "--sweep"),

@@ -53,8 +53,12 @@ fn networks_and_fgsm_are_those_of_pytorch_image_by_image() {
 /// One point of 64 images.
 const POINT: f64 = 0.64;
 
-/// Means over four seeds of the images that stand. Such a mean wavers by half an image, so a row is held to one point above
-/// the seed that was hardest for theirs, and the mean over the rows of one kind to one point above theirs.
+/// Seeds of ours; theirs were run with four.
+const SEEDS: u64 = 12;
+
+/// Means over seeds of the images that stand. Under few steps to a target one run wavers by 1.6 images, the mean of four
+/// by 0.8, so a row is held to one point above the seed that was hardest for theirs, and the mean over the rows of one
+/// kind to one point above theirs.
 #[test]
 fn iterated_attacks_are_as_strong_as_foolbox_and_torchattacks() {
     let stored = stored();
@@ -64,13 +68,12 @@ fn iterated_attacks_are_as_strong_as_foolbox_and_torchattacks() {
         for row in stored[name]["rows"].as_array().unwrap() {
             let settings: AttackSettings = serde_json::from_value(row["settings"].clone()).unwrap();
             let theirs = numbers(&row["standing"]);
-            let seeds = theirs.len();
             let stands = |seed| {
-                let outcome = attacked(&model, &settings, seed as u64);
+                let outcome = attacked(&model, &settings, seed);
                 outcome.robust[0].iter().filter(|&&stands| stands).count() as f64
             };
-            let ours = (0..seeds).map(stands).sum::<f64>() / seeds as f64;
-            let mean = theirs.iter().sum::<f64>() / seeds as f64;
+            let ours = (0..SEEDS).map(stands).sum::<f64>() / SEEDS as f64;
+            let mean = theirs.iter().sum::<f64>() / theirs.len() as f64;
             let what = format!("{name} {} of {}", row["settings"], row["library"]);
             println!("{what}: {ours} stand, {mean} of theirs");
             let most = theirs.iter().copied().fold(0.0, f64::max);
