@@ -32,7 +32,7 @@ impl TryFrom<f64> for Epsilon {
     type Error = Error;
 
     fn try_from(value: f64) -> Result<Self> {
-        match value >= 0.0 && value <= MOST {
+        match (0.0..=MOST).contains(&value) {
             true => Ok(Self(value)),
             false => Err(Error::param("eps", value, WANT)),
         }

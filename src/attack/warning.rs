@@ -149,12 +149,10 @@ mod tests {
                 run.iter().map(of).collect()
             })
             .collect();
+        let of = |(settings, accuracy)| Measured { settings, accuracy };
         let measured: Vec<Vec<Measured>> = runs
             .iter()
-            .map(|run| {
-                let of = |(settings, accuracy)| Measured { settings, accuracy: *accuracy };
-                run.iter().map(|(settings, accuracy)| of((settings, accuracy))).collect()
-            })
+            .map(|run| run.iter().map(|(settings, accuracy)| of((settings, *accuracy))).collect())
             .collect();
         warnings(&split(), &measured)
     }

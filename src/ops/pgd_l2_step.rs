@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 /// `x ← clip(x0 + d·min(1, eps/‖d‖₂), 0, 1)` with `d = x − x0 + step_size·g/‖g‖₂`, image by image.
 ///
-/// Shapes: equal, images first. Units: pixels in [0, 1]. A gradient that is 0 or not finite moves nothing. Both x0 and
-/// the box are such that clipping after the projection leaves the ball to nobody.
+/// Shapes: equal, images first. Units: pixels in [0, 1]. A gradient that is 0 or not finite moves nothing. Clipping
+/// after the projection leads nobody out of the ball, because x0 is in the box.
 /// Source: Madry et al. 2018; steps of fixed length as in Foolbox.
 pub fn pgd_l2_step(
     x: &mut Tensor,
@@ -63,14 +63,7 @@ fn step(x: &mut [f32], x0: &[f32], g: &[f32], eps: f32, step_size: f32) {
     let radius = norm(x.iter().copied());
     let shrink = if radius > eps { eps / radius } else { 1.0 };
     for (x, x0) in x.iter_mut().zip(x0) {
-        let moved = x0 + *x * shrink;
-        *x = if moved < 0.0 {
-            0.0
-        } else if moved > 1.0 {
-            1.0
-        } else {
-            moved
-        };
+        *x = (x0 + *x * shrink).clamp(0.0, 1.0);
     }
 }
 
