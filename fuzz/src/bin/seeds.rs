@@ -14,6 +14,7 @@ fn main() {
     cifar();
     idx();
     arrays();
+    onnx();
     recipe();
     spec();
     unpack();
@@ -46,6 +47,22 @@ fn checkpoint() {
         let at = bytes.windows(key.len()).position(|part| part == key).unwrap();
         bytes[at + 1] = b'R';
         put("checkpoint", &format!("{name}-bare"), &bytes);
+    }
+}
+
+/// What other programs exported, and what this one does.
+fn onnx() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/onnx");
+    for file in fs::read_dir(fixtures).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            put("onnx", &name, fs::read(&path).unwrap());
+        }
+    }
+    for sparse in [false, true] {
+        let bytes = io::onnx_bytes(&graph(), sparse).unwrap();
+        put("onnx", &format!("graph-{sparse}"), bytes);
     }
 }
 
