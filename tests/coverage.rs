@@ -58,10 +58,10 @@ fn commands_launch_every_kernel() {
     let residual = ["--arch", "resnet18:width=0.0625", "--set", "train.epochs=1"];
     let noise = ["--set", "train.weight_noise=0.1"];
     let tf32 = ["--mode", "tf32"];
-    rewire(
-        dir,
-        &[&["train", "dense.toml", "--out", "adam"][..], &adam, &residual, &noise, &tf32].concat(),
-    );
+    // In training: an evaluation leaves out the images that are wrong already.
+    let l2 = ["--set", "train.adversary.attack=\"pgd-l2\""];
+    let train = ["train", "dense.toml", "--out", "adam"];
+    rewire(dir, &[&train[..], &adam, &residual, &noise, &tf32, &l2].concat());
     let still = ["--set", "prune={ method = \"static\", density = 0.2 }"];
     let sparse = ["--set", "train.execution=\"sparse\"", "--set", "train.epochs=1"];
     for mode in ["f32", "tf32", "bf16"] {
@@ -72,11 +72,8 @@ fn commands_launch_every_kernel() {
     let data = ["--data", "synthetic:classes=10,size=32,channels=3,train=6,test=2"];
     rewire(
         dir,
-        &[
-            &["attack", best, "--attack", "fgsm,pgd,pgd-l2", "--steps", "2", "--mode", "bf16"][..],
-            &data,
-        ]
-        .concat(),
+        &[&["attack", best, "--attack", "fgsm,pgd", "--steps", "2", "--mode", "bf16"][..], &data]
+            .concat(),
     );
     for granularity in ["kernel", "filter"] {
         let output = format!("{granularity}.safetensors");

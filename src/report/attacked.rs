@@ -61,7 +61,7 @@ pub(super) fn charts(attacked: &Attacked) -> Vec<String> {
             let points = values.iter().copied().zip(sweep.worst.iter().copied());
             series.push(Series { name: "worst case".into(), points: points.collect() });
         }
-        let title = format!("Accuracy against {}: {}", sweep.key, attacked.model);
+        let title = format!("Accuracy against {}: {}", sweep.key, short(&attacked.model));
         charts.extend(lines(&title, &sweep.key, "%", &series));
     }
     let mut norms: Vec<&str> = attacked.attacks.iter().map(|row| row.norm.as_str()).collect();
@@ -78,8 +78,18 @@ pub(super) fn charts(attacked: &Attacked) -> Vec<String> {
                 Series { name: name(row), points }
             })
             .collect();
-        let title = format!("Accuracy against the {norm} distance found: {}", attacked.model);
+        let title =
+            format!("Accuracy against the {norm} distance found: {}", short(&attacked.model));
         charts.extend(lines(&title, norm, "%", &series));
     }
     charts
+}
+
+/// The end of a path that is longer than a chart's title has room for.
+fn short(model: &str) -> String {
+    const ROOM: usize = 32;
+    match model.chars().count().checked_sub(ROOM) {
+        Some(more) if more > 0 => format!("…{}", model.chars().skip(more).collect::<String>()),
+        _ => model.to_owned(),
+    }
 }
