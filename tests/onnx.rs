@@ -432,3 +432,22 @@ fn every_command_takes_an_imported_network() {
         run(&["train", "--resume", &run_folder]);
     }
 }
+
+#[test]
+fn integer_pixels_are_refused() {
+    let model = crate::fixture::network_of("resnet18:width=0.0625", &Device::Cpu);
+    let mut bytes = onnx_bytes(&model, false).unwrap();
+    // The element type of the input: field 1 of its tensor type, before the shape.
+    let name = bytes.windows(7).rposition(|part| part == b"\x0a\x05input").unwrap();
+    let at = bytes[name..].windows(3).position(|part| part == [8, 1, 0x12]).unwrap();
+    bytes[name + at + 1] = 2;
+    let path = Path::new("bytes.onnx");
+    let error = read_onnx(path, &bytes, None, &Default::default(), &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("floating point pixels"), "{error}");
+}
+
+#[test]
+fn no_window_fits_into_absurd_padding() {
+    let window = rewire::ops::Window { size: 2, stride: 1, padding: usize::MAX };
+    assert_eq!(window.count(4), None);
+}

@@ -20,7 +20,8 @@
 //!
 //! Source: Croce & Hein 2020, arXiv 2003.01690. Their program differs from the text in three details, and here the
 //! text holds: condition 1 says "at most" there, the first loss is compared with 0 instead of that of the start, and
-//! condition 2 is left out at the first checkpoint.
+//! condition 2 is left out at the first checkpoint. As in theirs, and not as in the text, the first step from the best point
+//! counts as a rise against the point that was left.
 
 use super::ball::Ball;
 use super::per_image::{rows, wrong};

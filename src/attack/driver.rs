@@ -1,7 +1,9 @@
 //! The driver of every attack: batches, restarts, sequences, and the count of what fell.
 
 use super::attempt::{attempt, distance, radius, restarts, rows, starting_point};
-use super::{AttackSettings, Case, Draws, Network, Norm, Outcome, Planned, Search, expand, find};
+use super::{
+    AttackSettings, Case, Draws, Network, Norm, Outcome, Planned, Search, Target, expand, find,
+};
 use crate::data::{Batch, Loader, Split};
 use crate::{Error, Result, Seed, Tensor};
 use rand::Rng;
@@ -115,7 +117,9 @@ impl Evaluation<'_> {
                 clean.iter().map(|&c| if c { f32::INFINITY } else { 0.0 }).collect();
             let all = restarts(settings)?;
             for restart in 0..all {
-                let open = |&i: &usize| standing[i] && found[i].is_infinite();
+                let open = |&i: &usize| {
+                    standing[i] && found[i].is_infinite() && !left_alone(settings, batch.labels[i])
+                };
                 let left: Vec<usize> = (0..found.len()).filter(open).collect();
                 if left.is_empty() {
                     break;
@@ -155,6 +159,11 @@ impl Evaluation<'_> {
     }
 }
 
+/// An image of the very class that images are driven to has no target.
+fn left_alone(settings: &AttackSettings, label: i32) -> bool {
+    matches!(settings.target, Some(Target::Class(class)) if usize::try_from(label) == Ok(class))
+}
+
 /// The class of the largest logit of every image; the first of equal ones, `None` where one is NaN.
 pub fn predictions(logits: &Tensor) -> Result<Vec<Option<usize>>> {
     let [_, classes] = logits.dims2("predictions", "logits")?;
@@ -180,18 +189,33 @@ struct Twins {
     /// The norm of the attack that found the twin; `None` without one.
     norms: Vec<Option<Norm>>,
     distances: Vec<f32>,
+    /// Whether the twin lies inside the radius of the attack that found it.
+    inside: Vec<bool>,
 }
 
 impl Twins {
     fn new(batch: &Batch, clean: &[bool]) -> Self {
         let (images, n) = (batch.images.clone(), clean.len());
-        Self { images, standing: clean.to_vec(), norms: vec![None; n], distances: vec![0.0; n] }
+        Self {
+            images,
+            standing: clean.to_vec(),
+            norms: vec![None; n],
+            distances: vec![0.0; n],
+            inside: vec![false; n],
+        }
     }
 
     /// Whether a twin at `distance` by an attack of this kind takes the place of the one there is.
-    fn wants(&self, image: usize, norm: Norm, search: Search, distance: f32) -> bool {
+    fn wants(
+        &self,
+        image: usize,
+        (norm, search): (Norm, Search),
+        distance: f32,
+        inside: bool,
+    ) -> bool {
         let nearer = search == Search::Nearest && distance < self.distances[image];
-        self.norms[image].is_none_or(|held| held == norm && nearer)
+        let better = nearer || (inside && !self.inside[image]);
+        self.norms[image].is_none_or(|held| held == norm && better)
     }
 }
 
@@ -225,7 +249,9 @@ fn storm(
         if found[i] <= radius {
             twins.standing[i] = false;
         }
-        if twins.wants(i, entry.norm, entry.search, found[i]) {
+        let inside = found[i] <= radius;
+        if twins.wants(i, (entry.norm, entry.search), found[i], inside) {
+            twins.inside[i] = inside;
             twins.norms[i] = Some(entry.norm);
             twins.distances[i] = found[i];
             twins.images[i * size..][..size].copy_from_slice(twin);

@@ -112,8 +112,29 @@ impl AttackSettings {
         if entry.search == Search::OneStep {
             resolved.step_size = Some(self.eps);
             (resolved.random_start, resolved.restarts) = (false, 1);
-        } else if resolved.step_size.is_none() && entry.search != Search::Nearest {
+        } else if entry.search == Search::Nearest {
+            (resolved.random_start, resolved.restarts) = (false, 1);
+        } else if resolved.step_size.is_none() {
             resolved.step_size = Some(Epsilon::try_from(self.exact_step_size())?);
+        }
+        match entry.name {
+            "cw-l2" => {
+                let step_size = if self.faithful { 1.0 } else { 0.01 };
+                resolved.step_size = self.step_size.or(Epsilon::try_from(step_size).ok());
+                resolved.binary_search_steps = self.binary_search_steps.or(Some(9));
+            }
+            "zoo" => {
+                resolved.step_size = self.step_size.or(Epsilon::try_from(0.01).ok());
+                resolved.binary_search_steps = self.binary_search_steps.or(Some(1));
+            }
+            "bb-l0" => {
+                resolved.decay_interval = self.decay_interval.or(Some((self.steps() / 30).max(1)));
+            }
+            // They set their own steps.
+            name if name.starts_with("apgd") || name.starts_with("fab") || name == "square" => {
+                resolved.step_size = None;
+            }
+            _ => {}
         }
         if entry.name == eot_pgd::ENTRY.name {
             resolved.eot_samples = Some(self.eot_samples());

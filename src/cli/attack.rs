@@ -104,6 +104,9 @@ struct Identity<'a> {
     result: &'a Attacked,
     device: String,
     model: String,
+    /// With the normalisation, which flags can set.
+    arch: String,
+    images: String,
     source: Option<String>,
     noise: Option<String>,
     lists: &'a [Vec<AttackSettings>],
@@ -146,7 +149,7 @@ impl Args {
             sweep,
             warnings: Vec::new(),
         };
-        let folder = self.folder(&result, &lists, &model)?;
+        let folder = self.folder(&result, &lists, &model, split)?;
         let stop = match folder {
             Some(_) => {
                 interrupt::flag("stopping after this batch; the same command goes on from there")
@@ -265,6 +268,7 @@ impl Args {
         result: &Attacked,
         lists: &[Vec<AttackSettings>],
         model: &Model,
+        split: &Split,
     ) -> crate::Result<Option<AttackFolder>> {
         let Some(dir) = &self.out else { return Ok(None) };
         if dir.is_file() {
@@ -275,6 +279,8 @@ impl Args {
             result,
             device: model.device().to_string(),
             model: digest(&self.model.model)?,
+            arch: format!("{:?}", model.arch()),
+            images: images_digest(split)?,
             source: self.source.as_deref().map(digest).transpose()?,
             noise: noise.map(digest).transpose()?,
             lists,
@@ -325,7 +331,21 @@ fn eps_list(flag: &str, texts: &[String]) -> crate::Result<Vec<Epsilon>> {
 
 /// SHA-256 of a file.
 fn digest(path: &Path) -> crate::Result<String> {
-    Ok(Sha256::digest(file::read(path)?).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&Sha256::digest(file::read(path)?)))
+}
+
+/// Of pixels and labels.
+fn images_digest(split: &Split) -> crate::Result<String> {
+    let mut sha = Sha256::new();
+    for image in 0..split.len() {
+        sha.update(bytemuck::cast_slice(&split.images_nchw(image..image + 1)));
+    }
+    sha.update(bytemuck::cast_slice(split.labels()?));
+    Ok(hexadecimal(&sha.finalize()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adversarial images in pixel space, whether one was found for each image, and the distances.

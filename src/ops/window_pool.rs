@@ -23,7 +23,10 @@ impl Window {
     pub fn count(&self, input: usize) -> Option<usize> {
         let Self { size, stride, padding } = *self;
         let sane = (1..=15).contains(&size) && stride > 0 && padding <= size / 2;
-        let room = (input + 2 * padding).checked_sub(size).filter(|_| sane && input > 0)?;
+        if !sane || input == 0 {
+            return None;
+        }
+        let room = (input + 2 * padding).checked_sub(size)?;
         Some(room / stride + 1)
     }
 

@@ -107,7 +107,9 @@ impl AttackFolder {
             file::remove_temporaries(&parts)?;
             return Ok(folder);
         }
-        if path.exists() && !force {
+        let parts_held = fs::read_dir(&parts).map_err(|error| Error::io(&parts, error))?.count();
+        let foreign = parts_held > 0 || dir.join("result.json").exists();
+        if (path.exists() || foreign) && !force {
             let want = "a folder of the same attacks; --force replaces what it holds";
             return Err(Error::param("--out", dir.display(), want));
         }

@@ -190,6 +190,9 @@ impl Constant {
         let (&[rows, columns], Some(values)) = (self.dims.as_slice(), self.as_floats()) else {
             return Err(format!("transposes a constant of shape {:?}", self.dims));
         };
+        if values.is_empty() {
+            return Err(format!("transposes a constant of shape {:?}", self.dims));
+        }
         let columns_first =
             (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j]));
         let data = Data::Floats(Rc::new(columns_first.collect()));

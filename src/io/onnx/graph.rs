@@ -76,7 +76,7 @@ pub(super) struct Written {
     /// `[H, W, C]` or `[C]` of each node's result.
     pub(super) shapes: Vec<Vec<usize>>,
     pub(super) tensors: BTreeMap<String, Tensor>,
-    taken: BTreeSet<String>,
+    pub(super) taken: BTreeSet<String>,
     room: Room,
     /// Of the image, where a node reads it normalised.
     pub(super) normalizations: Vec<(Normalization, usize)>,

@@ -123,7 +123,13 @@ fn image(
     size: Option<usize>,
 ) -> std::result::Result<(Option<i64>, [usize; 2]), Refusal> {
     let name = &input.name;
-    let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
+    let values = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let floats =
+        [proto::data::FLOAT, proto::data::FLOAT16, proto::data::BFLOAT16, proto::data::DOUBLE];
+    if values.is_some_and(|values| !floats.contains(&values.elem_type)) {
+        return Err(format!("input {name} must hold floating point pixels in [0, 1]"));
+    }
+    let shape = values.and_then(|values| values.shape.as_ref());
     let Some([n, c, h, w]) = shape.map(|shape| shape.dim.as_slice()) else {
         return Err(format!("input {name} must be images [N, C, H, W]"));
     };

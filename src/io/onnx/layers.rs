@@ -269,12 +269,7 @@ impl<'a> Importer<'a> {
         let [h, w, _] = *self.written.shapes[from] else {
             return Err("reads what is no image".into());
         };
-        let window = all.same("kernel_shape", 0);
-        // Other windows than square ones are fine where they are the whole image.
-        let window = match (window, all.ints("kernel_shape")) {
-            (Err(_), Some(kernel)) if *kernel == [h as i64, w as i64] => h,
-            (window, _) => window?,
-        };
+        let window = all.same("kernel_shape", 0)?;
         let (stride, padding) = all.windows(window, [h, w])?;
         Ok((from, [window, stride, padding]))
     }
@@ -364,8 +359,7 @@ impl<'a> Importer<'a> {
         // The bias still has the name that the transposed weight has lost.
         let old = name.clone();
         let better = named.strip_suffix(".bias").filter(|_| old.starts_with("linear"));
-        let better =
-            better.filter(|name| !self.written.tensors.contains_key(&format!("{name}.weight")));
+        let better = better.filter(|name| self.written.taken.insert((*name).to_owned()));
         let new = better.map_or(old.clone(), str::to_owned);
         name.clone_from(&new);
         if let Some(weight) = self.written.tensors.remove(&format!("{old}.weight")) {
