@@ -324,6 +324,10 @@ fn files_that_lie_are_refused() {
         ("two outputs", "one output"),
         ("an image as logits", "must be logits [N, classes]"),
         ("old", "opset 8"),
+        ("alias", "aside (Add) adds a constant to what is no matrix product read here alone"),
+        ("integers", "floating point pixels"),
+        ("oblong", "oblong (AveragePool)"),
+        ("turned", "turned (Transpose) transposes a constant of shape [0, "),
     ] {
         let message = refused(&wrong(name));
         assert!(message.contains(words), "{name}: {words} is not in: {message}");
@@ -434,16 +438,18 @@ fn every_command_takes_an_imported_network() {
 }
 
 #[test]
-fn integer_pixels_are_refused() {
-    let model = crate::fixture::network_of("resnet18:width=0.0625", &Device::Cpu);
-    let mut bytes = onnx_bytes(&model, false).unwrap();
-    // The element type of the input: field 1 of its tensor type, before the shape.
-    let name = bytes.windows(7).rposition(|part| part == b"\x0a\x05input").unwrap();
-    let at = bytes[name..].windows(3).position(|part| part == [8, 1, 0x12]).unwrap();
-    bytes[name + at + 1] = 2;
-    let path = Path::new("bytes.onnx");
-    let error = read_onnx(path, &bytes, None, &Default::default(), &Device::Cpu).unwrap_err();
-    assert!(error.to_string().contains("floating point pixels"), "{error}");
+fn layers_whose_tensors_are_named_alike_keep_their_own() {
+    let settings = ImportSettings::default();
+    let content = wrong("named alike");
+    let model = read_onnx(Path::new("m.onnx"), &content, None, &settings, &CPU).unwrap();
+    let mut first: Vec<f32> = Vec::new();
+    for (name, weight) in model.state_dict().iter().filter(|(name, _)| name.ends_with(".weight")) {
+        let values = weight.to_vec::<f32>().unwrap();
+        assert!(values.iter().all(|v| *v == values[0]), "{name}");
+        first.push(values[0]);
+    }
+    first.sort_by(f32::total_cmp);
+    assert_eq!(first, [1.0, 2.0]);
 }
 
 #[test]

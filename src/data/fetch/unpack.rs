@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
@@ -37,7 +38,12 @@ pub fn unpack(archive: &Path, folder: &Path, name: &str, observe: Observe) -> Re
         }?;
         let (from, to) = (temporary.join(name), folder.join(name));
         match from.is_dir() {
-            true => fs::rename(&from, &to).map_err(|e| Error::io(&to, e)),
+            true => {
+                sync(&from)?;
+                fs::rename(&from, &to).map_err(|e| Error::io(&to, e))?;
+                // The archive goes next.
+                File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))
+            }
             false => Err(Error::file(archive, format!("holds no folder {name}"))),
         }
     });
@@ -108,6 +114,20 @@ impl Target<'_> {
             io::Write::write_all(&mut to, &chunk[..n]).map_err(|e| Error::io(&path, e))?;
         }
     }
+}
+
+/// Brings a folder and all that is in it to the disk. Many at once share a commit of the file system.
+fn sync(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let entries: Vec<_> = entries.collect::<io::Result<_>>().map_err(|e| Error::io(folder, e))?;
+    entries.par_iter().try_for_each(|entry| {
+        let path = entry.path();
+        match path.is_dir() {
+            true => sync(&path),
+            false => File::open(&path).and_then(|f| f.sync_all()).map_err(|e| Error::io(&path, e)),
+        }
+    })?;
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))
 }
 
 /// Counts what is read of the archive.

@@ -237,6 +237,17 @@ fn halves(stored: &proto::Tensor, read: impl Fn(u16) -> f32) -> Data {
     Data::Floats(Rc::new(stored.int32_data.iter().map(|&bits| read(bits as u16)).collect()))
 }
 
+/// Where a tensor lies in another file, and how large that is.
+pub(super) fn external_size<'a>(
+    stored: &'a proto::Tensor,
+    folder: Option<&Path>,
+) -> Option<(&'a str, u64)> {
+    let mut entries = stored.external_data.iter().filter(|entry| entry.key == "location");
+    let location = entries.next().filter(|_| stored.data_location == proto::EXTERNAL)?;
+    let size = folder?.join(&location.value).metadata().map_or(0, |data| data.len());
+    Some((&location.value, size))
+}
+
 /// The bytes of a tensor in another file, which must lie in the folder of the model or below it.
 fn external(stored: &proto::Tensor, len: usize, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     let entry = |key: &str| {

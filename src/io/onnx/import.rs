@@ -1,6 +1,6 @@
 //! Reads an ONNX file as a network.
 
-use super::constant::{Constant, Refusal};
+use super::constant::{Constant, Refusal, external_size};
 use super::graph::{Affine, Value, Written};
 use super::proto;
 use crate::io::checkpoint::check_values;
@@ -94,6 +94,8 @@ pub fn read_onnx(
             .collect(),
         values: BTreeMap::from([(input.name.as_str(), Value::Pixels(affine))]),
         readers: BTreeMap::new(),
+        product: None,
+        external: BTreeMap::new(),
         written: Written::new([size, size, channels]),
     };
     let logits = importer.run(graph, &output.name).map_err(invalid)?;
@@ -168,6 +170,10 @@ pub(super) struct Importer<'a> {
     values: BTreeMap<&'a str, Value>,
     /// How many nodes read a value.
     pub(super) readers: BTreeMap<&'a str, usize>,
+    /// The last matrix product without a bias: its node, and the name of its result.
+    pub(super) product: Option<(usize, String)>,
+    /// Bytes of other files that no value has been counted for.
+    external: BTreeMap<&'a str, u64>,
     pub(super) written: Written,
 }
 
@@ -235,7 +241,9 @@ impl<'a> Importer<'a> {
         let constant = match (self.stored.get(name), self.sparse.get(name)) {
             (Some(stored), _) => {
                 let constant = Constant::decode(stored, self.folder)?;
-                self.written.found(constant.len());
+                if self.is_new(stored, constant.len()) {
+                    self.written.found(constant.len());
+                }
                 constant
             }
             (None, Some(stored)) => {
@@ -250,6 +258,18 @@ impl<'a> Importer<'a> {
             self.values.insert(name, Value::Constant(constant.clone()));
         }
         Ok(Value::Constant(constant))
+    }
+
+    /// Whether the values of `stored` are not yet counted as found: those in another file as often as it can hold them.
+    fn is_new(&mut self, stored: &'a proto::Tensor, len: usize) -> bool {
+        let Some((location, size)) = external_size(stored, self.folder) else {
+            return true;
+        };
+        let left = self.external.entry(location).or_insert(size);
+        // A value takes a byte at least.
+        let rest = left.checked_sub(len as u64);
+        *left = rest.unwrap_or(0);
+        rest.is_some()
     }
 
     /// A constant that a node holds.

@@ -239,7 +239,9 @@ impl<'a> Importer<'a> {
         if let Some(bias) = &bias {
             self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
         }
-        self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from]).map(Value::Node)
+        let made = self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from])?;
+        self.product = bias.is_none().then(|| (made, node.output[0].clone()));
+        Ok(Value::Node(made))
     }
 
     fn batch_norm(&mut self, node: &proto::Node, x: &Value, parts: [Option<&Constant>; 4]) -> Made {
@@ -337,9 +339,10 @@ impl<'a> Importer<'a> {
         match x {
             Value::Pixels(affine) => Ok(Value::Pixels(normalised(affine, operator, constant)?)),
             Value::Node(from) if operator == "Add" => {
-                let reads = self.readers.get(name_of(node, first)).copied();
-                let bias = name_of(node, 1 - first);
-                self.add_bias(*from, constant, reads == Some(1), bias)
+                let read = name_of(node, first);
+                let alone = self.readers.get(read) == Some(&1)
+                    && self.product.as_ref().is_some_and(|(n, name)| n == from && name == read);
+                self.add_bias(*from, constant, alone, name_of(node, 1 - first))
             }
             _ => Err("is only supported on the pixels, as their normalisation".into()),
         }
