@@ -38,6 +38,7 @@ pub const CROSS_ENTROPY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
+    resolve: |settings| settings.step_size = None,
     perturb: |case| untargeted(case, Ball::Linf(case.settings.eps.value())),
 };
 
@@ -49,6 +50,7 @@ pub const CROSS_ENTROPY_L2: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Ball,
     steps: 100,
+    resolve: |settings| settings.step_size = None,
     perturb: |case| untargeted(case, Ball::L2(case.settings.eps.value())),
 };
 
@@ -60,6 +62,7 @@ pub const TARGETED: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
+    resolve: |settings| settings.step_size = None,
     perturb: |case| targeted(case, Ball::Linf(case.settings.eps.value())),
 };
 
@@ -71,6 +74,7 @@ pub const TARGETED_L2: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Ball,
     steps: 100,
+    resolve: |settings| settings.step_size = None,
     perturb: |case| targeted(case, Ball::L2(case.settings.eps.value())),
 };
 

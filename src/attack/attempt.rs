@@ -17,6 +17,7 @@ pub fn adversary(
     draws: Draws,
 ) -> Result<Tensor> {
     settings.check_adversary()?;
+    let settings = &settings.resolved()?;
     let images: Vec<usize> = (0..x.shape()[0]).collect();
     let try_once = |restart: usize| {
         let draws = Draws { restart: restart as u32, ..draws };

@@ -24,7 +24,7 @@
 
 use super::margin::{Output, fooled};
 use super::per_image::rows;
-use super::{AttackEntry, Case, Epsilon, Norm, Search};
+use super::{AttackEntry, AttackSettings, Case, Epsilon, Norm, Search};
 use crate::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -36,11 +36,15 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Nearest,
     steps: 1000,
+    resolve,
     perturb,
 };
 
-/// Searches for the weight where no number is given.
-const SEARCHES: usize = 9;
+fn resolve(settings: &mut AttackSettings) {
+    let step_size = if settings.faithful { 1.0 } else { 0.01 };
+    settings.step_size.get_or_insert(Epsilon::nearest(step_size));
+    settings.binary_search_steps.get_or_insert(9);
+}
 
 /// What all images share.
 struct Plan {
@@ -57,9 +61,9 @@ impl Plan {
         let faithful = settings.faithful;
         Self {
             faithful,
-            searches: settings.binary_search_steps.unwrap_or(SEARCHES),
+            searches: settings.binary_search_steps.unwrap_or(1),
             steps: settings.steps(),
-            step_size: settings.step_size.map_or(if faithful { 1.0 } else { 0.01 }, Epsilon::value),
+            step_size: settings.step_size(),
             first_weight: if faithful { 100.0 } else { 1e-3 },
         }
     }

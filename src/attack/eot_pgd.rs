@@ -3,7 +3,7 @@
 //!
 //! Source: Athalye et al. 2018, arXiv 1707.07397; against injected noise: arXiv 2002.08347.
 
-use super::{AttackEntry, Case, Norm, Search, pgd};
+use super::{AttackEntry, AttackSettings, Case, Norm, Search, pgd};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -14,13 +14,17 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    resolve,
     perturb,
 };
 
-/// Gradients a step, where no number is given.
-pub const SAMPLES: usize = 10;
+fn resolve(settings: &mut AttackSettings) {
+    pgd::resolve(settings);
+    settings.eot_samples.get_or_insert(10);
+}
 
 fn perturb(case: &Case) -> Result<Tensor> {
-    let samples = if case.network.how.noise.is_some() { case.settings.eot_samples() } else { 1 };
+    let samples =
+        if case.network.how.noise.is_some() { case.settings.eot_samples.unwrap_or(1) } else { 1 };
     pgd::descend(case, case.network, samples, ops::pgd_step)
 }

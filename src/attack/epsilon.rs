@@ -12,6 +12,11 @@ use std::str::FromStr;
 pub struct Epsilon(f64);
 
 impl Epsilon {
+    /// The radius nearest to a number.
+    pub(super) const fn nearest(value: f64) -> Self {
+        Self(value.clamp(0.0, MOST))
+    }
+
     /// As the kernels take it.
     pub fn value(self) -> f32 {
         self.0 as f32

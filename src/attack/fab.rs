@@ -31,6 +31,7 @@ pub const LINF: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Nearest,
     steps: 100,
+    resolve: |settings| settings.step_size = None,
     perturb: |case| search(case, &Metric { norm: Norm::Linf, shortest: shortest_linf }),
 };
 

@@ -14,6 +14,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::OneStep,
     steps: 1,
+    resolve: |settings| settings.step_size = Some(settings.eps),
     perturb,
 };
 

@@ -3,7 +3,7 @@
 //!
 //! Source: Wong, Rice & Kolter 2020, arXiv 2001.03994.
 
-use super::{AttackEntry, Norm, Search, pgd};
+use super::{AttackEntry, AttackSettings, Epsilon, Norm, Search, pgd};
 
 /// The line in the registry.
 pub const ENTRY: AttackEntry = AttackEntry {
@@ -13,8 +13,10 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 1,
+    resolve,
     perturb: pgd::perturb,
 };
 
-/// The length of the step over eps, where none is given.
-pub const STEP: f64 = 1.25;
+fn resolve(settings: &mut AttackSettings) {
+    settings.step_size.get_or_insert(Epsilon::nearest(1.25 * settings.eps.exact()));
+}

@@ -60,6 +60,8 @@ pub struct AttackEntry {
     pub search: Search,
     /// Its steps where none are given.
     pub steps: usize,
+    /// Writes out what the user has left to the attack.
+    pub resolve: fn(&mut AttackSettings),
     /// The attack: images near [`Case::x`], of its shape. The driver projects and recounts them.
     pub perturb: fn(&Case) -> Result<Tensor>,
 }
@@ -120,7 +122,7 @@ pub struct Case<'a> {
     pub images: &'a [usize],
     /// Where to start: x, or a random point of the ball.
     pub start: Tensor,
-    /// Radius, steps and what else a user can set.
+    /// Radius, steps and what else a user can set, resolved.
     pub settings: &'a AttackSettings,
     /// Its random numbers.
     pub draws: Draws<'a>,

@@ -5,7 +5,9 @@
 //!
 //! Source: Madry et al. 2018, arXiv 1706.06083.
 
-use super::{AttackEntry, Case, Network, Norm, Search, predictions, rows, target};
+use super::{
+    AttackEntry, AttackSettings, Case, Epsilon, Network, Norm, Search, predictions, rows, target,
+};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -16,11 +18,18 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    resolve,
     perturb,
 };
 
 /// `step(x̂, x, gradient, eps, step_size)`: a step up the gradient and the projection.
 type Step = fn(&mut Tensor, &Tensor, &Tensor, f32, f32) -> Result<()>;
+
+/// A step of 2.5·eps/steps.
+pub(super) fn resolve(settings: &mut AttackSettings) {
+    let size = 2.5 * settings.eps.exact() / settings.steps().max(1) as f64;
+    settings.step_size.get_or_insert(Epsilon::nearest(size));
+}
 
 pub(super) fn perturb(case: &Case) -> Result<Tensor> {
     descend(case, case.network, 1, ops::pgd_step)

@@ -1,6 +1,6 @@
 //! What an attack may do: radius, steps, restarts, target.
 
-use super::{Epsilon, Norm, Search, Target, eot_pgd, fgsm_rs, find, sequence};
+use super::{Epsilon, Norm, Search, Target, find, sequence};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -77,28 +77,13 @@ impl AttackSettings {
         }
     }
 
-    /// The length of a step.
-    pub fn step_size(&self) -> f32 {
-        self.exact_step_size() as f32
+    /// The length of a step of resolved settings.
+    pub(super) fn step_size(&self) -> f32 {
+        self.step_size.unwrap_or_default().value()
     }
 
-    fn exact_step_size(&self) -> f64 {
-        let eps = self.eps.exact();
-        match (self.step_size, self.relative_step_size) {
-            (Some(size), _) => size.exact(),
-            (None, Some(factor)) => factor * eps,
-            (None, None) if self.attack == fgsm_rs::ENTRY.name => fgsm_rs::STEP * eps,
-            (None, None) => 2.5 * eps / self.steps().max(1) as f64,
-        }
-    }
-
-    /// Gradients a step of `eot-pgd`.
-    pub fn eot_samples(&self) -> usize {
-        self.eot_samples.unwrap_or(eot_pgd::SAMPLES)
-    }
-
-    /// The settings with every default written out; an attack of one step from the image has one step of eps. A sequence
-    /// stays as it is: its members are resolved, see [`super::expand`].
+    /// The settings with every default written out, see [`super::AttackEntry::resolve`]. A sequence stays as it is: its
+    /// members are resolved, see [`super::expand`].
     ///
     /// Errors: [`crate::ErrorKind::Param`] for an unknown attack.
     pub fn resolved(&self) -> Result<Self> {
@@ -108,37 +93,13 @@ impl AttackSettings {
         let entry = find(&self.attack)?;
         let mut resolved = self.clone();
         resolved.steps = Some(self.steps());
-        resolved.relative_step_size = None;
-        if entry.search == Search::OneStep {
-            resolved.step_size = Some(self.eps);
+        if let Some(factor) = resolved.relative_step_size.take() {
+            resolved.step_size = Some(Epsilon::nearest(factor * self.eps.exact()));
+        }
+        if entry.search != Search::Ball {
             (resolved.random_start, resolved.restarts) = (false, 1);
-        } else if entry.search == Search::Nearest {
-            (resolved.random_start, resolved.restarts) = (false, 1);
-        } else if resolved.step_size.is_none() {
-            resolved.step_size = Some(Epsilon::try_from(self.exact_step_size())?);
         }
-        match entry.name {
-            "cw-l2" => {
-                let step_size = if self.faithful { 1.0 } else { 0.01 };
-                resolved.step_size = self.step_size.or(Epsilon::try_from(step_size).ok());
-                resolved.binary_search_steps = self.binary_search_steps.or(Some(9));
-            }
-            "zoo" => {
-                resolved.step_size = self.step_size.or(Epsilon::try_from(0.01).ok());
-                resolved.binary_search_steps = self.binary_search_steps.or(Some(1));
-            }
-            "bb-l0" => {
-                resolved.decay_interval = self.decay_interval.or(Some((self.steps() / 30).max(1)));
-            }
-            // They set their own steps.
-            name if name.starts_with("apgd") || name.starts_with("fab") || name == "square" => {
-                resolved.step_size = None;
-            }
-            _ => {}
-        }
-        if entry.name == eot_pgd::ENTRY.name {
-            resolved.eot_samples = Some(self.eot_samples());
-        }
+        (entry.resolve)(&mut resolved);
         Ok(resolved)
     }
 
@@ -149,8 +110,8 @@ impl AttackSettings {
         if let Some(sequence) = sequence::find(&self.attack) {
             return sequence.members(self).iter().try_for_each(Self::check);
         }
-        let norm = find(&self.attack)?.norm;
-        if norm == Norm::Linf && self.eps.exact() > 1.0 {
+        let entry = find(&self.attack)?;
+        if entry.norm == Norm::Linf && self.eps.exact() > 1.0 {
             return Err(Error::param("eps", self.eps, format!("from 0 to 1 for {}", self.attack)));
         }
         if self.steps() > 1_000_000 {
@@ -166,11 +127,13 @@ impl AttackSettings {
             if self.step_size.is_some() {
                 return Err(Error::param("relative_step_size", factor, "absent beside step_size"));
             }
-        }
-        if self.eot_samples.is_some_and(|samples| !(1..=100_000).contains(&samples)) {
-            return Err(Error::param("eot_samples", self.eot_samples(), "1 to 100000"));
+            if entry.search == Search::Nearest {
+                let want = format!("absent for {}, whose steps do not know eps", self.attack);
+                return Err(Error::param("relative_step_size", factor, want));
+            }
         }
         let counts = [
+            ("eot_samples", self.eot_samples, 100_000),
             ("binary_search_steps", self.binary_search_steps, 100),
             ("decay_interval", self.decay_interval, 1_000_000),
         ];
@@ -232,6 +195,7 @@ mod tests {
             "restarts = 0",
             "relative_step_size = -1.0",
             "relative_step_size = 0.1\nstep_size = 0.1",
+            "attack = \"cw-l2\"\nrelative_step_size = 0.1",
             "eot_samples = 0",
             "attack = \"x\"",
         ] {
@@ -242,7 +206,9 @@ mod tests {
 
     #[test]
     fn a_step_is_absolute_or_a_share_of_eps() {
-        let size = |text: &str| toml::from_str::<AttackSettings>(text).unwrap().step_size();
+        let size = |text: &str| {
+            toml::from_str::<AttackSettings>(text).unwrap().resolved().unwrap().step_size()
+        };
         assert_eq!(size("eps = 0.5\nsteps = 5"), 0.25);
         assert_eq!(size("eps = 0.5\nrelative_step_size = 0.125"), 0.0625);
         assert_eq!(size("eps = 0.5\nstep_size = 0.125"), 0.125);

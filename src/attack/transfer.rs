@@ -13,6 +13,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    resolve: pgd::resolve,
     perturb,
 };
 

@@ -21,7 +21,7 @@
 
 use super::margin::{fooled, likeliest_other, log_softmax};
 use super::per_image::rows;
-use super::{AttackEntry, Case, Epsilon, Norm, Search};
+use super::{AttackEntry, AttackSettings, Case, Epsilon, Norm, Search};
 use crate::{Error, Mode, Result, Tensor};
 use rand::Rng;
 use rand::rngs::ChaCha8Rng;
@@ -34,6 +34,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Nearest,
     steps: 1000,
+    resolve,
     perturb,
 };
 
@@ -48,6 +49,11 @@ const FARTHEST: f64 = 20.0;
 
 /// Logits of images that follow each other.
 type Network<'a> = dyn FnMut(&[f32]) -> Result<Vec<f32>> + 'a;
+
+fn resolve(settings: &mut AttackSettings) {
+    settings.step_size.get_or_insert(Epsilon::nearest(0.01));
+    settings.binary_search_steps.get_or_insert(1);
+}
 
 fn perturb(case: &Case) -> Result<Tensor> {
     let mode = case.network.mode;
@@ -67,7 +73,7 @@ fn perturb(case: &Case) -> Result<Tensor> {
             label,
             searches: settings.binary_search_steps.unwrap_or(1),
             steps: settings.steps(),
-            step_size: settings.step_size.map_or(0.01, Epsilon::value),
+            step_size: settings.step_size(),
             network: &mut network,
             draws: case.draws.host(image),
             best: None,

@@ -23,7 +23,7 @@ mod solve;
 
 use super::margin::{Output, fooled};
 use super::per_image::rows;
-use super::{AttackEntry, Case, Epsilon, Norm, Search};
+use super::{AttackEntry, AttackSettings, Case, Epsilon, Norm, Search};
 use crate::tensor::nchw_to_nhwc;
 use crate::{Result, Tensor, rng};
 use rand::Rng;
@@ -39,6 +39,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L0,
     search: Search::Nearest,
     steps: 500,
+    resolve,
     perturb,
 };
 
@@ -46,12 +47,16 @@ pub const ENTRY: AttackEntry = AttackEntry {
 const DRAWS: usize = 100;
 /// Halvings of the line search.
 const HALVINGS: usize = 30;
-/// The trust region of the first step, in values of an image.
-const RATE: f64 = 1e7;
 /// What differs by less counts as the same.
 const SAME: f32 = 1e-4;
 /// A trust region in which nothing can change any more.
 const STANDSTILL: f64 = 1e-6;
+
+fn resolve(settings: &mut AttackSettings) {
+    // The trust region of the first step, in values of an image.
+    settings.step_size.get_or_insert(Epsilon::nearest(1e7));
+    settings.decay_interval.get_or_insert((settings.steps.unwrap_or(0) / 30).max(1));
+}
 
 fn perturb(case: &Case) -> Result<Tensor> {
     let settings = case.settings;
@@ -68,8 +73,8 @@ fn perturb(case: &Case) -> Result<Tensor> {
     if !open.is_empty() {
         line_search(case, &mut open)?;
         let batch = if settings.faithful { open.len() } else { 1 };
-        let mut radius = settings.step_size.map_or(RATE, Epsilon::exact) * (size * batch) as f64;
-        let interval = settings.decay_interval.unwrap_or((settings.steps() / 30).max(1));
+        let mut radius = settings.step_size.unwrap_or_default().exact() * (size * batch) as f64;
+        let interval = settings.decay_interval.unwrap_or(1);
         for step in 1..=settings.steps() {
             if (step + 1).is_multiple_of(interval) {
                 radius *= 0.5;

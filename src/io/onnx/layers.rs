@@ -184,15 +184,9 @@ impl<'a> Importer<'a> {
         let named = name_of(node, 2).ends_with(".bias");
         let zeros =
             |bias: &&Constant| bias.as_floats().is_some_and(|b| b.iter().all(|&b| b == 0.0));
-        let bias = bias
-            .filter(|bias| named || !zeros(bias))
-            .map(|bias| vector(bias, dims[0]))
-            .transpose()?;
+        let bias = bias.filter(|bias| named || !zeros(bias));
         let name = self.written.prefix(name_of(node, 1), node, "conv");
-        self.written.keep(format!("{name}.weight"), dims, values)?;
-        if let Some(bias) = &bias {
-            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
-        }
+        self.keep(&name, dims, values, bias)?;
         let op = Op::Conv { bias: bias.is_some(), channels, name, padding, stride };
         self.written.push(op, &[from]).map(Value::Node)
     }
@@ -233,15 +227,24 @@ impl<'a> Importer<'a> {
     ) -> Made {
         let (dims, values) = matrix(weight, 2)?;
         let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
-        let bias = bias.map(|bias| vector(bias, dims[0])).transpose()?;
         let name = self.written.prefix(name_of(node, 1), node, "linear");
-        self.written.keep(format!("{name}.weight"), dims, values)?;
-        if let Some(bias) = &bias {
-            self.written.keep(format!("{name}.bias"), &[dims[0]], bias)?;
-        }
+        self.keep(&name, dims, values, bias)?;
         let made = self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from])?;
         self.product = bias.is_none().then(|| (made, node.output[0].clone()));
         Ok(Value::Node(made))
+    }
+
+    /// Keeps the weight of a layer, and its bias if it has one.
+    fn keep(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        weight: &[f32],
+        bias: Option<&Constant>,
+    ) -> Result<(), Refusal> {
+        let bias = bias.map(|bias| vector(bias, dims[0])).transpose()?;
+        self.written.keep(format!("{name}.weight"), dims, weight)?;
+        bias.map_or(Ok(()), |bias| self.written.keep(format!("{name}.bias"), &[dims[0]], bias))
     }
 
     fn batch_norm(&mut self, node: &proto::Node, x: &Value, parts: [Option<&Constant>; 4]) -> Made {
