@@ -1,8 +1,8 @@
 //! The program as a person calls it: results, exit statuses, one line an error.
 
 use crate::fixture;
-use rewire::io::save_model;
-use rewire::{Device, npy};
+use rewire::io::{Hints, load_model, save_model, save_tensors};
+use rewire::{Device, Tensor, npy};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -290,6 +290,22 @@ fn attack_prints_what_it_saves_and_report_draws_it() {
     let noisy = json(&["--attack", "pgd", "--weight-noise", "0.3", "--steps", "2"]);
     assert_eq!(noisy["weight_noise"], "0.3");
     assert_ne!(noisy["clean"], result["clean"]);
+    // The same α for every convolution, from a file as training leaves it.
+    let file = |names: &[&str]| {
+        let alpha = || Tensor::from_vec(vec![0.3f32], &[1], &Device::Cpu).unwrap();
+        let alphas = names.iter().map(|name| (format!("noise/alpha/{name}"), alpha()));
+        save_tensors(&folder.join("alphas.safetensors"), &alphas.collect(), "{}").unwrap();
+        ["--attack", "pgd", "--weight-noise", "alphas.safetensors", "--steps", "2"]
+    };
+    let net = load_model(&folder.join("net.safetensors"), &Hints::default(), &Device::Cpu).unwrap();
+    let convolutions = net.prunable();
+    let names: Vec<&str> = convolutions.iter().map(String::as_str).collect();
+    let learnt = json(&file(&names));
+    assert_eq!(learnt["weight_noise"], "alphas.safetensors");
+    assert_eq!((&learnt["clean"], &learnt["attacks"]), (&noisy["clean"], &noisy["attacks"]));
+    assert_ne!(json(&file(&names[1..]))["clean"], noisy["clean"]);
+    let message = refused(folder, &[&attack[..], &file(&["conv9.weight"])].concat());
+    assert!(message.contains("conv9.weight"), "{message}");
     let l2 = json(&["--attack", "pgd-l2", "--eps", "2", "--target", "least-likely"]);
     assert_eq!((&l2["attacks"][0]["eps"], &l2["attacks"][0]["norm"]), (&2.0.into(), &"L2".into()));
     assert_eq!(l2["attacks"][0]["target"], "least-likely");

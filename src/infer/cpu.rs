@@ -6,7 +6,7 @@ use super::planner;
 use super::step::{Slot, Step};
 use crate::Mode;
 use crate::ops::cpu::aligned::Aligned;
-use crate::ops::cpu::lanes;
+use crate::ops::cpu::{lanes, team};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,8 +95,7 @@ impl CpuPlan {
             }
         };
         match &self.workers[..] {
-            // From inside the pool a layer reaches its threads without waking one first.
-            [worker] => rayon::scope(|_| work(worker)),
+            [worker] => team::lead(|| work(worker)),
             workers => workers.par_iter().with_max_len(1).for_each(work),
         }
     }
@@ -107,10 +106,10 @@ impl CpuPlan {
         let mut seconds = vec![0.0; layers];
         let pixels = vec![0.0; self.part * self.image_len];
         let mut logits = vec![0.0; self.part * self.logits_len];
-        let mut run = || self.program.run(buffers, &pixels, &mut logits, Some(&mut seconds));
+        let run = || self.program.run(buffers, &pixels, &mut logits, Some(&mut seconds));
         match pool {
             Some(pool) => pool.install(run),
-            None => rayon::scope(|_| run()),
+            None => team::lead(run),
         }
         seconds
     }

@@ -11,6 +11,7 @@ use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{Finish, Isa, Layout, SparseLayer};
 use crate::ops::cpu::round;
+use crate::ops::cpu::winograd::WinogradConv;
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -191,7 +192,10 @@ impl Planner<'_> {
         let (weight, bias, relu) = (&conv.weight, &conv.bias, layer.relu);
         let work = match form {
             Form::Lanes => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, self.mode)),
-            _ => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
+            _ => match WinogradConv::new(&shape, weight, bias, relu, self.mode) {
+                Some(conv) => Work::WinogradConv(conv),
+                None => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
+            },
         };
         let result = [shape.p(), shape.q(), shape.k];
         let y = self.buffers.take(self.len_of(result, &form), None);

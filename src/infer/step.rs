@@ -4,6 +4,7 @@ use crate::Mode;
 use crate::ops::Window;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
+use crate::ops::cpu::winograd::WinogradConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
 use crate::ops::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::tensor::nhwc_to_nchw;
@@ -37,6 +38,7 @@ pub(super) enum Form {
 
 pub(super) enum Work {
     NhwcConv(NhwcConv),
+    WinogradConv(WinogradConv),
     LaneConv(LaneConv),
     Sparse(Box<SparseLayer>),
     /// Scale and shift by channel.
@@ -76,6 +78,7 @@ impl Work {
         let isa = Isa::detect();
         match self {
             Self::NhwcConv(conv) => conv.run(x, residual, y),
+            Self::WinogradConv(conv) => conv.run(x, residual, y),
             Self::LaneConv(conv) => conv.run(x, residual, y),
             Self::Sparse(layer) => layer.run(x, residual, y),
             Self::Pointwise { scale, relu, channels } => {

@@ -99,6 +99,9 @@ fn wrong_files_are_refused_even_where_they_are_not_needed() {
         (TEST_LABELS, images(2, 2), "magic number"),
         (TRAIN_LABELS, idx(&[3], &[1, 2, 200]), "label 200 of image 2"),
         (TRAIN_IMAGES, cut(images(3, 2)), "bytes"),
+        // Nobody makes room for what is only declared.
+        (TEST_IMAGES, gzip(&idx(&[1 << 21, 28, 28], &[0; 784])), "at most 1073741824 bytes"),
+        (TEST_IMAGES, idx(&[1 << 20, 28, 28], &[0; 784]), "needs 822083584 bytes"),
     ];
     for (name, content, says) in cases {
         let dir = with(name, Some(content));

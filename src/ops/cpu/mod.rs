@@ -22,7 +22,9 @@ pub(crate) mod round;
 pub(crate) mod scratch;
 pub(crate) mod sparse;
 pub(crate) mod taps;
+pub(crate) mod team;
 pub(crate) mod window_pool;
+pub(crate) mod winograd;
 
 #[cfg(test)]
 mod tests;

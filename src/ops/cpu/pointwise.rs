@@ -1,6 +1,6 @@
 //! What inference does to every element apart from convolutions: scale and shift a channel, a sum, ReLU.
 
-use rayon::prelude::*;
+use super::team;
 
 /// Floats of a task.
 const CHUNK: usize = 1 << 14;
@@ -18,7 +18,8 @@ pub(crate) fn run(
 ) {
     assert!(x.len() == y.len() && residual.is_none_or(|residual| residual.len() == y.len()));
     let len = (CHUNK / channels.max(1)).max(1) * channels.max(1);
-    y.par_chunks_mut(len).zip(x.par_chunks(len)).enumerate().for_each(|(chunk, (y, x))| {
+    team::for_each_chunk(y, len, |chunk, y| {
+        let x = &x[chunk * len..][..y.len()];
         match scale {
             None => y.copy_from_slice(x),
             Some((scale, shift)) => {

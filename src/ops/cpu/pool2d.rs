@@ -1,5 +1,6 @@
 //! Pooling: 2×2 maximum with stride 2, and the mean over all pixels.
 
+use super::team;
 use rayon::prelude::*;
 
 /// Maximum over 2×2 windows with stride 2; an odd last row or column is dropped, as in PyTorch.
@@ -68,9 +69,9 @@ pub(crate) fn mean_forward([n, pixels, c]: [usize; 3], x: &[f32], y: &mut [f32])
         return y.fill(0.0);
     }
     let scale = 1.0 / pixels as f32;
-    y.par_chunks_exact_mut(c).zip(x.par_chunks_exact(pixels * c)).for_each(|(y, x)| {
+    team::for_each_chunk(y, c, |image, y| {
         y.fill(0.0);
-        for x in x.chunks_exact(c) {
+        for x in x[image * pixels * c..][..pixels * c].chunks_exact(c) {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
         }
         y.iter_mut().for_each(|y| *y *= scale);
@@ -98,7 +99,7 @@ pub(crate) fn max([n, h, w, c]: [usize; 4], x: &[f32], y: &mut [f32]) {
     if y.is_empty() {
         return;
     }
-    y.par_chunks_exact_mut(q * c).enumerate().for_each(|(row, y)| {
+    team::for_each_chunk(y, q * c, |row, y| {
         let (image, row) = (row / p, row % p);
         let lines = &x[(image * h + 2 * row) * w * c..][..2 * w * c];
         let (above, below) = lines.split_at(w * c);

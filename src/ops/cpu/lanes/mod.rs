@@ -14,6 +14,7 @@ use super::aligned::Aligned;
 use super::conv2d::split;
 use super::round;
 use super::scratch::Shared;
+use super::team;
 use super::taps::{Axis, Group};
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
@@ -107,7 +108,7 @@ impl LaneConv {
     fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let y = Shared::new(y);
         let parts = self.panels.len();
-        (0..self.units.len() * parts).into_par_iter().with_max_len(1).for_each(|task| {
+        team::for_each(self.units.len() * parts, |task| {
             let (unit, panels) = (&self.units[task / parts], &self.panels[task % parts]);
             self.task(unit, panels.clone(), x, residual, &y);
         });

@@ -4,22 +4,22 @@ use crate::ops::cpu::kernel::{InstructionSet, Vector};
 use std::sync::OnceLock;
 
 /// Most pixels of a tile: their addresses stay in registers.
-pub(super) const PIXELS: usize = 8;
+pub(in crate::ops::cpu) const PIXELS: usize = 8;
 /// Floats between the weights that are multiplied and those that are asked for.
 const AHEAD: usize = 1024;
 /// Most vectors of filters.
-pub(super) const VECTORS: usize = 4;
+pub(in crate::ops::cpu) const VECTORS: usize = 4;
 
 /// A filter tap of a tile: where its weights start, and what each pixel reads through it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tap {
-    pub(super) w: usize,
-    pub(super) x: [*const f32; PIXELS],
+pub(in crate::ops::cpu) struct Tap {
+    pub(in crate::ops::cpu) w: usize,
+    pub(in crate::ops::cpu) x: [*const f32; PIXELS],
 }
 
 /// What a step asks for while it multiplies.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fetch {
+pub(in crate::ops::cpu) enum Fetch {
     /// The weights that the tile itself comes to soon.
     Ahead,
     /// One vector a step of the weights from this place on, for the tiles that follow.
@@ -28,29 +28,30 @@ pub(super) enum Fetch {
 
 /// `y[places[p] + j] = relu?(bias[j] + Σ_{tap, c} w[tap.w + c · width + j] · tap.x[p][c] + residual?[places[p] + j])` for the
 /// `width` filters j of whole vectors.
-pub(super) struct Tile<'a> {
-    pub(super) taps: &'a [Tap],
-    pub(super) channels: usize,
-    pub(super) w: *const f32,
-    pub(super) fetch: Fetch,
+pub(in crate::ops::cpu) struct Tile<'a> {
+    pub(in crate::ops::cpu) taps: &'a [Tap],
+    pub(in crate::ops::cpu) channels: usize,
+    pub(in crate::ops::cpu) w: *const f32,
+    pub(in crate::ops::cpu) fetch: Fetch,
     /// Whole vectors.
-    pub(super) bias: *const f32,
-    pub(super) residual: Option<*const f32>,
-    pub(super) y: *mut f32,
-    pub(super) places: &'a [usize],
+    pub(in crate::ops::cpu) bias: *const f32,
+    pub(in crate::ops::cpu) residual: Option<*const f32>,
+    pub(in crate::ops::cpu) y: *mut f32,
+    pub(in crate::ops::cpu) places: &'a [usize],
     /// Vectors of filters.
-    pub(super) vectors: usize,
+    pub(in crate::ops::cpu) vectors: usize,
     /// Filters to write.
-    pub(super) filters: usize,
+    pub(in crate::ops::cpu) filters: usize,
     /// Sums start from what y holds, not from the bias.
-    pub(super) resume: bool,
-    pub(super) relu: bool,
+    pub(in crate::ops::cpu) resume: bool,
+    pub(in crate::ops::cpu) relu: bool,
 }
 
 type Run = unsafe fn(&Tile);
 
 /// The tile for one instruction set.
 pub(in crate::ops::cpu) struct Isa {
+    set: InstructionSet,
     lanes: usize,
     /// Pixels of a tile, by vectors of filters less one; 0 where there is no such tile.
     pixels: [usize; VECTORS],
@@ -59,7 +60,7 @@ pub(in crate::ops::cpu) struct Isa {
 
 impl Isa {
     /// The best that this machine has; chosen once.
-    pub(super) fn detect() -> &'static Self {
+    pub(in crate::ops::cpu) fn detect() -> &'static Self {
         static BEST: OnceLock<&'static Isa> = OnceLock::new();
         BEST.get_or_init(|| Self::available()[0])
     }
@@ -76,18 +77,23 @@ impl Isa {
         InstructionSet::available().into_iter().map(tiles).collect()
     }
 
+    /// What it is compiled for.
+    pub(in crate::ops::cpu) fn set(&self) -> InstructionSet {
+        self.set
+    }
+
     /// Floats of a vector.
     pub(in crate::ops::cpu) fn lanes(&self) -> usize {
         self.lanes
     }
 
     /// Most vectors of filters of a tile.
-    pub(super) fn vectors(&self) -> usize {
+    pub(in crate::ops::cpu) fn vectors(&self) -> usize {
         self.pixels.iter().filter(|&&pixels| pixels > 0).count()
     }
 
     /// Most pixels of a tile with so many vectors.
-    pub(super) fn pixels(&self, vectors: usize) -> usize {
+    pub(in crate::ops::cpu) fn pixels(&self, vectors: usize) -> usize {
         self.pixels[vectors - 1]
     }
 
@@ -96,7 +102,7 @@ impl Isa {
     /// # Safety
     /// All elements named in [`Tile`] lie in the caller's buffers, weights and bias for whole vectors, and nobody
     /// else touches the results.
-    pub(super) unsafe fn tile(&self, tile: &Tile) {
+    pub(in crate::ops::cpu) unsafe fn tile(&self, tile: &Tile) {
         assert!((1..=self.vectors()).contains(&tile.vectors));
         assert!((1..=self.pixels(tile.vectors)).contains(&tile.places.len()));
         // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
@@ -116,7 +122,7 @@ const fn at_most(a: usize, b: usize) -> usize {
 }
 
 macro_rules! isa {
-    ($name:ident, $vector:ty, $pixels:expr $(, #[$feature:meta])?) => {
+    ($name:ident, $set:ident, $vector:ty, $pixels:expr $(, #[$feature:meta])?) => {
         static $name: Isa = {
             const MOST: [usize; VECTORS] = $pixels;
             $(#[$feature])?
@@ -139,6 +145,7 @@ macro_rules! isa {
                 };
             }
             Isa {
+                set: InstructionSet::$set,
                 lanes: <$vector>::LANES,
                 pixels: MOST,
                 runs: [row!(1), row!(2), row!(3), row!(4)],
@@ -149,10 +156,10 @@ macro_rules! isa {
 
 // Sums, vectors of weights and a broadcast: at most 29 of 32 registers, and 15 of 16.
 #[cfg(target_arch = "x86_64")]
-isa!(AVX512, std::arch::x86_64::__m512, [8, 8, 8, 6], #[target_feature(enable = "avx512f")]);
+isa!(AVX512, Avx512, std::arch::x86_64::__m512, [8, 8, 8, 6], #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(AVX2, std::arch::x86_64::__m256, [8, 6, 0, 0], #[target_feature(enable = "avx2,fma")]);
-isa!(PORTABLE, [f32; 8], [4, 2, 0, 0]);
+isa!(AVX2, Avx2, std::arch::x86_64::__m256, [8, 6, 0, 0], #[target_feature(enable = "avx2,fma")]);
+isa!(PORTABLE, Portable, [f32; 8], [4, 2, 0, 0]);
 
 /// # Safety
 /// As [`Isa::tile`], and the machine has the instructions of `W`.

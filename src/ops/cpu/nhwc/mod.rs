@@ -6,27 +6,36 @@
 mod kernel;
 mod tiling;
 
-pub(super) use kernel::Isa;
+pub(super) use kernel::{Fetch, Isa, PIXELS, Tap, Tile};
 
 use super::aligned::Aligned;
 use super::conv2d::split;
 use super::round;
-use super::scratch::Shared;
+use super::scratch::{self, Shared};
+use super::team;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
-use kernel::{Fetch, PIXELS, Tap, Tile};
-use rayon::prelude::*;
 use std::ops::Range;
 use tiling::Tiling;
+pub(super) use tiling::cost;
 
 /// Floats of weights that all tiles of a task pass over before the next: with those that are fetched meanwhile an eighth
 /// of a second-level cache.
 const BLOCK: usize = 1 << 15;
 
+/// Channels of a row of taps up to which the row is read as one tap: neighbouring pixels lie behind each other. The image is
+/// copied into a border of zeros for that.
+const FEW: usize = 32;
+
 /// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
 pub(crate) struct NhwcConv {
     isa: &'static Isa,
+    /// What is asked for.
+    whole: ConvShape,
+    /// What is computed; with rows of taps as one, their channels are its channels.
     shape: ConvShape,
+    /// Floats from pixel to pixel and from row to row of what it reads.
+    pitch: [usize; 2],
     mode: Mode,
     relu: bool,
     panels: Vec<Panel>,
@@ -66,6 +75,23 @@ impl NhwcConv {
         mode: Mode,
     ) -> Self {
         assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
+        let (whole, width) = (*shape, shape.w + 2 * shape.pad);
+        let few = (1..=FEW).contains(&(shape.s * shape.c)) && shape.h * shape.w > 0;
+        let rows = few && shape.s > 1 && shape.s <= width;
+        let (shape, pitch) = match rows {
+            true => (
+                &ConvShape {
+                    h: shape.h + 2 * shape.pad,
+                    w: width + 1 - shape.s,
+                    c: shape.s * shape.c,
+                    s: 1,
+                    pad: 0,
+                    ..whole
+                },
+                [shape.c, width * shape.c],
+            ),
+            false => (shape, [shape.c, shape.w * shape.c]),
+        };
         let (lanes, depth) = (isa.lanes(), shape.r * shape.s * shape.c);
         let vectors = shape.k.div_ceil(lanes);
         let Tiling { vectors: most, pixels, range } = Tiling::of(isa, shape);
@@ -92,7 +118,9 @@ impl NhwcConv {
         let zeros = vec![0.0; shape.c];
         Self {
             isa,
+            whole,
             shape: *shape,
+            pitch,
             mode,
             relu,
             panels,
@@ -106,15 +134,32 @@ impl NhwcConv {
 
     /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`.
     pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
-        assert!(x.len() == self.shape.input_len() && y.len() == self.shape.output_len());
+        assert!(x.len() == self.whole.input_len() && y.len() == self.whole.output_len());
         assert!(residual.is_none_or(|residual| residual.len() == y.len()));
-        round::with(self.mode, x, |x| self.run_rounded(x, residual, y));
+        round::with(self.mode, x, |x| match self.whole.s == self.shape.s {
+            true => self.run_rounded(x, residual, y),
+            false => scratch::with(self.shape.n * self.shape.h * self.pitch[1], |padded| {
+                self.pad(x, padded);
+                self.run_rounded(padded, residual, y);
+            }),
+        });
+    }
+
+    /// Copies x into a border of zeros.
+    fn pad(&self, x: &[f32], padded: &mut [f32]) {
+        let ConvShape { h, w, c, pad, .. } = self.whole;
+        let [from, to] = [w * c, self.pitch[1]];
+        padded.fill(0.0);
+        for (image, padded) in x.chunks(h * from).zip(padded.chunks_mut(self.shape.h * to)) {
+            let rows = padded.chunks_mut(to).skip(pad).zip(image.chunks(from));
+            rows.for_each(|(padded, row)| padded[pad * c..][..from].copy_from_slice(row));
+        }
     }
 
     fn run_rounded(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let (y, ranges) = (Shared::new(y), self.ranges.len());
         // Neighbouring tasks, which one core takes, share weights.
-        (0..ranges * self.panels.len()).into_par_iter().with_max_len(1).for_each(|task| {
+        team::for_each(ranges * self.panels.len(), |task| {
             let (range, panel) = (&self.ranges[task % ranges], &self.panels[task / ranges]);
             self.task(range, panel, x, residual, &y);
         });
@@ -196,26 +241,27 @@ impl NhwcConv {
             let (dy, dx) = (index / s, index % s);
             let mut tap = Tap { w: index * c * width, x: [self.zeros.as_ptr(); PIXELS] };
             // What starts outside wraps around and is then too large.
+            let [pixel_pitch, row_pitch] = self.pitch;
             let place = |row: usize, column: usize| {
                 let (row, column) = (
                     (row * stride + dy).wrapping_sub(pad),
                     (column * stride + dx).wrapping_sub(pad),
                 );
-                (row < h && column < w).then_some((row * w + column) * c)
+                (row < h && column < w).then_some(row * row_pitch + column * pixel_pitch)
             };
             let mut inside = false;
             let ends = (last < q).then(|| place(row, column).zip(place(row, last))).flatten();
             if let Some((from, to)) = ends {
-                let from = x[image * h * w * c..][from..to + c].as_ptr();
+                let from = x[image * h * row_pitch..][from..to + c].as_ptr();
                 for (i, to) in tap.x.iter_mut().enumerate().take(pixels.len()) {
-                    *to = from.wrapping_add(i * stride * c);
+                    *to = from.wrapping_add(i * stride * pixel_pitch);
                 }
                 inside = true;
             } else {
                 for (from, pixel) in tap.x.iter_mut().zip(pixels.clone()) {
                     let (image, row, column) = at(pixel);
                     if let Some(place) = place(row, column) {
-                        *from = x[image * h * w * c + place..].as_ptr();
+                        *from = x[image * h * row_pitch + place..][..c].as_ptr();
                         inside = true;
                     }
                 }

@@ -5,7 +5,7 @@ use super::{Finish, Layout, Offsets, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::scratch::Shared;
-use rayon::prelude::*;
+use crate::ops::cpu::team;
 
 /// Output channels of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
 const CHANNELS: usize = 64;
@@ -92,7 +92,7 @@ impl Batched {
             Kind::Exact(_) => 0,
             Kind::Tile(_) => input.origin,
         };
-        (0..self.units * self.places.len() * groups).into_par_iter().for_each(|task| {
+        team::for_each(self.units * self.places.len() * groups, |task| {
             let (group, place) = (task % groups, task / groups);
             let (unit, place) = (place / self.places.len(), self.places[place % self.places.len()]);
             let read = input.block(unit << self.blocks) - lowest

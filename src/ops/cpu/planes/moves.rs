@@ -4,7 +4,7 @@ use super::Layout;
 use super::single::{max_pool, spread};
 use super::tile::Isa;
 use crate::ops::cpu::scratch::{self, Shared};
-use rayon::prelude::*;
+use crate::ops::cpu::team;
 
 /// Copies `[n, h, w, c]` into a layout.
 pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
@@ -17,7 +17,7 @@ pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
     if layout.blocks.is_none() {
         let len = (h * w).next_multiple_of(layout.lanes);
         let masks = layout.masks();
-        return (0..n * c).into_par_iter().for_each(|task| {
+        return team::for_each(n * c, |task| {
             let (image, channel) = (task / c, task % c);
             let x = &x[image * h * w * c..][..h * w * c];
             scratch::with(len, |plane| {
@@ -28,7 +28,7 @@ pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
             });
         });
     }
-    (0..layout.images() * h).into_par_iter().for_each(|task| {
+    team::for_each(layout.images() * h, |task| {
         let (block, y) = (task / h, task % h);
         let images = block * layout.lanes..((block + 1) * layout.lanes).min(n);
         for (x_column, channel) in (0..w).flat_map(|x| (0..c).map(move |channel| (x, channel))) {
@@ -49,7 +49,7 @@ pub(crate) fn unpack(layout: &Layout, x: &[f32], out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    out.par_chunks_exact_mut(w * c).enumerate().for_each(|(row, out)| {
+    team::for_each_chunk(out, w * c, |row, out| {
         for (column, out) in out.chunks_exact_mut(c).enumerate() {
             let place = layout.at(row / h, row % h, column);
             out.iter_mut()
@@ -67,7 +67,7 @@ pub(crate) fn global_avg_pool(layout: &Layout, x: &[f32], out: &mut [f32]) {
         return;
     }
     let scale = 1.0 / (h * w) as f32;
-    out.par_chunks_exact_mut(c).enumerate().for_each(|(image, out)| {
+    team::for_each_chunk(out, c, |image, out| {
         for (channel, out) in out.iter_mut().enumerate() {
             let place =
                 |pixel: usize| layout.at(image, pixel / w, pixel % w) + channel * layout.channel;
@@ -90,7 +90,7 @@ pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y
     if output.blocks.is_none() {
         let len = (h * w).next_multiple_of(output.lanes);
         let masks = output.masks();
-        return (0..n * c).into_par_iter().for_each(|task| {
+        return team::for_each(n * c, |task| {
             let (image, channel) = (task / c, task % c);
             let from = &x[input.at(image, 0, 0) + channel * input.channel..][..input.h * input.w];
             scratch::with(len, |plane| {
@@ -103,7 +103,7 @@ pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y
     }
     let lanes = output.lanes;
     let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
-    (0..output.images() * c).into_par_iter().for_each(|task| {
+    team::for_each(output.images() * c, |task| {
         let (block, channel) = (task / c, task % c);
         let image = block * lanes;
         for (y, column) in (0..h).flat_map(|y| (0..w).map(move |column| (y, column))) {
@@ -129,7 +129,7 @@ pub(crate) fn from_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
         layout.blocks.is_some() && x.len() == layout.images() * len && out.len() == layout.len()
     );
     let shared = Shared::new(out);
-    (0..layout.images() * h).into_par_iter().for_each(|task| {
+    team::for_each(layout.images() * h, |task| {
         let (block, y) = (task / h, task % h);
         let row = &x[block * len + y * w * c * lanes..][..w * c * lanes];
         for (i, lane) in row.chunks_exact(lanes).enumerate() {
@@ -149,7 +149,7 @@ pub(crate) fn to_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    out.par_chunks_exact_mut(row).enumerate().for_each(|(task, out)| {
+    team::for_each_chunk(out, row, |task, out| {
         let (block, y) = (task / h, task % h);
         for (i, lane) in out.chunks_exact_mut(lanes).enumerate() {
             let place = layout.at(block * lanes, y, i / c) + i % c * layout.channel;

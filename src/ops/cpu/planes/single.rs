@@ -12,7 +12,7 @@ use super::{Layout, Offsets, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::scratch::{self, Shared};
-use rayon::prelude::*;
+use crate::ops::cpu::team;
 
 /// Output channels of a task.
 const CHANNELS: usize = 8;
@@ -119,7 +119,7 @@ impl Single {
         let len = (self.p * self.q).next_multiple_of(lanes);
         let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
         let shared = Shared::new(y);
-        (0..output.n * groups).into_par_iter().for_each(|task| {
+        team::for_each(output.n * groups, |task| {
             let (n, group) = (task / groups, task % groups);
             scratch::with(len + pooled, |planes| {
                 let (plane, small) = planes.split_at_mut(len);
@@ -202,7 +202,7 @@ impl Gather {
 
     fn run(&self, input: &Layout, x: &[f32], copies: &mut [f32]) {
         let (channel, shared) = (self.channel(), Shared::new(copies));
-        (0..input.n * input.c).into_par_iter().for_each(|task| {
+        team::for_each(input.n * input.c, |task| {
             let place = input.at(task / input.c, 0, 0) + task % input.c * input.channel;
             let plane = &x[place..][..input.h * input.w];
             // SAFETY: this plane's copies are this task's alone.

@@ -8,6 +8,7 @@ mod norm;
 mod planes;
 mod pool;
 mod sparse;
+mod winograd;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
