@@ -4,8 +4,8 @@ use crate::Mode;
 use crate::ops::Window;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
-use crate::ops::cpu::winograd::WinogradConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
+use crate::ops::cpu::winograd::WinogradConv;
 use crate::ops::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::tensor::nhwc_to_nchw;
 

@@ -26,20 +26,20 @@ impl Aligned {
 
 /// Asks for huge pages under memory that nothing has been written to.
 #[cfg(target_os = "linux")]
-fn huge_pages(lines: &Vec<Line>) {
+pub(super) fn huge_pages<T>(values: &Vec<T>) {
     const HUGE: usize = 1 << 21;
-    let start = lines.as_ptr().addr();
-    let end = (start + lines.capacity() * size_of::<Line>()) / HUGE * HUGE;
+    let start = values.as_ptr().addr();
+    let end = (start + values.capacity() * size_of::<T>()) / HUGE * HUGE;
     let first = start.next_multiple_of(HUGE);
     if first < end {
-        let memory = lines.as_ptr().with_addr(first).cast_mut().cast();
+        let memory = values.as_ptr().with_addr(first).cast_mut().cast();
         // SAFETY: the range lies in the vector's memory. The advice changes no content; refused, nothing is lost.
         _ = unsafe { libc::madvise(memory, end - first, libc::MADV_HUGEPAGE) };
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn huge_pages(_: &Vec<Line>) {}
+pub(super) fn huge_pages<T>(_: &Vec<T>) {}
 
 impl Deref for Aligned {
     type Target = [f32];

@@ -52,7 +52,11 @@ impl Tiling {
 
 /// Halves of a cycle that some vectors of filters take: a core does one multiply-add or one load of a vector in each, and
 /// gets weights from its second-level cache at half a vector a cycle. `tiles` holds pixels and taps of each.
-pub(in crate::ops::cpu) fn cost(channels: usize, vectors: usize, tiles: &[(usize, usize)]) -> usize {
+pub(in crate::ops::cpu) fn cost(
+    channels: usize,
+    vectors: usize,
+    tiles: &[(usize, usize)],
+) -> usize {
     let step = |pixels: usize| (vectors * pixels).max(2 * vectors + pixels).max(4 * vectors) + 1;
     tiles.iter().map(|&(pixels, taps)| taps * (channels * step(pixels) + TAP)).sum()
 }

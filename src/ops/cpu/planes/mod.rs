@@ -16,6 +16,7 @@ pub(crate) use layout::Layout;
 pub(crate) use moves::{from_lanes, global_avg_pool, max_pool2, pack, to_lanes, unpack};
 pub(crate) use tile::Isa;
 
+use super::aligned::huge_pages;
 use crate::ops::conv_shape::ConvShape;
 use batched::Batched;
 use single::Single;
@@ -140,7 +141,9 @@ fn terms(
     lists: usize,
 ) -> (Vec<Term>, Vec<u32>) {
     let &ConvShape { c, k, r, s, .. } = shape;
-    let (mut terms, mut starts) = (Vec::new(), Vec::with_capacity(k * lists + 1));
+    let kept = weight.iter().filter(|&&weight| weight != 0.0).count();
+    let (mut terms, mut starts) = (Vec::with_capacity(kept), Vec::with_capacity(k * lists + 1));
+    huge_pages(&terms);
     let mut term = |filter: usize, channel: usize, tap: usize| {
         let weight = weight[(filter * r * s + tap) * c + channel];
         let offset = offsets.taps[tap] + channel * offsets.channel;

@@ -51,6 +51,9 @@ pub(super) struct Spread<'a> {
 
 type Run = unsafe fn(&Tile);
 
+/// Floats between the terms that are multiplied and those that are asked for.
+const AHEAD: usize = 512;
+
 /// Exponents of tile edges: 1, 2, 4.
 const EDGES: usize = 3;
 
@@ -407,6 +410,7 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const MASKED
             };
             let (whole, rest) = list(tile, i).as_chunks::<CHAINS>();
             for terms in whole {
+                V::prefetch(terms.as_ptr().cast::<f32>().wrapping_add(AHEAD));
                 for chain in 0..CHAINS {
                     step(chain, &terms[chain]);
                 }
