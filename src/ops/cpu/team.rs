@@ -7,12 +7,16 @@
 use super::scratch::Shared;
 use rayon::prelude::*;
 use std::cell::Cell;
+use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-/// Looks at the next tasks before a thread turns to other work of the pool for a moment.
-const LOOKS: usize = 512;
+/// Looks for a task before a thread gives way, some 25 µs.
+const LOOKS: usize = 1 << 9;
+/// Looks before it leaves, some milliseconds. The pool may have made the leader of another team, or a task of this one that
+/// leads a team itself, follow: they must get back to what others wait for.
+const PATIENCE: usize = 1 << 16;
 /// Bits of [`Team::tasks`] for the next task, and for their number.
 const BITS: u32 = 24;
 const MOST: usize = (1 << BITS) - 1;
@@ -85,10 +89,15 @@ impl Team {
         self.job.store((&raw const f).cast_mut().cast(), Ordering::Relaxed);
         self.tasks.store(tasks as u64, Ordering::Release);
         while self.take() {}
-        let mut looks = 0;
         // `f` lives until every task that was taken is done.
-        while self.done.load(Ordering::Acquire) < tasks {
-            wait(&mut looks);
+        for look in 1.. {
+            if self.done.load(Ordering::Acquire) == tasks {
+                break;
+            }
+            if look % LOOKS == 0 {
+                std::thread::yield_now();
+            }
+            spin_loop();
         }
         LED.set(before);
         if self.panicked.load(Ordering::Relaxed) {
@@ -98,11 +107,16 @@ impl Team {
 
     fn follow(&self) {
         let mut looks = 0;
-        while !self.over.load(Ordering::Acquire) {
-            match self.take() {
-                true => looks = 0,
-                false => wait(&mut looks),
+        while looks < PATIENCE && !self.over.load(Ordering::Acquire) {
+            looks += 1;
+            // What the leader has not given to the team, and what is others', is the pool's.
+            let gave_way = looks % LOOKS == 0 && rayon::yield_now() == Some(rayon::Yield::Executed);
+            if gave_way || self.take() {
+                looks = 0;
+            } else if looks % LOOKS == 0 {
+                std::thread::yield_now();
             }
+            spin_loop();
         }
     }
 
@@ -132,15 +146,6 @@ impl Team {
         self.done.fetch_add(1, Ordering::Release);
         true
     }
-}
-
-/// Gives way, after some looks also to other work of the pool and to other threads of the machine.
-fn wait(looks: &mut usize) {
-    *looks += 1;
-    if looks.is_multiple_of(LOOKS) && rayon::yield_now() != Some(rayon::Yield::Executed) {
-        std::thread::yield_now();
-    }
-    std::hint::spin_loop();
 }
 
 #[cfg(test)]
