@@ -20,11 +20,11 @@
 //          tile_p x tile_q = 64 outputs of 4 images, tile_p and tile_q even; dynamic shared memory
 //          min(chunks, 2) * chunk * plane * 16 bytes, plane = 2^block_bits * sheet, sheet >= (a block's inputs with border).
 // Result   deterministic: one writer per element, entries in the order of the packing; no atomics.
-// Cost     predicted, not measured: shared memory bounds it. A kept weight of a filter by 64 x 4 outputs is 1 KiB of it, 8
-//          cycles, and half a cycle for the entry: 512 FLOP in 8.5 cycles, 47 % of the 128 B a cycle's 0.5 FLOP a byte lost
-//          nowhere else, 24 % of the cores' fmaf; 16 TFLOP/s of kept weights on 132 multiprocessors at 1.98 GHz. A chunk
-//          passes once for up to 64 filters: tile_height * tile_width * 16 B a channel and block of images, written and read
-//          once more with tf32. Lanes two input pixels apart (stride 2, fewer than 8 blocks of images) take 16 cycles.
+// Cost     predicted, not measured: shared memory bounds it. A kept weight by the 64 x 4 outputs of a tile is 1 KiB of
+//          loads, 8 cycles at 128 B, and half a cycle for its entry: 512 FLOP in 8.5 cycles, 24 % of the multiprocessor's
+//          fmaf; 15.7 TFLOP/s of kept weights on 132 of them at 1.98 GHz. A chunk is copied once for up to 64 filters:
+//          tile_height * tile_width * 16 B a channel and block of images from L2, and once more from and to shared memory
+//          with tf32. With stride 2 and fewer than 8 blocks of images, lanes meet in banks: 16 cycles for 8.
 //          Taps in the padding are multiplied.
 // Source   output-stationary direct convolution over lists of offsets: Park et al. 2017, Chen 2018; filters in the order of
 //          their lengths: Gale et al. 2020.

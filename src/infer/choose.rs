@@ -10,6 +10,7 @@ use super::remember::{Content, Remembered};
 use crate::ops::TileConfig;
 use crate::{Device, Mode, Result, Tensor};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// Kept share from which a convolution is never tried sparsely.
@@ -217,8 +218,8 @@ fn layer_times(plan: &impl Candidate) -> Result<Vec<f64>> {
 fn conversions(network: &Network, plan: &impl Candidate) -> Result<Vec<f64>> {
     let mut known: BTreeMap<[usize; 3], f64> = BTreeMap::new();
     for &shape in &network.shapes {
-        if !known.contains_key(&shape) {
-            known.insert(shape, plan.conversion_seconds(shape)?);
+        if let Entry::Vacant(new) = known.entry(shape) {
+            new.insert(plan.conversion_seconds(shape)?);
         }
     }
     Ok(network.shapes.iter().map(|shape| known[shape]).collect())

@@ -7,6 +7,8 @@ mod fused;
 mod gpu;
 mod gpu_layers;
 mod gpu_ready;
+#[cfg(test)]
+mod gpu_tests;
 mod gpu_values;
 mod plan;
 mod planner;

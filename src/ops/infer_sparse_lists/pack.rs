@@ -43,7 +43,10 @@ impl Tile {
     pub(super) fn of(shape: &ConvShape, image_blocks: usize) -> Option<Self> {
         let extents = [2, 4, 8];
         let tiles = extents.into_iter().flat_map(|p| extents.map(|q| Self::new(shape, p, q)));
-        let cost = |tile: &Self| tile.count(image_blocks, shape) * (TILE_ROWS + tile.plane());
+        let cost = |tile: &Self| {
+            let multiplied = TILE_ROWS * tile.cycles(shape.stride) / (LANES / OCTET);
+            tile.count(image_blocks, shape) * (multiplied + tile.plane())
+        };
         tiles.filter(|tile| tile.chunk > 0).min_by_key(cost)
     }
 

@@ -83,13 +83,15 @@ fn every_mask_comes_out_as_it_was_packed() {
 }
 
 #[test]
-fn lanes_meet_in_no_bank_at_stride_1() {
+fn lanes_meet_in_no_bank() {
     for shape in shapes() {
         for image_blocks in [1, 2, 3, 8, 32, 256] {
             let tile = Tile::of(&shape, image_blocks).unwrap();
             let cycles = tile.cycles(shape.stride);
             println!("{shape:?}, {image_blocks} blocks: {tile:?}, {cycles} cycles");
-            assert!(cycles == 4 || (shape.stride > 1 && cycles <= 8), "{shape:?} {tile:?}");
+            // Pixels two apart need lanes of as many blocks of images as there are banks.
+            let few = shape.stride > 1 && image_blocks < 8;
+            assert!(cycles == 4 || (few && cycles <= 8), "{shape:?} {tile:?}");
         }
     }
 }
