@@ -6,7 +6,9 @@ use crate::{
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rewire::infer::{Algorithm, Choice, Plan};
 use rewire::nn::{ArchSpec, Execution, Model};
-use rewire::ops::{self, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct};
+use rewire::ops::{
+    self, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct,
+};
 use rewire::{Device, Mode, Seed, Tape, Tensor, models};
 
 /// Networks, and the kept share of their weights.
@@ -100,7 +102,6 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
         let bias = Tensor::zeros(&[k], rewire::DType::F32, &device).unwrap();
         let pixels = x.to_vec::<f32>().unwrap();
         let want = convolution(&pixels, &w.to_vec().unwrap(), shape);
-        let work = Throughput::Elements((n * h * h * k * 9 * channels) as u64);
         for mode in Mode::ALL {
             let storage = mode.storage();
             let mut rows = Tensor::zeros(&[n, h, h, channels], storage, &device).unwrap();
@@ -112,7 +113,7 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
             conv.run(&rows, None, config, &mut y).unwrap();
             check("infer_conv2d", &floats(&y), &want, mode.tolerance());
             let mut group = c.benchmark_group("infer_conv2d");
-            group.throughput(work.clone());
+            group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
             group.bench_function(BenchmarkId::new(mode.to_string(), format!("{shape:?}")), |b| {
                 b.iter(|| {
                     conv.run(&rows, None, config, &mut y).unwrap();
@@ -127,22 +128,15 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
         let kept = Tensor::from_vec(kept, w.shape(), &device).unwrap();
         let product = SparseProduct::TwoFour;
         let filter = PackedSparseFilter::new(&kept, Some(&bias), [h, h], 1, 1, product).unwrap();
-        let planes_of = |channels| ops::planes_shape([n, h, h, channels]);
-        let mut planes = Tensor::zeros(&planes_of(channels), rewire::DType::Bf16, &device).unwrap();
-        ops::images_to_planes(&x, &mut planes).unwrap();
-        let mut y = Tensor::zeros(&planes_of(k), rewire::DType::Bf16, &device).unwrap();
-        let mut images = Tensor::zeros(&[n, h, h, k], rewire::DType::F32, &device).unwrap();
-        ops::infer_sparse_conv2d(&planes, &filter, None, false, false, &mut y).unwrap();
-        ops::planes_to_images(&y, &mut images).unwrap();
-        check("infer_sparse_conv2d", &images.to_vec().unwrap(), &want, Mode::Bf16.tolerance());
-        let mut group = c.benchmark_group("infer_sparse_conv2d");
-        group.throughput(work);
-        group.bench_function(BenchmarkId::new("bf16", format!("{shape:?}")), |b| {
-            b.iter(|| {
-                ops::infer_sparse_conv2d(&planes, &filter, None, false, false, &mut y).unwrap();
-                synchronize(&device);
-            });
+        sparse(c, "infer_sparse_conv2d", &x, shape, Mode::Bf16, &want, |x, y| {
+            ops::infer_sparse_conv2d(x, &filter, None, false, false, y).unwrap();
         });
+        for mode in [Mode::F32, Mode::Tf32] {
+            let lists = FilterLists::new(&kept, &bias, n, [h, h], [1, 1], mode).unwrap();
+            sparse(c, "infer_sparse_lists", &x, shape, mode, &want, |x, y| {
+                ops::infer_sparse_lists(x, &lists, None, false, false, y).unwrap();
+            });
+        }
     }
     let x = tensor("x", &ACTIVATIONS, &device);
     let mut rows = Tensor::zeros(&ACTIVATIONS, rewire::DType::Bf16, &device).unwrap();
@@ -156,6 +150,36 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
     group.bench_function("relu_bf16", |b| {
         b.iter(|| {
             ops::infer_relu(&rows, &mut y).unwrap();
+            synchronize(&device);
+        });
+    });
+}
+
+/// A sparse convolution over the planes of `x`, compared with `want`.
+fn sparse(
+    c: &mut Criterion,
+    name: &str,
+    x: &Tensor,
+    shape: [usize; 4],
+    mode: Mode,
+    want: &[f64],
+    run: impl Fn(&Tensor, &mut Tensor),
+) {
+    let ([n, h, channels, k], device, storage) = (shape, x.device(), mode.storage());
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, storage, &device).unwrap();
+    let planes_of = |channels| ops::planes_shape([n, h, h, channels], storage);
+    let (mut rows, mut planes) = (zeros(&[n, h, h, channels]), zeros(&planes_of(channels)));
+    ops::infer_input(x, None, &mut rows).unwrap();
+    ops::rows_to_planes(&rows, &mut planes).unwrap();
+    let (mut y, mut results) = (zeros(&planes_of(k)), zeros(&[n, h, h, k]));
+    run(&planes, &mut y);
+    ops::planes_to_rows(&y, &mut results).unwrap();
+    check(name, &floats(&results), want, mode.tolerance());
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
+    group.bench_function(BenchmarkId::new(mode.to_string(), format!("{shape:?}")), |b| {
+        b.iter(|| {
+            run(&planes, &mut y);
             synchronize(&device);
         });
     });

@@ -20,12 +20,10 @@
 // Shapes   x: [blocks,c,h,w,8], residual: [blocks,k,p,q,8] or null, y: as residual, or [blocks,k,p/2,q/2,8] with
 //          `pool`; bf16, below 2^31 elements. bias: [k] f32. rows: [groups,32] i32, the filter or -1. starts:
 //          [groups,chunks+1] i32, blocks of columns. records: for each block of columns the left operand in lane order,
-//          [2][32] uint4, then the byte offset of each column in the tile, with two_four and a word of metadata. images:
-//          [n,pixels,c] f32, planes: [blocks,c,pixels,8] bf16.
+//          [2][32] uint4, then the byte offset of each column in the tile, with two_four and a word of metadata.
 // Launch   two_four, dense: 64 threads for each of 1 to 4 groups, grid (tiles, ceil(groups / groups of a block)), a tile
 //          being 2^block_bits x tile_p x tile_q = 16 outputs of 8 images, tile_p and tile_q even; dynamic shared memory
 //          min(chunks, 2) * chunk * plane * 16 bytes, plane >= (tile's inputs with border).
-//          to_planes, from_planes: block (32, 8), grid (ceil(pixels / 8), ceil(c / 32), blocks).
 // Result   deterministic: one writer per element, columns in the order of the packing; no atomics.
 // Cost     predicted, not measured: shared memory bounds it. For 32 columns of 32 filters by 8 pixels by 8 images a warp
 //          spends 32 cycles on 8 ldmatrix.x4, and reads 1280 B (two_four) or 2176 B (dense) of records from L1 or L2,
@@ -37,21 +35,14 @@
 // Host     src/ops/infer_sparse_conv2d.rs     Cases  tests/cases/infer_sparse_conv2d.toml
 // mma: infer_sparse_conv2d_dense_bf16
 // mma-sp: infer_sparse_conv2d_two_four_bf16
-#include "common/operand.cuh"
+#include "common/image_planes.cuh"
 
 namespace {
 
 constexpr i32 GROUP = 32;
-constexpr i32 IMAGES = 8;
-constexpr i32 ROW_BYTES = 2 * IMAGES;
 // Outputs of a warp, and the 2 x 2 quads that they form.
 constexpr i32 PIXELS = 8;
 constexpr i32 QUADS = PIXELS / 4;
-
-// `blocks` of 8 images, c planes of h x w are read, k planes of p x q computed.
-struct Layer {
-    i32 blocks, c, h, w, k, p, q, stride, pad;
-};
 
 // Outputs of a block: 2^block_bits blocks of images, p x q each. In shared memory their inputs, height x width with
 // the border, a channel `plane` rows of 16 bytes behind the one before.
@@ -59,35 +50,11 @@ struct Tile {
     i32 block_bits, p, q, height, width, plane;
 
     __device__ i32 blocks() const { return 1 << block_bits; }
+    __device__ i32 row(i32 channel, i32 of, i32 i, i32 j) const { return channel * plane + (of * height + i) * width + j; }
 };
 
-// Where a tile starts in the output, and copies its inputs.
-struct Place {
-    i32 block, p, q;
-
-    __device__ Place(const Layer& layer, const Tile& tile) {
-        const i32 along = (layer.q + tile.q - 1) / tile.q, down = (layer.p + tile.p - 1) / tile.p;
-        const i32 at = i32(blockIdx.x);
-        q = at % along * tile.q;
-        p = at / along % down * tile.p;
-        block = at / along / down * tile.blocks();
-    }
-
-    // Starts the copies of `channels` channels from `first` on; `at` is this thread's first row of them.
-    __device__ void load(u8* stage, const bf16* x, i32 first, i32 channels, Odometer at, const Layer& layer,
-                         const Tile& tile) const {
-        const i32 planes = channels << tile.block_bits;
-        for (; at.digit[2] < planes; at.advance()) {
-            const i32 i = at.digit[1], j = at.digit[0], of = at.digit[2] & (tile.blocks() - 1);
-            const i32 channel = at.digit[2] >> tile.block_bits;
-            const i32 row = p * layer.stride - layer.pad + i, column = q * layer.stride - layer.pad + j;
-            const bool valid = block + of < layer.blocks && row >= 0 && row < layer.h && column >= 0 && column < layer.w;
-            const i32 source = (((block + of) * layer.c + first + channel) * layer.h + row) * layer.w + column;
-            const i32 target = channel * tile.plane + (of * tile.height + i) * tile.width + j;
-            cp_async16(stage + target * ROW_BYTES, x + (valid ? i64(source) * IMAGES : 0), valid);
-        }
-    }
-};
+using Layer = PlaneLayer;
+using Place = TilePlace<Tile>;
 
 // A block of columns of a group: the left operand and what a lane gathers. `multiply` takes the step's fragment, from
 // the 32 rows whose addresses the lanes passed: 8 i + 2 t and the next in register i.
@@ -191,11 +158,11 @@ struct Quad {
 };
 
 template <class Record>
-__device__ inline void convolve(u8* shared, const bf16* x, const u8* records, const i32* starts, const i32* rows, i32 groups,
+__device__ inline void convolve(u8* shared, const u8* x, const u8* records, const i32* starts, const i32* rows, i32 groups,
                                 i32 chunks, i32 chunk, const Epilogue& epilogue, const Layer& layer, const Tile& tile) {
     const Place place(layer, tile);
     const Odometer first(i32(threadIdx.x), i32(blockDim.x), tile.width, tile.height);
-    const i32 stage_bytes = chunk * tile.plane * ROW_BYTES;
+    const i32 stage_bytes = chunk * tile.plane * PLANE_ROW;
     const auto load = [&](i32 number) {
         if (number < chunks) {
             const i32 channel = number * chunk;
@@ -210,9 +177,9 @@ __device__ inline void convolve(u8* shared, const bf16* x, const u8* records, co
 #pragma unroll
     for (int i = 0; i < QUADS; ++i) {
         const Quad quad(i, tile);
-        corner[i] = u32(((quad.block * tile.height + quad.p * layer.stride) * tile.width + quad.q * layer.stride) * ROW_BYTES);
+        corner[i] = u32(((quad.block * tile.height + quad.p * layer.stride) * tile.width + quad.q * layer.stride) * PLANE_ROW);
     }
-    const u32 along = u32(layer.stride * ROW_BYTES), down = along * u32(tile.width);
+    const u32 along = u32(layer.stride * PLANE_ROW), down = along * u32(tile.width);
 
     const i32* const start = starts + (group < groups ? group : 0) * (chunks + 1);
     i32 at = start[0];
@@ -269,65 +236,14 @@ __device__ inline void convolve(u8* shared, const bf16* x, const u8* records, co
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_two_four_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_two_four_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<TwoFour>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
                       {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_dense_bf16(const bf16* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_dense_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<Dense>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
                     {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});
-}
-
-namespace {
-
-// 8 images of 8 pixels of 32 channels; rows of 36, so that lanes of 8 pixels and 4 channels read 32 different banks.
-using Corner = float[8][8][36];
-
-}  // namespace
-
-// planes[image / 8, c, pixel, image % 8] = images[image, pixel, c] as bf16, zeros behind the last image.
-extern "C" __global__ void __launch_bounds__(256) infer_sparse_conv2d_to_planes_bf16(const float* images, uint4* planes, i32 n, i32 pixels, i32 c) {
-    SHARED(tile, Corner);
-    const i32 first = i32(blockIdx.x) * 8, first_c = i32(blockIdx.y) * 32, block = i32(blockIdx.z);
-    const i32 lane = i32(threadIdx.x), row = i32(threadIdx.y);
-#pragma unroll
-    for (i32 i = 0; i < 8; ++i) {
-        const i32 image = block * IMAGES + i;
-        const bool valid = image < n && first + row < pixels && first_c + lane < c;
-        tile[i][row][lane] = valid ? images[(i64(image) * pixels + first + row) * c + first_c + lane] : 0.0f;
-    }
-    __syncthreads();
-    const i32 thread = row * 32 + lane, pixel = thread % 8, channel = thread / 8;
-    if (first + pixel >= pixels || first_c + channel >= c) return;
-    u32 pair[4];
-#pragma unroll
-    for (i32 i = 0; i < 4; ++i) pair[i] = pack_bf16x2(tile[2 * i][pixel][channel], tile[2 * i + 1][pixel][channel]);
-    planes[(i64(block) * c + first_c + channel) * pixels + first + pixel] = make_uint4(pair[0], pair[1], pair[2], pair[3]);
-}
-
-// The way back.
-extern "C" __global__ void __launch_bounds__(256) infer_sparse_conv2d_from_planes_bf16(const uint4* planes, float* images, i32 n, i32 pixels, i32 c) {
-    SHARED(tile, Corner);
-    const i32 first = i32(blockIdx.x) * 8, first_c = i32(blockIdx.y) * 32, block = i32(blockIdx.z);
-    const i32 lane = i32(threadIdx.x), row = i32(threadIdx.y);
-    const i32 thread = row * 32 + lane, pixel = thread % 8, channel = thread / 8;
-    if (first + pixel < pixels && first_c + channel < c) {
-        const uint4 eight = planes[(i64(block) * c + first_c + channel) * pixels + first + pixel];
-        const u32 pair[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-        for (i32 i = 0; i < 4; ++i) {
-            tile[2 * i][pixel][channel] = __uint_as_float(pair[i] << 16);
-            tile[2 * i + 1][pixel][channel] = __uint_as_float(pair[i] & 0xFFFF0000u);
-        }
-    }
-    __syncthreads();
-#pragma unroll
-    for (i32 i = 0; i < 8; ++i) {
-        const i32 image = block * IMAGES + i;
-        if (image < n && first + row < pixels && first_c + lane < c)
-            images[(i64(image) * pixels + first + row) * c + first_c + lane] = tile[i][row][lane];
-    }
 }

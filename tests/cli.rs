@@ -62,23 +62,35 @@ fn the_measured_choice_is_remembered() {
     model(folder);
     let sparse = ["--granularity", "irregular", "--density", "0.05"];
     done(folder, &[&["prune", "m.safetensors", "-o", "p.safetensors"], &sparse[..]].concat());
-    let predict = |file: &str, algorithm: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-        let args = ["predict", "p.safetensors", "--data", DATA, "--device", "cpu", "-o", file];
-        let command = command.current_dir(folder).args(args).args(["--algorithm", algorithm]);
-        assert!(command.env("XDG_CACHE_HOME", folder.join("cache")).status().unwrap().success());
-        npy::read(&folder.join(file)).unwrap().to_f32().unwrap()
-    };
-    let first = predict("first.npy", "measured");
-    let plans: Vec<_> = std::fs::read_dir(folder.join("cache/rewire/plans")).unwrap().collect();
-    let [Ok(plan)] = &plans[..] else { panic!("{plans:?}") };
-    assert_eq!(predict("second.npy", "measured"), first);
-    // What is remembered is what runs: dense where the file says so everywhere.
-    let text = std::fs::read_to_string(plan.path()).unwrap().replace("sparse", "dense");
-    std::fs::write(plan.path(), text).unwrap();
-    assert_eq!(predict("third.npy", "measured"), predict("dense.npy", "dense"));
-    std::fs::write(plan.path(), "{").unwrap();
-    predict("fourth.npy", "measured");
+    for device in ["cpu", "cuda-host"] {
+        let cache = folder.join(device);
+        let predict = |file: &str, algorithm: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+            let args = ["predict", "p.safetensors", "--data", DATA, "--device", device, "-o", file];
+            let command = command.current_dir(folder).args(args).args(["--algorithm", algorithm]);
+            let command = command.env("REWIRE_LAUNCH_LOG", cache.join(file));
+            assert!(command.env("XDG_CACHE_HOME", &cache).status().unwrap().success());
+            npy::read(&folder.join(file)).unwrap().to_f32().unwrap()
+        };
+        // Whether a call ran the sparse kernels, if only to measure them.
+        let tried = |file: &str| {
+            let launched = std::fs::read_to_string(cache.join(file)).unwrap_or_default();
+            launched.contains("infer_sparse_lists_f32")
+        };
+        std::fs::create_dir(&cache).unwrap();
+        let first = predict("first.npy", "measured");
+        let plans: Vec<_> = std::fs::read_dir(cache.join("rewire/plans")).unwrap().collect();
+        let [Ok(plan)] = &plans[..] else { panic!("{plans:?}") };
+        assert_eq!(predict("second.npy", "measured"), first);
+        // What is remembered is what runs: dense where the file says so everywhere.
+        let text = std::fs::read_to_string(plan.path()).unwrap().replace("sparse", "dense");
+        std::fs::write(plan.path(), text).unwrap();
+        assert_eq!(predict("third.npy", "measured"), predict("dense.npy", "dense"));
+        std::fs::write(plan.path(), "{").unwrap();
+        predict("fourth.npy", "measured");
+        let on_gpu = device == "cuda-host";
+        assert_eq!(["first.npy", "third.npy", "fourth.npy"].map(tried), [on_gpu, false, on_gpu]);
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ fn rewire(folder: &Path, arguments: &[&str]) {
         .args(["--device", "cuda-host"])
         .current_dir(folder)
         .env("REWIRE_LAUNCH_LOG", folder.join("launches"))
+        // A choice that is remembered is not measured, and measuring launches what is not chosen.
+        .env("REWIRE_CACHE", folder.join("cache"))
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -21,6 +21,8 @@ use std::thread::{self, ThreadId};
 /// A CUDA device with its primary context, one stream, a pool of memory and the modules loaded so far.
 pub struct Cuda {
     name: String,
+    /// The product's name and the driver's version.
+    model: String,
     context: sys::CUcontext,
     stream: sys::CUstream,
     state: Mutex<State>,
@@ -84,7 +86,9 @@ impl Cuda {
             graphs: HashMap::new(),
             last_graph: 0,
         };
+        let (major, minor) = driver_version().map_err(|why| Error::device(&info.device, why))?;
         Ok(Self {
+            model: format!("{}, CUDA {major}.{minor}", info.name),
             name: info.device,
             context,
             stream,
@@ -147,6 +151,10 @@ impl State {
 impl Gpu for Cuda {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn model(&self) -> String {
+        self.model.clone()
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {

@@ -29,6 +29,8 @@ use std::sync::Arc;
 pub trait Gpu: Send + Sync {
     /// `cuda:0` or `cuda-host`.
     fn name(&self) -> &str;
+    /// What it is, with the version of what runs it: the same for machines of equal speed.
+    fn model(&self) -> String;
     /// `bytes` (more than 0) of device memory, 256-byte aligned, contents undefined.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Gives memory of [`Gpu::alloc`] back.

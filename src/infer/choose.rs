@@ -2,16 +2,15 @@
 
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
-use super::gpu::GpuPlan;
+use super::gpu::{self, GpuPlan};
+use super::gpu_ready::{Target, Tiles};
 use super::plan::Algorithm;
 use super::planner;
-use crate::nn::Model;
-use crate::{Mode, Result, file};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use super::remember::{Content, Remembered};
+use crate::ops::TileConfig;
+use crate::{Device, Mode, Result, Tensor};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// Kept share from which a convolution is never tried sparsely.
@@ -21,18 +20,31 @@ const ROUNDS: usize = 3;
 /// How long whole candidates are compared at least.
 const COMPARED: Duration = Duration::from_millis(150);
 
-/// One algorithm a layer, and the seconds of each layer where they were measured.
+/// One algorithm a layer, how dense convolutions are cut on a GPU, and the seconds of each layer where they were measured.
 pub(super) struct Chosen {
     pub(super) algorithms: Vec<Algorithm>,
+    pub(super) tiles: Vec<Option<TileConfig>>,
     pub(super) measured: bool,
     pub(super) dense: Option<Vec<f64>>,
     pub(super) sparse: Option<Vec<f64>>,
 }
 
 impl Chosen {
-    fn unmeasured(algorithms: Vec<Algorithm>) -> Self {
-        Self { algorithms, measured: false, dense: None, sparse: None }
+    fn unmeasured(Content { algorithms, tiles }: Content) -> Self {
+        Self { algorithms, tiles, measured: false, dense: None, sparse: None }
     }
+}
+
+/// A plan that is tried.
+trait Candidate {
+    /// Seconds of each layer for one image.
+    fn layer_seconds(&self) -> Result<Vec<f64>>;
+    /// Seconds to convert a value of the shape, of one image, between the forms of the algorithms.
+    fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64>;
+    /// Runs the whole network.
+    fn call(&mut self) -> Result<()>;
+    /// What to remember besides the algorithms.
+    fn tiles(&self) -> Vec<Option<TileConfig>>;
 }
 
 /// `algorithm` for every convolution; fully connected layers stay dense.
@@ -41,61 +53,137 @@ pub(super) fn forced(network: &Network, algorithm: Algorithm) -> Chosen {
         LayerOp::Conv(conv) if !conv.linear => algorithm,
         _ => Algorithm::Dense,
     });
-    Chosen::unmeasured(own.collect())
+    Chosen::unmeasured(Content { algorithms: own.collect(), tiles: Vec::new() })
 }
 
-/// The fastest of: everything dense, every pruned convolution sparse, and the mix that the layers' own times and
-/// the conversions between neighbours suggest.
-pub(super) fn measured(network: &Network, batch: usize, mode: Mode) -> Chosen {
-    let dense = forced(network, Algorithm::Dense).algorithms;
-    let sparse = pruned(network);
-    if sparse == dense {
-        return Chosen::unmeasured(dense);
-    }
-    let remembered = Remembered::find(network, batch, mode);
-    if let Some(algorithms) = &remembered.algorithms {
-        return Chosen::unmeasured(algorithms.clone());
-    }
-    let build = |algorithms: &[Algorithm]| {
-        let plan = CpuPlan::build(network, batch, mode, algorithms);
-        let times = layer_times(network, &plan);
-        (plan, times)
-    };
-    let (dense_plan, dense_times) = build(&dense);
-    let (sparse_plan, sparse_times) = build(&sparse);
-    let conversions = conversions(network, dense_plan.part());
-    let mixed = mix(network, &sparse, &dense_times, &sparse_times, &conversions);
-    let mut candidates = vec![(dense, dense_plan), (sparse, sparse_plan)];
-    if candidates.iter().all(|(algorithms, _)| *algorithms != mixed) {
-        let plan = build(&mixed).0;
-        candidates.push((mixed, plan));
-    }
-    let best = fastest(network, batch, &mut candidates);
-    let algorithms = candidates.swap_remove(best).0;
-    remembered.keep(&algorithms);
-    let (dense, sparse) = (Some(dense_times), Some(sparse_times));
-    Chosen { algorithms, measured: true, dense, sparse }
-}
-
-/// The faster of dense and sparse, for all convolutions alike: the two keep activations in different types of memory.
-pub(super) fn measured_on_gpu(
-    model: &Model,
-    network: &Network,
-    batch: usize,
-    mode: Mode,
-) -> Result<Chosen> {
+/// The choice on a CPU. Where nothing is pruned there is none.
+pub(super) fn measured_on_cpu(network: &Network, batch: usize, mode: Mode) -> Result<Chosen> {
     let dense = forced(network, Algorithm::Dense);
     if pruned(network) == dense.algorithms {
         return Ok(dense);
     }
-    let seconds = |algorithm: Algorithm| -> Result<f64> {
-        let plan = GpuPlan::build(model, network, batch, mode, algorithm, true)?;
-        plan.seconds(ROUNDS)
+    let remembered = Remembered::find(network, batch, mode, &Device::Cpu);
+    measured(network, remembered, |algorithms, _| Ok(OnCpu::new(network, batch, mode, algorithms)))
+}
+
+/// The choice on a GPU, and with it that of the tiles of dense convolutions.
+pub(super) fn measured_on_gpu(
+    network: &Network,
+    batch: usize,
+    mode: Mode,
+    device: &Device,
+) -> Result<Chosen> {
+    let remembered = Remembered::find(network, batch, mode, device);
+    let [h, w, c] = network.shapes[0];
+    let pixels = Tensor::from_vec(images(network, batch), &[batch, h, w, c], device)?;
+    measured(network, remembered, |algorithms, known: &[Option<TileConfig>]| {
+        let target = Target { device, batch, mode, tiles: Tiles::Known(known) };
+        let plan = GpuPlan::build(network, algorithms, &target)?;
+        plan.load(&pixels)?;
+        Ok(OnGpu { plan, target: Target { device, batch, mode, tiles: Tiles::Guessed } })
+    })
+}
+
+/// The fastest of: everything dense, every pruned convolution sparse, and the mix that the layers' own times and
+/// the conversions between neighbours suggest. `build` takes algorithms and the tiles that are known.
+fn measured<P: Candidate>(
+    network: &Network,
+    remembered: Remembered,
+    build: impl Fn(&[Algorithm], &[Option<TileConfig>]) -> Result<P>,
+) -> Result<Chosen> {
+    if let Some(content) = remembered.content {
+        return Ok(Chosen::unmeasured(content));
+    }
+    let dense = forced(network, Algorithm::Dense).algorithms;
+    let sparse = pruned(network);
+    let dense_plan = build(&dense, &[])?;
+    let tiles = dense_plan.tiles();
+    let kept = |algorithms: Vec<Algorithm>| {
+        let content = Content { algorithms, tiles: tiles.clone() };
+        remembered.keep(&content);
+        Chosen { measured: true, ..Chosen::unmeasured(content) }
     };
+    if sparse == dense {
+        return Ok(kept(dense));
+    }
     // What cannot be packed is not the fastest.
-    let sparse = seconds(Algorithm::Sparse).unwrap_or(f64::INFINITY) < seconds(Algorithm::Dense)?;
-    let chosen = if sparse { forced(network, Algorithm::Sparse) } else { dense };
-    Ok(Chosen { measured: true, ..chosen })
+    let Ok(sparse_plan) = build(&sparse, &tiles) else { return Ok(kept(dense)) };
+    let dense_times = layer_times(&dense_plan)?;
+    let sparse_times = layer_times(&sparse_plan)?;
+    let conversions = conversions(network, &dense_plan)?;
+    let mixed = mix(network, &sparse, &dense_times, &sparse_times, &conversions);
+    let mut candidates = vec![(dense, dense_plan), (sparse, sparse_plan)];
+    if candidates.iter().all(|(algorithms, _)| *algorithms != mixed) {
+        let plan = build(&mixed, &tiles)?;
+        candidates.push((mixed, plan));
+    }
+    let best = fastest(&mut candidates)?;
+    let chosen = kept(candidates.swap_remove(best).0);
+    Ok(Chosen { dense: Some(dense_times), sparse: Some(sparse_times), ..chosen })
+}
+
+struct OnCpu {
+    plan: CpuPlan,
+    layers: usize,
+    pixels: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl OnCpu {
+    fn new(network: &Network, batch: usize, mode: Mode, algorithms: &[Algorithm]) -> Self {
+        let classes = network.shapes[network.shapes.len() - 1].iter().product::<usize>();
+        Self {
+            plan: CpuPlan::build(network, batch, mode, algorithms),
+            layers: network.layers.len(),
+            pixels: images(network, batch),
+            logits: vec![0.0; batch * classes],
+        }
+    }
+}
+
+impl Candidate for OnCpu {
+    fn layer_seconds(&self) -> Result<Vec<f64>> {
+        let part = self.plan.part() as f64;
+        Ok(self.plan.layer_seconds(self.layers).into_iter().map(|time| time / part).collect())
+    }
+
+    fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64> {
+        let part = self.plan.part();
+        Ok(planner::conversion_seconds(shape, part) / part as f64)
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.plan.run(&self.pixels, &mut self.logits);
+        Ok(())
+    }
+
+    fn tiles(&self) -> Vec<Option<TileConfig>> {
+        Vec::new()
+    }
+}
+
+struct OnGpu<'a> {
+    plan: GpuPlan,
+    target: Target<'a>,
+}
+
+impl Candidate for OnGpu<'_> {
+    fn layer_seconds(&self) -> Result<Vec<f64>> {
+        let batch = self.target.batch as f64;
+        Ok(self.plan.layer_seconds()?.into_iter().map(|time| time / batch).collect())
+    }
+
+    fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64> {
+        Ok(gpu::conversion_seconds(shape, &self.target)? / self.target.batch as f64)
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.plan.call()
+    }
+
+    fn tiles(&self) -> Vec<Option<TileConfig>> {
+        self.plan.tiles()
+    }
 }
 
 /// Sparse where enough weights are 0.
@@ -116,31 +204,25 @@ fn images(network: &Network, batch: usize) -> Vec<f32> {
     (0..len).map(|i| (i * 7919 % 1013) as f32 / 1013.0).collect()
 }
 
-fn logits(network: &Network, batch: usize) -> Vec<f32> {
-    vec![0.0; batch * network.shapes[network.shapes.len() - 1].iter().product::<usize>()]
-}
-
-/// Seconds of each layer for one image on one core, the shortest of some rounds.
-fn layer_times(network: &Network, plan: &CpuPlan) -> Vec<f64> {
-    let count = network.layers.len();
-    plan.layer_seconds(count);
-    let mut best = vec![f64::INFINITY; count];
+/// Seconds of each layer for one image, the shortest of some rounds.
+fn layer_times(plan: &impl Candidate) -> Result<Vec<f64>> {
+    let mut best = vec![f64::INFINITY; plan.layer_seconds()?.len()];
     for _ in 0..ROUNDS {
-        let times = plan.layer_seconds(count);
-        let times = times.into_iter().map(|time| time / plan.part() as f64);
+        let times = plan.layer_seconds()?;
         best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
     }
-    best
+    Ok(best)
 }
 
 /// Seconds to convert each value of one image between the forms of the algorithms.
-fn conversions(network: &Network, part: usize) -> Vec<f64> {
+fn conversions(network: &Network, plan: &impl Candidate) -> Result<Vec<f64>> {
     let mut known: BTreeMap<[usize; 3], f64> = BTreeMap::new();
-    let seconds = |shape: &[usize; 3]| {
-        let each = || planner::conversion_seconds(*shape, part) / part as f64;
-        *known.entry(*shape).or_insert_with(each)
-    };
-    network.shapes.iter().map(seconds).collect()
+    for &shape in &network.shapes {
+        if let Entry::Vacant(new) = known.entry(shape) {
+            new.insert(plan.conversion_seconds(shape)?);
+        }
+    }
+    Ok(network.shapes.iter().map(|shape| known[shape]).collect())
 }
 
 /// Starts from the faster algorithm of each layer and changes runs of layers as long as that makes the sum of
@@ -197,78 +279,17 @@ fn mix(
 }
 
 /// Index of the candidate whose calls take the shortest, in turns.
-fn fastest(network: &Network, batch: usize, candidates: &mut [(Vec<Algorithm>, CpuPlan)]) -> usize {
-    let (pixels, mut logits) = (images(network, batch), logits(network, batch));
+fn fastest(candidates: &mut [(Vec<Algorithm>, impl Candidate)]) -> Result<usize> {
     let mut best = vec![f64::INFINITY; candidates.len()];
     let (start, mut rounds) = (Instant::now(), 0);
     while rounds < ROUNDS || start.elapsed() < COMPARED {
         for (best, (_, plan)) in best.iter_mut().zip(candidates.iter_mut()) {
             let start = Instant::now();
-            plan.run(&pixels, &mut logits);
+            plan.call()?;
             *best = best.min(start.elapsed().as_secs_f64());
         }
         rounds += 1;
     }
     let fastest = best.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
-    fastest.map_or(0, |(index, _)| index)
-}
-
-/// A choice on disk, under the digest of everything that it depends on.
-struct Remembered {
-    file: Option<PathBuf>,
-    algorithms: Option<Vec<Algorithm>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Content {
-    algorithms: Vec<Algorithm>,
-}
-
-impl Remembered {
-    fn find(network: &Network, batch: usize, mode: Mode) -> Self {
-        let file = crate::device::cache_folder()
-            .map(|folder| folder.join("plans").join(digest(network, batch, mode) + ".json"));
-        let read = |file: &PathBuf| -> Option<Vec<Algorithm>> {
-            let content: Content = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-            (content.algorithms.len() == network.layers.len()).then_some(content.algorithms)
-        };
-        let algorithms = file.as_ref().and_then(read);
-        Self { file, algorithms }
-    }
-
-    fn keep(&self, algorithms: &[Algorithm]) {
-        let Some(file) = &self.file else { return };
-        let content = Content { algorithms: algorithms.to_vec() };
-        // A cache that cannot be written costs time, not the result.
-        if let (Some(folder), Ok(json)) = (file.parent(), serde_json::to_vec(&content))
-            && fs::create_dir_all(folder).is_ok()
-        {
-            let _ = file::write_bytes(file, &json);
-        }
-    }
-}
-
-/// Of the program's file, the processor, the call and what is pruned; not of the number of threads, so that
-/// results do not depend on it.
-fn digest(network: &Network, batch: usize, mode: Mode) -> String {
-    let mut hash = Sha256::new();
-    let cpu = crate::device::cpu_name();
-    let program = std::env::current_exe().and_then(|path| path.metadata()).ok();
-    let program = program.map(|file| (file.len(), file.modified().ok()));
-    hash.update(format!("{program:?} {cpu} {batch} {mode}\n"));
-    for layer in &network.layers {
-        hash.update(format!(
-            "{} {:?} {} {}\n",
-            layer.input, layer.residual, layer.relu, layer.pool
-        ));
-        let LayerOp::Conv(conv) = &layer.op else { continue };
-        hash.update(format!(
-            "{:?} {} {} {:?}\n",
-            conv.dims, conv.stride, conv.padding, conv.channels
-        ));
-        let kept: Vec<u8> = conv.weight.iter().map(|&weight| u8::from(weight != 0.0)).collect();
-        hash.update(kept);
-    }
-    hash.update(format!("{:?}", network.shapes));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(fastest.map_or(0, |(index, _)| index))
 }

@@ -1,54 +1,35 @@
 //! A network on a GPU: the fused layers with packed filters, recorded once as a graph where the device has graphs.
 
-use super::fused::{LayerOp, Network};
-use super::gpu_layers::Compiled;
+use super::fused::Network;
+use super::gpu_layers::{Compiled, timed};
+use super::gpu_ready::Target;
+use super::gpu_values::{Form, Value, input};
 use super::plan::Algorithm;
 use crate::device::{Gpu, Graph};
 use crate::dtype::DType;
-use crate::nn::{Execution, Model};
-use crate::ops::SparseFilter;
-use crate::{Device, Error, Mode, Result, Tape, Tensor};
-use std::time::Instant;
+use crate::ops::TileConfig;
+use crate::{Device, Error, Result, Tensor};
 
 /// A network for one batch size.
 pub(super) struct GpuPlan {
-    runs: Runs,
+    compiled: Compiled,
     /// What the graph reads, and what it fills.
     recorded: Option<(Graph, Tensor)>,
     input: Tensor,
 }
 
-enum Runs {
-    Compiled(Compiled),
-    /// Sparse convolutions in f32 and tf32: training's kernels, uncompiled.
-    Interpreted(Box<Interpreted>),
-}
-
-struct Interpreted {
-    model: Model,
-    execution: Execution,
-    mode: Mode,
-}
-
 impl GpuPlan {
+    /// `algorithms` holds one for each layer; only convolutions look at theirs.
     pub(super) fn build(
-        model: &Model,
         network: &Network,
-        batch: usize,
-        mode: Mode,
-        algorithm: Algorithm,
-        measure: bool,
+        algorithms: &[Algorithm],
+        target: &Target<'_>,
     ) -> Result<Self> {
-        let device = model.device();
+        let &Target { device, batch, .. } = target;
         let [h, w, c] = network.shapes[0];
         let input = Tensor::zeros(&[batch, h, w, c], DType::F32, device)?;
-        let sparse = algorithm == Algorithm::Sparse;
-        let runs = if sparse && mode != Mode::Bf16 {
-            interpreted(model, network, mode)?
-        } else {
-            Runs::Compiled(Compiled::new(network, batch, mode, sparse, measure, device)?)
-        };
-        let mut plan = Self { runs, recorded: None, input };
+        let compiled = Compiled::new(network, algorithms, target)?;
+        let mut plan = Self { compiled, recorded: None, input };
         if gpu(device)?.records_graphs() {
             // Once before the recording: kernels that are compiled on first use are there then.
             plan.forward()?;
@@ -81,32 +62,42 @@ impl GpuPlan {
         Tensor::from_vec(values, &[n, classes], &x.device())
     }
 
-    /// Seconds of a call, the shortest of some.
-    pub(super) fn seconds(&self, rounds: usize) -> Result<f64> {
-        let device = self.input.device();
-        let gpu = gpu(&device)?;
-        let mut best = f64::INFINITY;
-        for _ in 0..rounds {
-            let start = Instant::now();
-            match &self.recorded {
-                Some((graph, _)) => graph.launch()?,
-                None => drop(self.forward()?),
-            }
-            gpu.synchronize()?;
-            best = best.min(start.elapsed().as_secs_f64());
+    /// What calls of [`Self::call`] read.
+    pub(super) fn load(&self, x: &Tensor) -> Result<()> {
+        self.input.copy_front(x)
+    }
+
+    /// A run over the images that are there.
+    pub(super) fn call(&self) -> Result<()> {
+        match &self.recorded {
+            Some((graph, _)) => graph.launch()?,
+            None => drop(self.forward()?),
         }
-        Ok(best)
+        gpu(&self.input.device())?.synchronize()
+    }
+
+    /// Seconds of each layer in a run over the images that are there, without conversions between layers.
+    pub(super) fn layer_seconds(&self) -> Result<Vec<f64>> {
+        self.compiled.layer_seconds(&self.input)
+    }
+
+    /// By layer: how its convolution is cut, where it is a dense one.
+    pub(super) fn tiles(&self) -> Vec<Option<TileConfig>> {
+        self.compiled.tiles()
     }
 
     fn forward(&self) -> Result<Tensor> {
-        match &self.runs {
-            Runs::Compiled(compiled) => compiled.forward(&self.input),
-            Runs::Interpreted(interpreted) => {
-                let Interpreted { model, execution, mode } = interpreted.as_ref();
-                model.forward_eval(&mut Tape::new(*mode), &self.input, execution)
-            }
-        }
+        self.compiled.forward(&self.input)
     }
+}
+
+/// Seconds that a value of the shape takes from rows to planes.
+pub(super) fn conversion_seconds([h, w, c]: [usize; 3], target: &Target<'_>) -> Result<f64> {
+    let &Target { device, batch, mode, .. } = target;
+    let rows = input(&Tensor::zeros(&[batch, h, w, c], DType::F32, device)?, None, mode)?;
+    let convert = || -> Result<Value> { rows.to(Form::Planes, mode) };
+    convert()?;
+    Ok(timed(device, convert)?.1)
 }
 
 pub(super) fn gpu(device: &Device) -> Result<&dyn Gpu> {
@@ -114,20 +105,4 @@ pub(super) fn gpu(device: &Device) -> Result<&dyn Gpu> {
         Device::Gpu(gpu) => Ok(gpu.as_ref()),
         Device::Cpu => Err(Error::device("cpu", "a plan for GPUs")),
     }
-}
-
-fn interpreted(model: &Model, network: &Network, mode: Mode) -> Result<Runs> {
-    let mut execution = Execution::default();
-    for layer in &network.layers {
-        let LayerOp::Conv(conv) = &layer.op else { continue };
-        if conv.linear || conv.channels.is_some() {
-            continue;
-        }
-        let name = format!("{}.weight", conv.name);
-        let weight = model.param(&name)?;
-        let kept = weight.to_vec::<f32>()?.iter().map(|&w| u8::from(w != 0.0)).collect();
-        let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
-        execution.sparse.insert(name, SparseFilter::build(weight, &mask)?);
-    }
-    Ok(Runs::Interpreted(Box::new(Interpreted { model: model.clone(), execution, mode })))
 }

@@ -6,9 +6,14 @@ mod cpu;
 mod fused;
 mod gpu;
 mod gpu_layers;
+mod gpu_ready;
+#[cfg(test)]
+mod gpu_tests;
+mod gpu_values;
 mod plan;
 mod planner;
 mod reference;
+mod remember;
 mod result;
 mod step;
 mod train_step;

@@ -4,6 +4,7 @@ use super::choose;
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
+use super::gpu_ready::{Target, Tiles};
 use crate::dtype::DType;
 use crate::nn::Model;
 use crate::{Device, Error, Mode, Result, Tensor};
@@ -25,8 +26,8 @@ pub enum Algorithm {
 pub enum Choice {
     /// This one everywhere.
     Forced(Algorithm),
-    /// The fastest on this device: on a CPU measured once for a network, batch size and mode, then remembered on disk; on
-    /// a GPU measured with every plan. Algorithms sum in different orders, so their logits differ by rounding.
+    /// The fastest on this device, measured once for a network, batch size and mode, then remembered on disk. Algorithms
+    /// sum in different orders, so their logits differ by rounding.
     Measured,
 }
 
@@ -66,8 +67,8 @@ pub struct PlannedLayer {
     pub weights: usize,
     /// Weights that are not 0.
     pub kept: usize,
-    /// Measured time of the layer for one image on one core, in a network that runs dense; absent where nothing was
-    /// measured.
+    /// Measured time of the layer for one image (on a CPU by one core, on a GPU a call's share), in a network that runs
+    /// dense; absent where nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_ms: Option<f64>,
     /// Measured time of the layer in a network that runs sparse.
@@ -98,23 +99,25 @@ impl Plan {
         let network = Network::of(model)?;
         let fuse_ms = milliseconds(start.elapsed());
         let start = Instant::now();
-        let chosen = match (choice, model.device()) {
+        let device = model.device();
+        let chosen = match (choice, device) {
             (Choice::Forced(algorithm), _) => choose::forced(&network, algorithm),
-            (Choice::Measured, Device::Cpu) => choose::measured(&network, batch, mode),
+            (Choice::Measured, Device::Cpu) => choose::measured_on_cpu(&network, batch, mode)?,
             (Choice::Measured, Device::Gpu(_)) => {
-                choose::measured_on_gpu(model, &network, batch, mode)?
+                choose::measured_on_gpu(&network, batch, mode, device)?
             }
         };
         let measure_ms = if chosen.measured { milliseconds(start.elapsed()) } else { 0.0 };
         let start = Instant::now();
-        let backend = match model.device() {
+        let backend = match device {
             Device::Cpu => Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms)),
             Device::Gpu(_) => {
-                let measure = choice == Choice::Measured;
-                let sparse = chosen.algorithms.contains(&Algorithm::Sparse);
-                let algorithm = if sparse { Algorithm::Sparse } else { Algorithm::Dense };
-                let plan = GpuPlan::build(model, &network, batch, mode, algorithm, measure)?;
-                Backend::Gpu(Box::new(plan))
+                let tiles = match choice {
+                    Choice::Forced(_) => Tiles::Guessed,
+                    Choice::Measured => Tiles::Known(&chosen.tiles),
+                };
+                let target = Target { device, batch, mode, tiles };
+                Backend::Gpu(Box::new(GpuPlan::build(&network, &chosen.algorithms, &target)?))
             }
         };
         let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };

@@ -5,11 +5,12 @@ mod pack;
 mod tests;
 
 use super::conv_shape::ConvShape;
-use super::implicit_gemm::{blocks, int};
+use super::implicit_gemm::{blocks, int, ints};
+use super::infer_planes::{expect_planes, on_gpu};
 use super::product::same_device;
-use crate::device::{Gpu, Launch};
+use crate::device::Launch;
 use crate::dtype::DType;
-use crate::tensor::{On, Tensor};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 use pack::{GROUP, IMAGES, Packed, Tile};
 
@@ -76,7 +77,7 @@ impl PackedSparseFilter {
         padding: usize,
         product: SparseProduct,
     ) -> Result<Self> {
-        on_gpu(w)?;
+        on_gpu(OP, w)?;
         let [k, r, s, c] = w.dims4(OP, "w")?;
         w.expect_dtype(OP, DType::F32)?;
         if stride == 0 {
@@ -159,7 +160,7 @@ impl PackedSparseFilter {
 /// `y = pool(relu(x ∗ w + bias + residual))`, each of residual, ReLU and pooling as asked for; sums in f32, rounded to
 /// bf16 at the end. Pooling takes the largest of each 2 × 2, an odd last row or column left out.
 ///
-/// Shapes: planes ([`planes_shape`]), bf16: x `[blocks, C, H, W, 8]`, residual `[blocks, K, P, Q, 8]`, y
+/// Shapes: planes ([`crate::ops::planes_shape`]), bf16: x `[blocks, C, H, W, 8]`, residual `[blocks, K, P, Q, 8]`, y
 /// [`PackedSparseFilter::output_shape`]. Images behind the last one are computed too; they are nobody's.
 /// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where operands do not fit the filter.
 /// Source: `kernels/infer_sparse_conv2d.cu`.
@@ -173,7 +174,7 @@ pub fn infer_sparse_conv2d(
 ) -> Result<()> {
     let ConvShape { h, w, c, k, stride, pad, .. } = filter.shape;
     let (p, q) = (filter.shape.p(), filter.shape.q());
-    let image_blocks = expect_planes(x, "x", [c, h, w])?;
+    let image_blocks = expect_planes(OP, x, DType::Bf16, [c, h, w])?;
     if let Some(residual) = residual {
         residual.expect_shape(OP, "residual", &[image_blocks, k, p, q, IMAGES])?;
     }
@@ -197,7 +198,7 @@ pub fn infer_sparse_conv2d(
         SparseProduct::Dense => "infer_sparse_conv2d_dense_bf16",
         SparseProduct::TwoFour => "infer_sparse_conv2d_two_four_bf16",
     };
-    let mut launch = Launch::new(name)
+    let launch = Launch::new(name)
         .grid(blocks(tiles, 1)?, blocks(filter.groups, groups)?, 1)
         .block(64 * groups as u32, 1, 1)
         .shared(int(tile.shared_bytes())? as u32)
@@ -208,14 +209,11 @@ pub fn infer_sparse_conv2d(
         .arg(&filter.bias)
         .arg(&residual)
         .arg(&*y);
-    for value in [filter.groups, tile.chunks, tile.chunk, image_blocks, c, h, w, k, p, q] {
-        launch = launch.arg(&int(value)?);
-    }
-    for value in [stride, pad, tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.plane]
-    {
-        launch = launch.arg(&int(value)?);
-    }
-    launch.arg(&i32::from(relu)).arg(&i32::from(pool)).run(on_gpu(x)?)
+    let [relu, pool] = [relu, pool].map(usize::from);
+    let lists = [filter.groups, tile.chunks, tile.chunk];
+    let layer = [image_blocks, c, h, w, k, p, q, stride, pad];
+    let tile = [tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.plane, relu, pool];
+    ints(launch, &[&lists[..], &layer, &tile].concat())?.run(on_gpu(OP, x)?)
 }
 
 /// As many groups of filters as read an input tile together, fewer where blocks would be.
@@ -225,66 +223,4 @@ fn block_groups(groups: usize, tiles: usize) -> usize {
         together /= 2;
     }
     together
-}
-
-/// Shape of the planes of `[n, h, w, c]`: `[⌈n / 8⌉, c, h, w, 8]`, eight images side by side.
-pub fn planes_shape([n, h, w, c]: [usize; 4]) -> [usize; 5] {
-    [n.div_ceil(IMAGES), c, h, w, IMAGES]
-}
-
-/// Images as planes, rounded to bf16; zeros behind the last image.
-///
-/// Shapes: images `[N, H, W, C]` f32, planes [`planes_shape`] of it, bf16.
-/// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where they do not fit.
-pub fn images_to_planes(images: &Tensor, planes: &mut Tensor) -> Result<()> {
-    let shape = images.dims4(OP, "images")?;
-    planes.expect_shape(OP, "planes", &planes_shape(shape))?;
-    planes.make_unique()?;
-    convert("infer_sparse_conv2d_to_planes_bf16", images, planes, shape)
-}
-
-/// The way back: the first N images of the planes.
-///
-/// Shapes and errors as [`images_to_planes`].
-pub fn planes_to_images(planes: &Tensor, images: &mut Tensor) -> Result<()> {
-    let shape = images.dims4(OP, "images")?;
-    planes.expect_shape(OP, "planes", &planes_shape(shape))?;
-    images.make_unique()?;
-    convert("infer_sparse_conv2d_from_planes_bf16", planes, images, shape)
-}
-
-fn convert(name: &'static str, from: &Tensor, to: &Tensor, [n, h, w, c]: [usize; 4]) -> Result<()> {
-    let (images, planes) = if from.shape().len() == 4 { (from, to) } else { (to, from) };
-    images.expect_dtype(OP, DType::F32)?;
-    planes.expect_dtype(OP, DType::Bf16)?;
-    same_device(OP, "planes", images, planes)?;
-    let gpu = on_gpu(images)?;
-    if images.is_empty() {
-        return Ok(());
-    }
-    int(planes.len())?;
-    Launch::new(name)
-        .grid(blocks(h * w, 8)?, blocks(c, 32)?, blocks(n, IMAGES)?)
-        .block(32, 8, 1)
-        .arg(from)
-        .arg(to)
-        .arg(&int(n)?)
-        .arg(&int(h * w)?)
-        .arg(&int(c)?)
-        .run(gpu)
-}
-
-/// Blocks of 8 images of planes of `[c, h, w]`.
-fn expect_planes(x: &Tensor, what: &'static str, [c, h, w]: [usize; 3]) -> Result<usize> {
-    x.expect_dtype(OP, DType::Bf16)?;
-    let image_blocks = x.shape().first().copied().unwrap_or(0);
-    x.expect_shape(OP, what, &[image_blocks, c, h, w, IMAGES])?;
-    Ok(image_blocks)
-}
-
-fn on_gpu(x: &Tensor) -> Result<&dyn Gpu> {
-    match x.on() {
-        On::Gpu(gpu) => Ok(gpu),
-        On::Cpu => Err(Error::device("cpu", format!("{OP} runs on CUDA devices"))),
-    }
 }

@@ -11,7 +11,9 @@ pub mod gather_conv2d;
 mod implicit_gemm;
 pub mod infer_conv2d;
 pub mod infer_layers;
+pub mod infer_planes;
 pub mod infer_sparse_conv2d;
+pub mod infer_sparse_lists;
 pub mod linear;
 pub mod mask;
 pub mod masked_sgd;
@@ -38,10 +40,9 @@ pub use infer_conv2d::InferConv2d;
 pub use infer_layers::{
     infer_add, infer_global_avg_pool, infer_image, infer_input, infer_max_pool2, infer_relu,
 };
-pub use infer_sparse_conv2d::{
-    PackedSparseFilter, SparseProduct, images_to_planes, infer_sparse_conv2d, planes_shape,
-    planes_to_images,
-};
+pub use infer_planes::{planes_shape, planes_to_rows, rows_to_planes};
+pub use infer_sparse_conv2d::{PackedSparseFilter, SparseProduct, infer_sparse_conv2d};
+pub use infer_sparse_lists::{FilterLists, infer_sparse_lists};
 pub use linear::linear;
 pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,

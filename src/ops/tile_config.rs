@@ -2,10 +2,11 @@
 
 use super::conv_shape::ConvShape;
 use crate::Mode;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Output pixels × output channels that one block computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Tile {
     /// 128 × 128 by 4 warps; tensor cores only.
     M128N128,
@@ -100,7 +101,7 @@ impl Tile {
 }
 
 /// The order of the output pixels in the tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Order {
     /// Image after image; 2 × 2 windows together where the maximum is fused.
     Images,
@@ -109,7 +110,7 @@ pub enum Order {
 }
 
 /// How a convolution is cut. Every configuration gives the same result up to the order of sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TileConfig {
     /// What a block computes.
     pub tile: Tile,

@@ -2,6 +2,7 @@
 
 mod infer;
 mod packed;
+mod planes;
 mod pruned;
 mod reference;
 

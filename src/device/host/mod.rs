@@ -106,6 +106,10 @@ impl Gpu for Host {
         "cuda-host"
     }
 
+    fn model(&self) -> String {
+        format!("cuda-host on {}", super::cpu_name())
+    }
+
     fn alloc(&self, bytes: usize) -> Result<u64> {
         self.memory.alloc(bytes as u64)
     }

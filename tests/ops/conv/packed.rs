@@ -1,14 +1,14 @@
-//! Inference with packed masked filters: `infer_sparse_conv2d`.
+//! Inference with packed masked filters: `infer_sparse_conv2d`, `infer_sparse_lists`.
 
-use super::super::{Random, assert_close, devices};
+use super::super::{Random, assert_close};
+use super::planes::{gpus, images, planes, rounded};
 use super::pruned::{draw_mask, shuffled};
 use super::{Conv, wide};
-use half::bf16;
-use rewire::ops::{self, PackedSparseFilter, SparseProduct};
-use rewire::{DType, Device, Tensor};
+use rewire::ops::{self, FilterLists, PackedSparseFilter, SparseProduct};
+use rewire::{DType, Device, Mode, Tensor};
 use serde::Deserialize;
 
-/// What the rounding of the result leaves, with room; the limit of the mode is 1e-2.
+/// What the rounding of a bf16 result leaves, with room; the limit of the mode is 1e-2.
 const TOLERANCE: f64 = 4e-3;
 const PRODUCTS: [SparseProduct; 2] = [SparseProduct::Dense, SparseProduct::TwoFour];
 
@@ -36,15 +36,6 @@ struct PackedCases {
     case: Vec<PackedCase>,
 }
 
-/// Devices that have kernels.
-fn gpus() -> impl Iterator<Item = Device> {
-    devices().into_iter().filter(|device| *device != Device::Cpu)
-}
-
-fn rounded(values: Vec<f32>) -> Vec<f32> {
-    values.into_iter().map(|v| bf16::from_f32(v).to_f32()).collect()
-}
-
 /// Round(density · len) weights; skewed: all in half of the filters and, where there is room, in half of the channels.
 fn mask(case: &PackedCase, random: &mut Random) -> Vec<u8> {
     let len = case.w.iter().product();
@@ -65,8 +56,9 @@ fn mask(case: &PackedCase, random: &mut Random) -> Vec<u8> {
     mask
 }
 
-/// Operands of one case, as bf16 holds them, and the result in float64.
+/// Operands of one case, and the result in float64. Those of mode `bf16` are as bf16 holds them.
 struct Layer {
+    mode: Mode,
     conv: Conv,
     x: Vec<f32>,
     w: Vec<f32>,
@@ -77,15 +69,16 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(case: &PackedCase, random: &mut Random) -> Self {
+    fn new(case: &PackedCase, mode: Mode, random: &mut Random) -> Self {
         let conv = Conv { x: case.x, w: case.w, stride: case.stride, padding: case.padding };
         let mask = mask(case, random);
-        let mut draw = |shape: [usize; 4]| rounded(random.vec(shape.iter().product()));
+        let stored = if mode == Mode::Bf16 { mode } else { Mode::F32 };
+        let mut draw = |shape: [usize; 4]| rounded(stored, random.vec(shape.iter().product()));
         let (x, w, residual) = (draw(case.x), draw(case.w), draw(conv.y()));
         let w = w.iter().zip(&mask).map(|(&w, &m)| if m == 0 { 0.0 } else { w }).collect();
         let bias = random.vec(case.w[0]);
         let residual = case.residual.then_some(residual);
-        Self { conv, x, w, bias, residual, relu: case.relu, pool: case.pool }
+        Self { mode, conv, x, w, bias, residual, relu: case.relu, pool: case.pool }
     }
 
     /// Shape of the result.
@@ -95,7 +88,8 @@ impl Layer {
     }
 
     fn reference(&self) -> Vec<f64> {
-        let mut y = self.conv.forward(&wide(&self.x), &wide(&self.w), &wide(&self.bias));
+        let [x, w] = [&self.x, &self.w].map(|v| wide(&rounded(self.mode, v.clone())));
+        let mut y = self.conv.forward(&x, &w, &wide(&self.bias));
         if let Some(residual) = &self.residual {
             y.iter_mut().zip(residual).for_each(|(y, &add)| *y += f64::from(add));
         }
@@ -119,56 +113,87 @@ impl Layer {
         pooled
     }
 
-    fn filter(&self, device: &Device, product: SparseProduct) -> PackedSparseFilter {
-        let Conv { x: [_, h, width, _], w: shape, stride, padding } = self.conv;
+    /// The filter and its bias.
+    fn weights(&self, device: &Device) -> [Tensor; 2] {
+        let shape = self.conv.w;
         let w = Tensor::from_vec(self.w.clone(), &shape, device).unwrap();
-        let bias = Tensor::from_vec(self.bias.clone(), &[shape[0]], device).unwrap();
-        PackedSparseFilter::new(&w, Some(&bias), [h, width], stride, padding, product).unwrap()
+        [w, Tensor::from_vec(self.bias.clone(), &[shape[0]], device).unwrap()]
     }
 
-    fn run(&self, device: &Device, product: SparseProduct) -> Vec<f32> {
-        let filter = self.filter(device, product);
+    fn filter(&self, device: &Device, product: SparseProduct) -> PackedSparseFilter {
+        let Conv { x: [_, h, width, _], stride, padding, .. } = self.conv;
+        let [w, bias] = self.weights(device);
+        let filter = PackedSparseFilter::new(&w, Some(&bias), [h, width], stride, padding, product);
+        let filter = filter.unwrap();
         assert_eq!(filter.kept(), self.w.iter().filter(|&&w| w != 0.0).count());
-        let x = planes(&self.x, self.conv.x, device);
-        let residual = self.residual.as_ref().map(|r| planes(r, self.conv.y(), device));
-        let mut y =
-            Tensor::empty(&filter.output_shape(&x, self.pool), DType::Bf16, device).unwrap();
-        ops::infer_sparse_conv2d(&x, &filter, residual.as_ref(), self.relu, self.pool, &mut y)
-            .unwrap();
+        filter
+    }
+
+    fn lists(&self, device: &Device) -> FilterLists {
+        let Conv { x: [n, h, width, _], stride, padding, .. } = self.conv;
+        let [w, bias] = self.weights(device);
+        let lists = FilterLists::new(&w, &bias, n, [h, width], [stride, padding], self.mode);
+        let lists = lists.unwrap();
+        assert_eq!(lists.kept(), self.w.iter().filter(|&&w| w != 0.0).count());
+        lists
+    }
+
+    /// By tensor cores where a product is given, else by lists.
+    fn run(&self, device: &Device, product: Option<SparseProduct>) -> Vec<f32> {
+        let dtype = self.mode.storage();
+        let x = planes(&self.x, self.conv.x, dtype, device);
+        let residual = self.residual.as_ref().map(|r| planes(r, self.conv.y(), dtype, device));
+        let empty = |shape: &[usize]| Tensor::empty(shape, dtype, device).unwrap();
+        let (residual, relu, pool) = (residual.as_ref(), self.relu, self.pool);
+        let y = match product {
+            Some(product) => {
+                let filter = self.filter(device, product);
+                let mut y = empty(&filter.output_shape(&x, pool));
+                ops::infer_sparse_conv2d(&x, &filter, residual, relu, pool, &mut y).unwrap();
+                y
+            }
+            None => {
+                let lists = self.lists(device);
+                let mut y = empty(&lists.output_shape(&x, pool));
+                ops::infer_sparse_lists(&x, &lists, residual, relu, pool, &mut y).unwrap();
+                y
+            }
+        };
         images(&y, self.y())
     }
 }
 
-fn planes(images: &[f32], shape: [usize; 4], device: &Device) -> Tensor {
-    let images = Tensor::from_vec(images.to_vec(), &shape, device).unwrap();
-    let mut planes = Tensor::empty(&ops::planes_shape(shape), DType::Bf16, device).unwrap();
-    ops::images_to_planes(&images, &mut planes).unwrap();
-    planes
-}
-
-fn images(planes: &Tensor, shape: [usize; 4]) -> Vec<f32> {
-    let mut images = Tensor::empty(&shape, DType::F32, &planes.device()).unwrap();
-    ops::planes_to_images(planes, &mut images).unwrap();
-    images.to_vec().unwrap()
+/// Each case in each of the modes, by each of the products, on every device with kernels.
+fn equals_float64(modes: &[Mode], products: &[Option<SparseProduct>], tolerance: f64) {
+    let mut random = Random::new();
+    let text = include_str!("../../cases/infer_sparse_conv2d.toml");
+    for case in toml::from_str::<PackedCases>(text).unwrap().case {
+        for &mode in modes {
+            let layer = Layer::new(&case, mode, &mut random);
+            let want = layer.reference();
+            for device in gpus() {
+                for &product in products {
+                    let what = (&case.name, &device, mode, product);
+                    let got = layer.run(&device, product);
+                    assert_close(what, &got, &want, tolerance);
+                    let again = layer.run(&device, product);
+                    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&got), bits(&again), "{}: the same bits again", case.name);
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn infer_sparse_conv2d_equals_float64_loops() {
-    let mut random = Random::new();
-    let text = include_str!("../../cases/infer_sparse_conv2d.toml");
-    for case in toml::from_str::<PackedCases>(text).unwrap().case {
-        let layer = Layer::new(&case, &mut random);
-        let want = layer.reference();
-        for device in gpus() {
-            for product in PRODUCTS {
-                let got = layer.run(&device, product);
-                assert_close((&case.name, &device, product), &got, &want, TOLERANCE);
-                let again = layer.run(&device, product);
-                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert_eq!(bits(&got), bits(&again), "{}: the same bits again", case.name);
-            }
-        }
-    }
+    equals_float64(&[Mode::Bf16], &PRODUCTS.map(Some), TOLERANCE);
+}
+
+/// The operands of the reference are rounded as the mode says, so that nothing but sums may differ.
+#[test]
+fn infer_sparse_lists_equals_float64_loops() {
+    equals_float64(&[Mode::F32, Mode::Tf32], &[None], Mode::F32.tolerance());
 }
 
 #[test]
@@ -186,15 +211,16 @@ fn layers_follow_each_other_in_planes() {
         relu: true,
         pool,
     };
-    let first = Layer::new(&case([12, 3, 3, 12], false, false), &mut random);
+    let mode = Mode::Bf16;
+    let first = Layer::new(&case([12, 3, 3, 12], false, false), mode, &mut random);
     // A block with a shortcut: its input is added behind the second convolution.
-    let mut second = Layer::new(&case([12, 3, 3, 12], false, true), &mut random);
+    let mut second = Layer::new(&case([12, 3, 3, 12], false, true), mode, &mut random);
     let between: Vec<f32> = first.reference().iter().map(|&v| v as f32).collect();
-    second.x = rounded(between);
+    second.x = rounded(mode, between);
     second.residual = Some(first.x.clone());
     let want = second.reference();
     for device in gpus() {
-        let x = planes(&first.x, first.conv.x, &device);
+        let x = planes(&first.x, first.conv.x, DType::Bf16, &device);
         let empty = |filter: &PackedSparseFilter, x: &Tensor, pool| {
             Tensor::empty(&filter.output_shape(x, pool), DType::Bf16, &device).unwrap()
         };
@@ -205,25 +231,6 @@ fn layers_follow_each_other_in_planes() {
             let mut y = empty(&filters[1], &between, true);
             ops::infer_sparse_conv2d(&between, &filters[1], Some(&x), true, true, &mut y).unwrap();
             assert_close((&device, product), &images(&y, second.y()), &want, TOLERANCE);
-        }
-    }
-}
-
-#[test]
-fn planes_hold_the_rounded_images_and_zeros_behind_them() {
-    let mut random = Random::new();
-    for shape in [[1, 1, 1, 1], [3, 5, 3, 7], [8, 4, 4, 32], [13, 3, 3, 70]] {
-        let [n, h, w, c] = shape;
-        let x = random.vec(shape.iter().product());
-        for device in gpus() {
-            let planes = planes(&x, shape, &device);
-            assert_eq!(images(&planes, shape), rounded(x.clone()));
-            for (i, value) in planes.to_vec::<bf16>().unwrap().into_iter().enumerate() {
-                let (image, pixel) = (i / (8 * h * w * c) * 8 + i % 8, i / 8 % (h * w));
-                let channel = i / 8 / (h * w) % c;
-                let want = if image < n { x[(image * h * w + pixel) * c + channel] } else { 0.0 };
-                assert_eq!(value, bf16::from_f32(want), "{shape:?}, {i}");
-            }
         }
     }
 }
@@ -266,5 +273,53 @@ fn operands_of_packed_convolutions_that_do_not_fit_are_errors() {
         );
         ops::infer_sparse_conv2d(&x, &filter, None, false, false, &mut y).unwrap();
         assert!(images(&y, [3, 4, 4, 4]).iter().all(|&y| y == 0.0));
+    }
+}
+
+#[test]
+fn operands_of_filter_lists_that_do_not_fit_are_errors() {
+    let zeros =
+        |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
+    let new = |device: &Device, size, stride, mode| {
+        let (w, bias) = (zeros(&[4, 3, 3, 6], device), zeros(&[4], device));
+        FilterLists::new(&w, &bias, 3, size, [stride, 1], mode)
+    };
+    let message = |filter: rewire::Result<FilterLists>| filter.map(|_| ()).unwrap_err().to_string();
+    let on_cpu = message(new(&Device::Cpu, [4, 4], 1, Mode::F32));
+    assert_eq!(on_cpu, "device cpu: infer_sparse_lists runs on CUDA devices");
+    for device in gpus() {
+        for (size, stride, mode, want) in [
+            ([4, 4], 0, Mode::F32, "infer_sparse_lists: stride = 0: must be at least 1"),
+            ([4, 4], 1, Mode::Bf16, "infer_sparse_lists: mode = bf16: must be f32 or tf32"),
+            (
+                [0, 4],
+                1,
+                Mode::F32,
+                "infer_sparse_lists: w must be filters of 1 to 2 by 1 to 6, got [4, 3, 3, 6]",
+            ),
+        ] {
+            assert_eq!(message(new(&device, size, stride, mode)), want);
+        }
+        let filter = new(&device, [4, 4], 1, Mode::F32).unwrap();
+        let (x, mut y) = (zeros(&[1, 6, 4, 4, 4], &device), zeros(&[1, 4, 4, 4, 4], &device));
+        let run = |x: &Tensor, residual: Option<&Tensor>, pool: bool, y: &mut Tensor| {
+            let error = ops::infer_sparse_lists(x, &filter, residual, false, pool, y).unwrap_err();
+            error.to_string()
+        };
+        assert_eq!(
+            run(&zeros(&[1, 5, 4, 4, 4], &device), None, false, &mut y),
+            "infer_sparse_lists: x must be [1, 6, 4, 4, 4], got [1, 5, 4, 4, 4]"
+        );
+        assert_eq!(
+            run(&x, None, true, &mut y),
+            "infer_sparse_lists: y must be [1, 4, 2, 2, 4], got [1, 4, 4, 4, 4]"
+        );
+        assert_eq!(
+            run(&x, Some(&x), false, &mut y),
+            "infer_sparse_lists: residual must be [1, 4, 4, 4, 4], got [1, 6, 4, 4, 4]"
+        );
+        // No images at all.
+        let (x, mut y) = (zeros(&[0, 6, 4, 4, 4], &device), zeros(&[0, 4, 4, 4, 4], &device));
+        ops::infer_sparse_lists(&x, &filter, None, false, false, &mut y).unwrap();
     }
 }

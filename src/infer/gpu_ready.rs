@@ -1,0 +1,178 @@
+//! What the layers of a plan need on a GPU.
+
+use super::fused::{Conv, Layer, LayerOp};
+use super::gpu::gpu;
+use super::gpu_layers::timed;
+use super::plan::Algorithm;
+use crate::ops::{
+    Channels, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct, TileConfig,
+};
+use crate::{Device, Mode, Result, Tensor};
+
+/// Kept share from which 2:4 blocks would be so many that dense ones take fewer cycles.
+const DENSE_PRODUCT: f64 = 0.4;
+
+/// For what a network is made ready.
+pub(super) struct Target<'a> {
+    pub(super) device: &'a Device,
+    pub(super) batch: usize,
+    pub(super) mode: Mode,
+    pub(super) tiles: Tiles<'a>,
+}
+
+/// How the dense convolutions are cut.
+#[derive(Clone, Copy)]
+pub(super) enum Tiles<'a> {
+    /// As the model of the machine says.
+    Guessed,
+    /// By layer, as was measured before; where there is none, the way that takes the shortest.
+    Known(&'a [Option<TileConfig>]),
+}
+
+/// A layer, ready to run.
+pub(super) enum Ready {
+    /// A dense convolution over rows.
+    Rows(InferConv2d, TileConfig),
+    /// A sparse one over planes, on tensor cores.
+    Groups(PackedSparseFilter),
+    /// A sparse one over planes, on CUDA cores.
+    Lists(FilterLists),
+    Linear {
+        weight: Tensor,
+        bias: Tensor,
+    },
+    /// Mean and standard deviation of the image's channels.
+    Normalize([Tensor; 2]),
+    Nothing,
+}
+
+impl Ready {
+    /// Layer number `i`, which reads `from`.
+    pub(super) fn new(
+        i: usize,
+        layer: &Layer,
+        from: [usize; 3],
+        algorithm: Algorithm,
+        target: &Target<'_>,
+    ) -> Result<Self> {
+        let device = target.device;
+        match &layer.op {
+            LayerOp::Conv(conv) if conv.linear => Ok(Self::Linear {
+                weight: upload(&conv.weight, &[conv.dims[0], conv.dims[3]], device)?,
+                bias: upload(&conv.bias, &[conv.dims[0]], device)?,
+            }),
+            LayerOp::Conv(conv) if algorithm == Algorithm::Sparse => sparse(conv, from, target),
+            LayerOp::Conv(conv) => dense(i, layer, conv, from, target),
+            LayerOp::Pointwise(Some((scale, shift))) => {
+                if layer.input == 0 && scale.iter().all(|&scale| scale != 0.0) {
+                    return normalize(scale, shift, device);
+                }
+                dense(i, layer, &diagonal(scale, shift), from, target)
+            }
+            _ => Ok(Self::Nothing),
+        }
+    }
+}
+
+fn upload(values: &[f32], shape: &[usize], device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(values.to_vec(), shape, device)
+}
+
+fn normalize(scale: &[f32], shift: &[f32], device: &Device) -> Result<Ready> {
+    let mean: Vec<f32> = scale.iter().zip(shift).map(|(scale, shift)| -shift / scale).collect();
+    let std: Vec<f32> = scale.iter().map(|scale| 1.0 / scale).collect();
+    Ok(Ready::Normalize([
+        upload(&mean, &[mean.len()], device)?,
+        upload(&std, &[std.len()], device)?,
+    ]))
+}
+
+/// Scale and shift by channel as a 1 × 1 convolution.
+fn diagonal(scale: &[f32], shift: &[f32]) -> Conv {
+    let c = scale.len();
+    let mut weight = vec![0.0; c * c];
+    scale.iter().enumerate().for_each(|(i, &scale)| weight[i * c + i] = scale);
+    let (name, bias) = ("scale".to_owned(), shift.to_vec());
+    let dims = [c, 1, 1, c];
+    Conv { name, dims, weight, bias, stride: 1, padding: 0, channels: None, linear: false }
+}
+
+fn sparse(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
+    let &Target { device, batch, mode, .. } = target;
+    let Conv { stride, padding, .. } = *conv;
+    let bias = upload(&conv.bias, &[conv.bias.len()], device)?;
+    let (dims, weight) = conv.spread(c);
+    let weight = upload(&weight, &dims, device)?;
+    if mode != Mode::Bf16 {
+        let lists = FilterLists::new(&weight, &bias, batch, [h, w], [stride, padding], mode)?;
+        return Ok(Ready::Lists(lists));
+    }
+    // By the cycles counted in kernels/infer_sparse_conv2d.cu; not measured.
+    let full = conv.kept() as f64 > DENSE_PRODUCT * weight.len() as f64;
+    let product = if full { SparseProduct::Dense } else { SparseProduct::TwoFour };
+    let filter = PackedSparseFilter::new(&weight, Some(&bias), [h, w], stride, padding, product)?;
+    Ok(Ready::Groups(filter))
+}
+
+fn dense(
+    i: usize,
+    layer: &Layer,
+    conv: &Conv,
+    [h, w, c]: [usize; 3],
+    target: &Target<'_>,
+) -> Result<Ready> {
+    let &Target { device, batch, mode, tiles } = target;
+    let Conv { stride, padding, .. } = *conv;
+    let index: Option<Vec<i32>> =
+        conv.channels.as_ref().map(|list| list.iter().map(|&channel| channel as i32).collect());
+    let channels = index.as_ref().map(|index| Channels { index, of: c });
+    let weight = upload(&conv.weight, &conv.dims, device)?;
+    let bias = upload(&conv.bias, &[conv.bias.len()], device)?;
+    let filter = PackedFilter::new(&weight, &bias, mode, channels)?;
+    let conv = InferConv2d { filter, stride, padding, relu: layer.relu, pool: layer.pool };
+    let x = [batch, h, w, mode.storage().padded(c)];
+    let configs = conv.configs(&x)?;
+    let known = match tiles {
+        Tiles::Guessed => Some(configs[0]),
+        Tiles::Known(known) => {
+            known.get(i).copied().flatten().filter(|config| configs.contains(config))
+        }
+    };
+    let config = match known {
+        Some(config) => config,
+        None => fastest(&conv, &x, &configs, layer.residual.is_some(), device)?,
+    };
+    Ok(Ready::Rows(conv, config))
+}
+
+/// The configuration whose launches take the shortest; where launches do not queue, and time means nothing, each runs and
+/// the guess remains.
+fn fastest(
+    conv: &InferConv2d,
+    x: &[usize],
+    configs: &[TileConfig],
+    added: bool,
+    device: &Device,
+) -> Result<TileConfig> {
+    let storage = conv.filter.mode().storage();
+    let x = Tensor::zeros(x, storage, device)?;
+    let unpooled = InferConv2d { pool: false, ..conv.clone() }.output_shape(x.shape())?;
+    let residual = added.then(|| Tensor::zeros(&unpooled, storage, device)).transpose()?;
+    let shape = conv.output_shape(x.shape())?;
+    let queues = gpu(device)?.records_graphs();
+    let mut best = (f64::INFINITY, configs[0]);
+    for &config in configs {
+        let run = || {
+            let mut y = Tensor::empty(&shape, storage, device)?;
+            conv.run(&x, residual.as_ref(), config, &mut y)
+        };
+        run()?;
+        if queues {
+            let seconds = timed(device, run)?.1;
+            if seconds < best.0 {
+                best = (seconds, config);
+            }
+        }
+    }
+    Ok(best.1)
+}

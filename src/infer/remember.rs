@@ -1,0 +1,78 @@
+//! Choices that were measured, on disk.
+
+use super::fused::{LayerOp, Network};
+use super::plan::Algorithm;
+use crate::ops::TileConfig;
+use crate::{Device, Mode, file};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
+
+/// A choice on disk, under the digest of everything that it depends on.
+pub(super) struct Remembered {
+    file: Option<PathBuf>,
+    pub(super) content: Option<Content>,
+}
+
+/// By layer.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Content {
+    pub(super) algorithms: Vec<Algorithm>,
+    /// How dense convolutions are cut on a GPU; nothing on a CPU.
+    pub(super) tiles: Vec<Option<TileConfig>>,
+}
+
+impl Remembered {
+    pub(super) fn find(network: &Network, batch: usize, mode: Mode, device: &Device) -> Self {
+        let name = digest(network, batch, mode, device) + ".json";
+        let file = crate::device::cache_folder().map(|folder| folder.join("plans").join(name));
+        let layers = network.layers.len();
+        let read = |file: &PathBuf| -> Option<Content> {
+            let content: Content = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+            let tiles = if *device == Device::Cpu { 0 } else { layers };
+            let fits = content.algorithms.len() == layers && content.tiles.len() == tiles;
+            fits.then_some(content)
+        };
+        let content = file.as_ref().and_then(read);
+        Self { file, content }
+    }
+
+    pub(super) fn keep(&self, content: &Content) {
+        let Some(file) = &self.file else { return };
+        // A cache that cannot be written costs time, not the result.
+        if let (Some(folder), Ok(json)) = (file.parent(), serde_json::to_vec(content))
+            && fs::create_dir_all(folder).is_ok()
+        {
+            let _ = file::write_bytes(file, &json);
+        }
+    }
+}
+
+/// Of the program's file, the machine, the call and what is pruned; not of the number of threads, so that
+/// results do not depend on it.
+fn digest(network: &Network, batch: usize, mode: Mode, device: &Device) -> String {
+    let mut hash = Sha256::new();
+    let machine = match device {
+        Device::Cpu => crate::device::cpu_name(),
+        Device::Gpu(gpu) => gpu.model(),
+    };
+    let program = std::env::current_exe().and_then(|path| path.metadata()).ok();
+    let program = program.map(|file| (file.len(), file.modified().ok()));
+    hash.update(format!("{program:?} {machine} {batch} {mode}\n"));
+    for layer in &network.layers {
+        hash.update(format!(
+            "{} {:?} {} {}\n",
+            layer.input, layer.residual, layer.relu, layer.pool
+        ));
+        let LayerOp::Conv(conv) = &layer.op else { continue };
+        hash.update(format!(
+            "{:?} {} {} {:?}\n",
+            conv.dims, conv.stride, conv.padding, conv.channels
+        ));
+        let kept: Vec<u8> = conv.weight.iter().map(|&weight| u8::from(weight != 0.0)).collect();
+        hash.update(kept);
+    }
+    hash.update(format!("{:?}", network.shapes));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
