@@ -11,6 +11,9 @@ use std::process::Command;
 /// Requests and extra cycles by kernel and kind.
 type Counts = BTreeMap<(String, String), [u64; 2]>;
 
+/// Strides, and the extra cycles of each.
+type ByStride<'a> = &'a [(u32, u64)];
+
 /// The sums of what launches have appended.
 fn read(file: &Path) -> Counts {
     let mut counts = Counts::new();
@@ -49,7 +52,7 @@ fn count(kernel: &'static str, kind: &str, stride: u32) -> [u64; 2] {
 fn conflicts_are_counted_as_by_hand() {
     // Kernel, kind, requests; then for each stride the cycles beyond those that the bytes need.
     let fill = 128;
-    let want: [(&str, &str, u64, &[(u32, u64)]); 11] = [
+    let want: [(&str, &str, u64, ByStride<'_>); 11] = [
         // Stride 2: words 0 and 32 meet in bank 0, and so on. Equal words do not.
         (
             "conflicts_load4",
