@@ -13,6 +13,14 @@ __attribute__((noinline)) static void check(Worker& w, u64 address, const void* 
     check_access<ACCESS>(w, w.thread, address, BYTES, pc);
 }
 
+// An access to shared memory whose bank conflicts are counted. A call of its own: the hook saves no registers for it.
+template <u32 BYTES, Access ACCESS>
+__attribute__((noinline)) static void check_counted(Worker& w, u64 address, const void* pc) {
+    const Kind kind = ACCESS == Access::Load ? Kind::Load : Kind::Store;
+    note_access(*w.banks, w.thread, kind, u32(address - w.shared_base), BYTES, pc);
+    check_access<ACCESS>(w, w.thread, address, BYTES, pc);
+}
+
 // A word that this block has written whole before its last barrier. Whoever wrote it was within its object.
 static ALWAYS_INLINE bool quick_shared_load(Worker& w, Cell& c, const void* pc) {
     const u32 stamp = w.stamp, thread = w.thread;
@@ -84,8 +92,7 @@ static ALWAYS_INLINE void touch(const void* p, const void* pc) {
     if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, at(pc));
     if (!w.checks) return stay_inside<ACCESS>(w, address, BYTES, pc);
     if (offset < ARENA_BYTES) {
-        if (__builtin_expect(w.banks != nullptr, 0))
-            note_access(*w.banks, w.thread, ACCESS == Access::Load ? Kind::Load : Kind::Store, u32(offset), BYTES, pc);
+        if (__builtin_expect(w.banks != nullptr, 0)) return check_counted<BYTES, ACCESS>(w, address, pc);
         if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
     } else {
         const u64 at = address - memory.base;
