@@ -52,13 +52,16 @@ template <class T>
 __device__ inline T merge_rows(T value) {
     SHARED(values, T[256]);
     const u32 at = threadIdx.y * blockDim.x + threadIdx.x;
-    values[at] = value;
+    store_whole(values + at, value);
     __syncthreads();
     for (u32 half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) values[at].merge(values[at + half * blockDim.x]);
+        if (threadIdx.y < half) {
+            value.merge(load_whole(values + at + half * blockDim.x));
+            store_whole(values + at, value);
+        }
         __syncthreads();
     }
-    return values[at];
+    return value;
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics_f32(const float* x, float* partial, i32 rows, i32 c) {
@@ -110,7 +113,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_forward_f32(const f
     }
 }
 
-struct Sums {
+// 8 bytes in one access: two accesses with a stride of two words would meet in a bank.
+struct alignas(8) Sums {
     float product, sum;
 
     __device__ inline void merge(const Sums& other) {

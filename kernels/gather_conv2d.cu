@@ -26,10 +26,14 @@ struct GatheredChannels {
     i32 all, count;
     i32 index[CHUNK<Mode>] = {};
 
+    // Element j of this thread's chunks is copied as number `j ^ turn()`: a copy of 4 bytes puts the four rows of a
+    // warp that share a bank group (common/warp_tile.cuh) into its four banks.
+    __device__ static int turn() { return Mode::BF16 ? 0 : int(threadIdx.x) / 8 % 4; }
+
     __device__ void select(i32 chunk) {
 #pragma unroll
         for (int j = 0; j < CHUNK<Mode>; ++j) {
-            const i32 at = chunk * CHUNK<Mode> + j;
+            const i32 at = chunk * CHUNK<Mode> + (j ^ turn());
             index[j] = at < count ? channels[at] : -1;
         }
     }
@@ -47,7 +51,9 @@ struct GatheredChannels {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool there = valid && index[j] >= 0;
-                cp_async4(target + 4 * j, source + (there ? index[j] : 0), there);
+                // The same place as `target + 4 * (j ^ turn())`, in fewer registers.
+                u8* const word = reinterpret_cast<u8*>(reinterpret_cast<u64>(target) ^ u64(4 * turn()) ^ u64(4 * j));
+                cp_async4(word, source + (there ? index[j] : 0), there);
             }
         }
     }

@@ -28,11 +28,14 @@ pub fn devices_and_modes() -> Vec<(Device, Mode)> {
 pub struct Random(u64);
 
 impl Random {
-    /// Seeded by the clock.
+    /// Seeded by `REWIRE_TEST_SEED`, without it by the clock.
     pub fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        println!("seed {}", now.as_nanos() as u64);
-        Self(now.as_nanos() as u64)
+        let seed = match std::env::var("REWIRE_TEST_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+        };
+        println!("seed {seed}");
+        Self(seed)
     }
 
     /// 64 uniform bits (SplitMix64).

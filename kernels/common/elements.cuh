@@ -12,12 +12,12 @@ struct alignas(sizeof(T) * V) Pack {
 
 template <int V, class T>
 __device__ inline Pack<T, V> load(const T* p) {
-    return *reinterpret_cast<const Pack<T, V>*>(p);
+    return load_whole(reinterpret_cast<const Pack<T, V>*>(p));
 }
 
 template <int V, class T>
 __device__ inline void store(T* p, Pack<T, V> pack) {
-    *reinterpret_cast<Pack<T, V>*>(p) = pack;
+    store_whole(reinterpret_cast<Pack<T, V>*>(p), pack);
 }
 
 // body(i) for each i of 0..count, over the threads of a 1-D grid.

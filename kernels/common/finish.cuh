@@ -20,16 +20,18 @@ __device__ inline void clear_padding(Pack<T, 16 / int(sizeof(T))>& chunk, i32 n,
         if (n + j >= end) chunk.at[j] = T{};
 }
 
-// Results of a block in shared memory, rows of COLUMNS elements. Chunks are permuted so that neither the
-// rows of a fragment nor the chunks of a row meet in a bank.
+// Results of a block in shared memory, rows of COLUMNS elements. Chunks are permuted so that neither the rows of a
+// fragment nor the chunks of a row meet in a bank: a fragment's store is one chunk of eight rows (bf16), or two
+// neighbouring chunks of four rows (f32), and then the rows must stay two chunks apart.
 template <class T, int COLUMNS>
 struct ResultTile {
     static constexpr int LENGTH = 16 / int(sizeof(T)), CHUNKS = COLUMNS / LENGTH;
     static constexpr int TURN = CHUNKS < 8 ? CHUNKS : 8, HOLD = CHUNKS < 8 ? 8 / CHUNKS : 1;
+    static constexpr int APART = int(sizeof(T)) / 2;
     u8* memory;
 
     __device__ u8* chunk(int row, int chunk) const {
-        return memory + (row * CHUNKS + (chunk ^ (row / HOLD % TURN))) * 16;
+        return memory + (row * CHUNKS + (chunk ^ (row / HOLD * APART % TURN))) * 16;
     }
     __device__ T* at(int row, int column) const {
         return reinterpret_cast<T*>(chunk(row, column / LENGTH)) + column % LENGTH;

@@ -31,18 +31,20 @@ struct GradientRows {
     static constexpr int PER_ROW = WIDTH / CHUNK<Mode>;
     static constexpr int ROWS_AT_ONCE = THREADS / PER_ROW;
     static constexpr int COUNT = (STEP<Mode> + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    // Which rows the eight lanes copy that write together: this far apart in each eight rows, they fill all banks.
+    static constexpr int APART = PER_ROW >= 8 ? 1 : Mode::BF16 ? PER_ROW : 2;
     const T* dy;
     i32 pixels, chunks, chunk, pixel;
 
     __device__ GradientRows(const T* dy, const WeightGradient& g, i32 first_filter, i32 first_pixel)
         : dy(dy), pixels(g.n * g.p * g.q), chunks(g.filter_chunks),
           chunk(first_filter / CHUNK<Mode> + i32(threadIdx.x) % PER_ROW),
-          pixel(first_pixel + i32(threadIdx.x) / PER_ROW) {}
+          pixel(first_pixel + row()) {}
 
     __device__ void load(u8* tile) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            const int row = int(threadIdx.x) / PER_ROW + i * ROWS_AT_ONCE;
+            const int row = this->row() + i * ROWS_AT_ONCE;
             if (row >= STEP<Mode>) break;
             const i32 at = pixel + i * ROWS_AT_ONCE;
             const bool valid = at < pixels && chunk < chunks;
@@ -50,6 +52,13 @@ struct GradientRows {
                        dy + (valid ? i64(at) * chunks + chunk : 0) * CHUNK<Mode>, valid);
         }
         pixel += STEP<Mode>;
+    }
+
+  private:
+    // The first of this thread's rows.
+    __device__ static int row() {
+        const int at = int(threadIdx.x) / PER_ROW;
+        return at / 8 * 8 + at % 8 * APART % 8 + at % 8 * APART / 8;
     }
 };
 

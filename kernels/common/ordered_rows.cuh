@@ -122,7 +122,7 @@ struct TileRows {
         const int i = int(threadIdx.x);
         if (i >= HEIGHT) return;
         const TileRow row(g, first + i);
-        rows[i] = make_int4(row.base, row.row, row.column, row.pixel);
+        store_whole(rows + i, make_int4(row.base, row.row, row.column, row.pixel));
     }
     __device__ i32 pixel(int row) const { return rows[row].w; }
 };

@@ -16,16 +16,55 @@ struct bf16 {
     u16 bits;
 };
 
-// Four floats at an address aligned to 16 bytes. One load on the host too, where copying the struct would be four.
-__device__ inline float4 load_float4(const void* p) {
 #ifdef HOST_SHIM
-    typedef float Vector __attribute__((vector_size(16)));
-    const Vector v = *static_cast<const Vector*>(p);
-    return make_float4(v[0], v[1], v[2], v[3]);
-#else
-    return *static_cast<const float4*>(p);
+namespace host {
+template <unsigned long BYTES>
+struct Whole {
+    static constexpr bool EXISTS = false;
+};
+template <>
+struct Whole<4> {
+    static constexpr bool EXISTS = true;
+    using Type = u32;
+};
+template <>
+struct Whole<8> {
+    static constexpr bool EXISTS = true;
+    using Type = u64;
+};
+template <>
+struct Whole<16> {
+    static constexpr bool EXISTS = true;
+    typedef u32 Type __attribute__((vector_size(16)));
+};
+}  // namespace host
 #endif
+
+// A struct at an address aligned to its size, in one access. Copied plainly it is one for the GPU too, where the size is
+// 4, 8 or 16 bytes, but on the host one for each member: slower, and another count of bank conflicts.
+template <class T>
+__device__ inline T load_whole(const T* p) {
+#ifdef HOST_SHIM
+    using Whole = host::Whole<sizeof(T)>;
+    if constexpr (Whole::EXISTS) return __builtin_bit_cast(T, *reinterpret_cast<const typename Whole::Type*>(p));
+#endif
+    return *p;
 }
+
+template <class T>
+__device__ inline void store_whole(T* p, T value) {
+#ifdef HOST_SHIM
+    using Whole = host::Whole<sizeof(T)>;
+    if constexpr (Whole::EXISTS) {
+        *reinterpret_cast<typename Whole::Type*>(p) = __builtin_bit_cast(typename Whole::Type, value);
+        return;
+    }
+#endif
+    *p = value;
+}
+
+// Four floats at an address aligned to 16 bytes.
+__device__ inline float4 load_float4(const void* p) { return load_whole(static_cast<const float4*>(p)); }
 
 // SHARED(tile, float[32][33]);  a shared-memory array, aligned to 16 bytes, contents undefined.
 // DYN_SHARED(float, tile);      a pointer to the launch's dynamic shared memory, aligned to 16 bytes.

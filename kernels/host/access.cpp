@@ -1,5 +1,6 @@
 // The twins that touch memory: cp.async, ldmatrix rows, atomics.
 #include "access.h"
+#include "banks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ void read_matrix_row(void* out, const void* row, u32 lane, const void* pc) {
     const u64 address = reinterpret_cast<u64>(row);
     if (address - w.shared_base >= ARENA_BYTES) fail(thread, at(pc), "ldmatrix of an address outside shared memory");
     if (address % 16 != 0) fail(thread, at(pc), "ldmatrix of an address that is not 16-byte aligned");
+    if (w.banks != nullptr) note_access(*w.banks, thread, Kind::Ldmatrix, u32(address - w.shared_base), 16, pc);
     if (w.checks) check_access<Access::Load>(w, thread, address, 16, pc);
     memcpy(out, row, 16);
 }
@@ -24,6 +26,7 @@ void copy_async(void* shared, const void* global, u32 bytes, bool valid) {
         fail(w.thread, at(HOST_PC), "cp.async: address not %u-byte aligned", bytes);
     if (valid && from - memory.base >= memory.bytes)
         fail(w.thread, at(HOST_PC), "cp.async: source outside every allocation");
+    if (w.banks != nullptr) note_access(*w.banks, w.thread, Kind::CpAsync, u32(to - w.shared_base), bytes, HOST_PC);
     if (w.checks) {
         check_access<Access::Store>(w, w.thread, to, bytes, HOST_PC);
         mark_copying(w, u32(to - w.shared_base), bytes);
@@ -81,6 +84,8 @@ static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
     if (address % bytes != 0) fail(w.thread, at(pc), "atomic: address not %u-byte aligned", bytes);
     if (address - w.shared_base >= ARENA_BYTES && address - memory.base >= memory.bytes)
         outside(w, w.thread, address, bytes, Access::Atomic, pc);
+    if (w.banks != nullptr && address - w.shared_base < ARENA_BYTES)
+        note_access(*w.banks, w.thread, Kind::Atomic, u32(address - w.shared_base), bytes, pc);
     if (w.checks) check_access<Access::Atomic>(w, w.thread, address, bytes, pc);
     if (w.fenced && w.launch->released != nullptr) __atomic_store_n(w.launch->released + w.block, 1, __ATOMIC_RELEASE);
     w.acquired = true;

@@ -1,6 +1,6 @@
 // What the launcher calls: src/device/host, and the stub driver of the tests.
 #pragma once
-#include "runtime.h"
+#include "banks.h"
 
 extern "C" {
 // Reserves device memory, once per process; its first address, or 0 where the system refuses.
@@ -14,11 +14,14 @@ u64 rewire_host_image();
 
 // The entry point of that name, or null.
 const host::Kernel* rewire_host_kernel(const char* name);
-// A launch; `words` holds one word for each parameter and outlives it. `workers` OS threads will call work.
+// A launch; `words` holds one word for each parameter and outlives it. `workers` OS threads will call work: one where
+// `banks` asks for bank conflicts, which needs the checks too.
 host::Launch* rewire_host_begin(const host::Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
-                                const u64* words, u32 lifo, u32 checks, u32 workers, u64 budget);
+                                const u64* words, u32 lifo, u32 checks, u32 banks, u32 workers, u64 budget);
 // Runs blocks until none is left or one has failed.
 void rewire_host_work(host::Launch* launch);
+// Bank conflicts by instruction: how many there are, of which `room` at most are written.
+u64 rewire_host_banks(const host::Launch* launch, host::BankCount* out, u64 room);
 // Frees the launch; 1 and a message where it failed.
 u32 rewire_host_end(host::Launch* launch, char* message, u64 length);
 }

@@ -1,4 +1,5 @@
 // One block: its fibers, their barriers and their warp-wide meetings.
+#include "banks.h"
 #include "memory.h"
 
 #include <stdio.h>
@@ -99,6 +100,7 @@ void run_block(Worker& w, u64 block) {
     w.thread = first;
     w.warp = first / 32;
     rewire_host_switch(&w.home, w.fibers[first].sp);
+    for (u32 i = 0; w.banks != nullptr && i < w.warps; ++i) count_banks(*w.banks, i);
 }
 
 void barrier(Site site) {
@@ -123,12 +125,21 @@ void barrier(Site site) {
     }
     w.full = ++w.stamp;
     w.waiting = 0;
+    for (u32 i = 0; w.banks != nullptr && i < w.warps; ++i) count_banks(*w.banks, i);
     // The list is in reverse order of arrival.
     u16 order[MAX_THREADS];
     u32 count = 0;
     for (u32 i = w.waiters; i != NONE; i = w.fibers[i].next) order[count++] = u16(i);
     w.waiters = NONE;
     while (count > 0) make_ready(w, order[--count]);
+}
+
+// Whether the lanes of `mask` are all of the running warp that have not ended.
+static bool whole_warp(const Worker& w, u32 mask) {
+    const u32 first = w.warp * 32;
+    for (u32 i = 0; i < 32 && first + i < w.threads; ++i)
+        if ((mask >> i & 1) == 0 && w.fibers[first + i].state != State::Done) return false;
+    return true;
 }
 
 void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* what, Site site) {
@@ -182,6 +193,7 @@ void meet(void (*run)(void* const*, u32), void* payload, u32 mask, const char* w
     } else {
         w.seen[w.warp][w.warp] = ++w.stamp;
     }
+    if (w.banks != nullptr && whole_warp(w, mask)) count_banks(*w.banks, w.warp);
     for (u32 i = 0; i < 32; ++i)
         if ((mask >> i & 1) != 0 && i != lane) make_ready(w, w.warp * 32 + i);
     // The last open meeting takes the closed one's place.

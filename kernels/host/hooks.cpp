@@ -2,6 +2,7 @@
 //
 // A hook decides the usual cases with a few compares and passes the rest on; nothing else here is hot.
 #include "access.h"
+#include "banks.h"
 
 namespace host {
 
@@ -9,6 +10,14 @@ namespace host {
 
 template <u32 BYTES, Access ACCESS>
 __attribute__((noinline)) static void check(Worker& w, u64 address, const void* pc) {
+    check_access<ACCESS>(w, w.thread, address, BYTES, pc);
+}
+
+// An access to shared memory whose bank conflicts are counted. A call of its own: the hook saves no registers for it.
+template <u32 BYTES, Access ACCESS>
+__attribute__((noinline)) static void check_counted(Worker& w, u64 address, const void* pc) {
+    const Kind kind = ACCESS == Access::Load ? Kind::Load : Kind::Store;
+    note_access(*w.banks, w.thread, kind, u32(address - w.shared_base), BYTES, pc);
     check_access<ACCESS>(w, w.thread, address, BYTES, pc);
 }
 
@@ -83,12 +92,24 @@ static ALWAYS_INLINE void touch(const void* p, const void* pc) {
     if (__builtin_expect(--w.budget < 0, 0)) exhausted(w, at(pc));
     if (!w.checks) return stay_inside<ACCESS>(w, address, BYTES, pc);
     if (offset < ARENA_BYTES) {
+        if (__builtin_expect(w.banks != nullptr, 0)) return check_counted<BYTES, ACCESS>(w, address, pc);
         if (quick_shared<BYTES, ACCESS>(w, u32(offset), pc)) return;
     } else {
         const u64 at = address - memory.base;
         if (at < memory.bytes ? quick_global<BYTES, ACCESS>(w, at) : is_local(w, address)) return;
     }
     check<BYTES, ACCESS>(w, address, pc);
+}
+
+// A struct copied as one.
+template <Access ACCESS>
+static void touch_range(const void* p, size_t bytes, const void* pc) {
+    Worker& w = *self;
+    const u64 address = reinterpret_cast<u64>(p), offset = address - w.shared_base;
+    if (!w.checks) return stay_inside<ACCESS>(w, address, u32(bytes), pc);
+    if (w.banks != nullptr && offset < ARENA_BYTES)
+        note_access(*w.banks, w.thread, ACCESS == Access::Load ? Kind::Load : Kind::Store, u32(offset), u32(bytes), pc);
+    check_access<ACCESS>(w, w.thread, address, u32(bytes), pc);
 }
 
 // The first member of each handler's data.
@@ -119,19 +140,8 @@ HOOKS(16)
 
 extern "C" void __tsan_init() {}
 
-extern "C" void __tsan_read_range(void* p, size_t bytes) {
-    Worker& w = *self;
-    const u64 address = reinterpret_cast<u64>(p);
-    if (w.checks) check_access<Access::Load>(w, w.thread, address, u32(bytes), HOST_PC);
-    else stay_inside<Access::Load>(w, address, u32(bytes), HOST_PC);
-}
-
-extern "C" void __tsan_write_range(void* p, size_t bytes) {
-    Worker& w = *self;
-    const u64 address = reinterpret_cast<u64>(p);
-    if (w.checks) check_access<Access::Store>(w, w.thread, address, u32(bytes), HOST_PC);
-    else stay_inside<Access::Store>(w, address, u32(bytes), HOST_PC);
-}
+extern "C" void __tsan_read_range(void* p, size_t bytes) { touch_range<Access::Load>(p, bytes, HOST_PC); }
+extern "C" void __tsan_write_range(void* p, size_t bytes) { touch_range<Access::Store>(p, bytes, HOST_PC); }
 
 extern "C" void __ubsan_handle_type_mismatch_v1(const void* data, u64 pointer) {
     undefined(data, pointer == 0 ? "null pointer" : "misaligned address");

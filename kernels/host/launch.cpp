@@ -105,6 +105,7 @@ static void enter(Worker& w, Launch& l) {
     w.threads = b.x * b.y * b.z;
     w.warps = (w.threads + 31) / 32;
     w.checks = l.checks;
+    w.banks = l.banks;
     w.alone = l.alone;
     w.epoch = l.epoch;
     w.object_count = 0;
@@ -132,7 +133,7 @@ const Kernel* rewire_host_kernel(const char* name) {
 }
 
 Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes, const u64* words,
-                          u32 lifo, u32 checks, u32 workers, u64 budget) {
+                          u32 lifo, u32 checks, u32 banks, u32 workers, u64 budget) {
     static u32 epochs = 0;
     Launch* l = static_cast<Launch*>(calloc(1, sizeof(Launch)));
     if (l == nullptr) abort();
@@ -143,6 +144,7 @@ Launch* rewire_host_begin(const Kernel* kernel, const u32* grid, const u32* bloc
     l->dynamic_bytes = dynamic_bytes;
     l->lifo = lifo != 0;
     l->checks = checks != 0;
+    if (banks != 0) l->banks = make_banks();
     l->alone = workers == 1;
     l->budget = budget;
     l->blocks = u64(grid[0]) * grid[1] * grid[2];
@@ -168,10 +170,13 @@ void rewire_host_work(Launch* launch) {
     give_back(mine);
 }
 
+u64 rewire_host_banks(const Launch* l, BankCount* out, u64 room) { return bank_counts(l->banks, out, room); }
+
 u32 rewire_host_end(Launch* l, char* message, u64 length) {
     const u32 failed = l->failed;
     if (failed != 0) snprintf(message, length, "%s", l->message);
     free(l->released);
+    free_banks(l->banks);
     free(l);
     return failed;
 }

@@ -12,6 +12,8 @@ constexpr u32 CHUNK = 64;                         // shared objects begin at mul
 constexpr u32 NONE = 0xFFFF;                      // no fiber
 constexpr u64 MAX_MARKED_BLOCKS = (1 << 20) - 2;  // larger grids run without the checks between blocks
 
+struct Banks;
+
 // A launch, shared by the workers that run its blocks.
 struct Launch {
     const Kernel* kernel;
@@ -27,6 +29,7 @@ struct Launch {
     u32 epoch;     // of the global-memory shadow
     u32 failed;    // atomic: the first failure writes the message
     u8* released;  // per block: stored, fenced, then an atomic
+    Banks* banks;  // null: bank conflicts are not counted
     char message[1024];
 };
 
@@ -99,6 +102,7 @@ struct Worker {
     u32 epoch;                           // of the launch, in the marks of global memory
     u64 mark_of_reader, mark_of_writer;  // of this block, see marks.h
     bool checks;
+    Banks* banks;                    // null: bank conflicts are not counted
     bool alone;                      // no other OS thread runs blocks of this launch
     u8 chunks[ARENA_BYTES / CHUNK];  // bytes of each chunk that belong to an object
     Cell* bytes;

@@ -44,7 +44,7 @@ impl SparseProduct {
 
 /// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
 ///
-/// Packed on the host: the weights are read back once, when a plan is built.
+/// Packed on the device, by `kernels/infer_sparse_pack.cu`.
 pub struct PackedSparseFilter {
     product: SparseProduct,
     /// Of one image.
@@ -102,14 +102,8 @@ impl PackedSparseFilter {
             None => Tensor::zeros(&[k], DType::F32, &w.device())?,
         };
         let Packed { rows, starts, records, kept, columns, blocks, banks } =
-            pack::pack(&w.to_vec()?, &shape, &tile, product);
-        let words = |words: Vec<i32>| {
-            let len = words.len();
-            Tensor::from_vec(words, &[len], &w.device())
-        };
+            pack::pack(w, &shape, &tile, product)?;
         let groups = rows.len() / GROUP;
-        let [rows, starts] = [words(rows)?, words(starts)?];
-        let records = words(bytemuck::allocation::cast_vec(records))?;
         Ok(Self {
             product,
             shape,

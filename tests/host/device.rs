@@ -120,11 +120,12 @@ fn options_come_from_the_environment() {
         test.args(["--ignored", "--exact", "host::device::print_options", "--nocapture"]);
         String::from_utf8(test.env(name, value).output().unwrap().stdout).unwrap()
     };
-    let default = "HostOptions { schedule: Fifo, checks: true, budget: 4294967296 }";
+    let default = "HostOptions { schedule: Fifo, checks: true, budget: 4294967296, banks: None }";
     assert!(run("REWIRE_HOST_SCHEDULE", "").contains(default));
     assert!(run("REWIRE_HOST_SCHEDULE", "lifo").contains("schedule: Lifo"));
     assert!(run("REWIRE_HOST_CHECKS", "off").contains("checks: false"));
     assert!(run("REWIRE_HOST_BUDGET", "1000").contains("budget: 1000"));
+    assert!(run("REWIRE_HOST_BANKS", "file").contains("banks: Some(\"file\")"));
     for name in ["REWIRE_HOST_SCHEDULE", "REWIRE_HOST_CHECKS", "REWIRE_HOST_BUDGET"] {
         assert!(run(name, "0").contains(&format!("{name} = 0: must be")));
     }

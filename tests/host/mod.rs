@@ -1,5 +1,6 @@
 //! The device `cuda-host`: its checks find kernels that are wrong on purpose, and its twins equal the instructions.
 
+mod banks;
 mod device;
 mod right;
 mod speed;

@@ -3,6 +3,7 @@
 //! What a GPU leaves undefined is an error here: [`crate::ErrorKind::Kernel`] with the block, the thread, the mistake
 //! and the source line. `kernels/host` is the runtime behind it.
 
+mod banks;
 mod lines;
 mod memory;
 mod runtime;
@@ -10,6 +11,7 @@ mod runtime;
 use super::{Gpu, Launch};
 use crate::{Error, Result};
 use memory::Memory;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// The order in which the threads of a block run between two meeting points. A correct kernel gives the
@@ -23,7 +25,7 @@ pub enum Schedule {
 }
 
 /// How the host runs kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostOptions {
     /// `REWIRE_HOST_SCHEDULE`: `fifo` (default) or `lifo`.
     pub schedule: Schedule,
@@ -32,11 +34,14 @@ pub struct HostOptions {
     pub checks: bool,
     /// `REWIRE_HOST_BUDGET`: loads, stores and meetings that one block may make before it is taken for an endless loop.
     pub budget: u64,
+    /// `REWIRE_HOST_BANKS`: a file to which each launch appends its bank conflicts, a line for each instruction that
+    /// touches shared memory: `kernel kind requests extra [place]`. Checks are then on, and blocks run one by one.
+    pub banks: Option<PathBuf>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { schedule: Schedule::Fifo, checks: true, budget: 1 << 32 }
+        Self { schedule: Schedule::Fifo, checks: true, budget: 1 << 32, banks: None }
     }
 }
 
@@ -66,6 +71,7 @@ impl HostOptions {
                 .filter(|b| (1..1 << 62).contains(b))
                 .ok_or_else(|| Error::param("REWIRE_HOST_BUDGET", value, "a positive integer"))?;
         }
+        options.banks = var("REWIRE_HOST_BANKS").map(PathBuf::from);
         Ok(options)
     }
 }

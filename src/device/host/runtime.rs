@@ -1,6 +1,6 @@
 //! Launches of `cuda-host`: what `kernels/host/launch.cpp` is asked to do.
 
-use super::{HostOptions, Schedule, lines};
+use super::{HostOptions, Schedule, banks, lines};
 use crate::device::Launch;
 use crate::{Error, Result};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -12,7 +12,7 @@ const SHARED_BYTES: u32 = 227 * 1024;
 pub(super) fn run(launch: &Launch, options: &HostOptions) -> Result<()> {
     let kernel = find(launch)?;
     let words: Vec<u64> = launch.args.iter().map(|a| a.word()).collect();
-    let workers = worker_count(launch);
+    let workers = if options.banks.is_some() { 1 } else { worker_count(launch) };
     // SAFETY: `words` has one word for each parameter (the signature was compared) and outlives the launch.
     let state = State(unsafe {
         rewire_host_begin(
@@ -22,17 +22,20 @@ pub(super) fn run(launch: &Launch, options: &HostOptions) -> Result<()> {
             launch.shared,
             words.as_ptr(),
             (options.schedule == Schedule::Lifo).into(),
-            options.checks.into(),
+            (options.checks || options.banks.is_some()).into(),
+            options.banks.is_some().into(),
             workers as u32,
             options.budget,
         )
     });
     run_blocks(&state, workers);
+    let conflicts = options.banks.as_deref().map(|file| (file, banks::counts(state.0)));
     let mut message = [0u8; 1024];
     let (text, length) = (message.as_mut_ptr().cast::<c_char>(), message.len() as u64);
     // SAFETY: every worker has returned; the message ends with a zero byte.
     if unsafe { rewire_host_end(state.0, text, length) } == 0 {
-        return Ok(());
+        return conflicts
+            .map_or(Ok(()), |(file, counts)| banks::append(file, launch.name, &counts));
     }
     let text = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
     Err(Error::kernel(launch.name, lines::resolve(&text)))
@@ -120,6 +123,7 @@ unsafe extern "C" {
         words: *const u64,
         lifo: u32,
         checks: u32,
+        banks: u32,
         workers: u32,
         budget: u64,
     ) -> *mut c_void;

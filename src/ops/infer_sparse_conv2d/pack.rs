@@ -1,16 +1,21 @@
 //! The format of `kernels/infer_sparse_conv2d.cu`: groups of filters, their columns in blocks, operands in lane order.
+//! `kernels/infer_sparse_pack.cu` builds it on the device.
 
-use super::SparseProduct;
+use super::{OP, SparseProduct, on_gpu};
+use crate::device::Launch;
+use crate::dtype::DType;
 use crate::ops::conv_shape::ConvShape;
-use std::cmp::Reverse;
+use crate::ops::implicit_gemm::{blocks, int, ints};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// Filters of a group.
 pub(super) const GROUP: usize = 32;
 /// Columns of one access to shared memory.
-const OCTET: usize = 8;
+pub(super) const OCTET: usize = 8;
 /// Images side by side in a plane: 16 bytes.
 pub(super) const IMAGES: usize = 8;
-const ROW_BYTES: usize = 2 * IMAGES;
+pub(super) const ROW_BYTES: usize = 2 * IMAGES;
 /// Outputs of a block of threads, times 8 images.
 const OUTPUTS: usize = 16;
 /// Shared memory for one chunk of channels. Two chunks, and two blocks of threads on a multiprocessor, fit 227 KiB.
@@ -62,13 +67,14 @@ impl Tile {
     }
 }
 
-/// A packed filter on the host.
+/// A packed filter on the device.
 pub(super) struct Packed {
-    /// Filter of each row of each group, -1 for none: those with most weights first.
-    pub(super) rows: Vec<i32>,
-    /// For each group the first block of each chunk, and the end.
-    pub(super) starts: Vec<i32>,
-    pub(super) records: Vec<u32>,
+    /// i32, filter of each row of each group, -1 for none.
+    pub(super) rows: Tensor,
+    /// i32, for each group the first block of each chunk, and the end.
+    pub(super) starts: Tensor,
+    /// i32, the words of each block.
+    pub(super) records: Tensor,
     pub(super) kept: usize,
     /// Columns that some filter of their group keeps, over all groups.
     pub(super) columns: usize,
@@ -85,214 +91,73 @@ pub struct BankCount {
     pub conflicts: usize,
 }
 
-/// One position of the filters of a group.
-#[derive(Clone, Copy)]
-struct Column {
-    /// Where in a filter.
-    element: usize,
-    /// 16-byte row of the tile, counted from the pixel's.
-    row: usize,
-    /// Which of the group's filters keep it.
-    kept: u32,
-}
+// What `kernels/infer_sparse_pack.cu` has room for: each column of a chunk takes a row of a tile at least.
+const _: () = assert!(CHUNK_BYTES / ROW_BYTES <= 3072);
 
-impl Column {
-    /// Bank group, the pixel's own aside.
-    fn bank(&self) -> usize {
-        self.row % OCTET
+/// Kernels, and words of a record.
+fn kernels(product: SparseProduct) -> ([&'static str; 2], usize) {
+    match product {
+        SparseProduct::Dense => {
+            (["infer_sparse_pack_arrange_dense", "infer_sparse_pack_records_dense"], 272)
+        }
+        SparseProduct::TwoFour => {
+            (["infer_sparse_pack_arrange_two_four", "infer_sparse_pack_records_two_four"], 320)
+        }
     }
 }
 
-/// The nonzero weights of the filters `w`, `[k, r, s, c]`.
-pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, product: SparseProduct) -> Packed {
-    let len = shape.r * shape.s * shape.c;
-    let filters: Vec<&[f32]> = w.chunks_exact(len.max(1)).collect();
-    let counts: Vec<usize> =
-        filters.iter().map(|filter| filter.iter().filter(|&&v| v != 0.0).count()).collect();
-    let mut order: Vec<usize> = (0..filters.len()).collect();
-    order.sort_by_key(|&filter| Reverse(counts[filter]));
-    let mut packed = Packed {
-        rows: vec![-1; order.len().next_multiple_of(GROUP)],
-        starts: Vec::new(),
-        records: Vec::new(),
-        kept: counts.iter().sum(),
-        columns: 0,
-        blocks: 0,
-        banks: BankCount::default(),
+/// The nonzero weights of the filters `w`, `[k, r, s, c]` on a GPU, by the rules of `kernels/infer_sparse_pack.cu`. Four
+/// numbers of each chunk of each group come back: nobody knows before how many records there will be.
+pub(super) fn pack(
+    w: &Tensor,
+    shape: &ConvShape,
+    tile: &Tile,
+    product: SparseProduct,
+) -> Result<Packed> {
+    let gpu = on_gpu(w)?;
+    let (taps, groups) = (shape.r * shape.s, shape.k.div_ceil(GROUP));
+    if groups > 65_535 {
+        return Err(Error::shape(OP, "w", "of fewer filters", w.shape()));
+    }
+    let counts = w.empty_like(&[shape.k], DType::I32)?;
+    let launch = Launch::new("infer_sparse_pack_count").grid(blocks(shape.k, 8)?, 1, 1);
+    ints(launch.arg(w).arg(&counts), &[shape.k, taps * shape.c])?.run(gpu)?;
+    let rows = w.empty_like(&[groups * GROUP], DType::I32)?;
+    let launch = Launch::new("infer_sparse_pack_order").grid(blocks(rows.len(), 256)?, 1, 1);
+    ints(launch.arg(&counts).arg(&rows), &[shape.k, groups])?.run(gpu)?;
+
+    // Each octet takes a column at least; without the rule of 2:4 each block all that it has places for.
+    let least = match product {
+        SparseProduct::Dense => product.columns(),
+        SparseProduct::TwoFour => product.columns() / OCTET,
     };
-    packed.rows.iter_mut().zip(&order).for_each(|(row, &filter)| *row = filter as i32);
-    for group in order.chunks(GROUP) {
-        let group: Vec<&[f32]> = group.iter().map(|&filter| filters[filter]).collect();
-        for chunk in 0..tile.chunks {
-            packed.starts.push(packed.blocks as i32);
-            packed.add(&group, &columns(&group, shape, tile, chunk), product);
+    let room = (taps * tile.chunk).div_ceil(least) * product.columns();
+    let chunks = groups * tile.chunks;
+    let places = w.empty_like(&[chunks, room, 2], DType::I32)?;
+    let statistics = w.empty_like(&[chunks, 4], DType::I32)?;
+    let ([arrange, write], words) = kernels(product);
+    let across = blocks(tile.chunks, 1)?;
+    let grid = |name| Launch::new(name).grid(across, groups as u32, 1);
+    let geometry = [room, taps, shape.s, shape.c, tile.chunk, tile.width, tile.plane];
+    let launch = grid(arrange).arg(w).arg(&rows).arg(&places).arg(&statistics);
+    ints(launch, &geometry)?.run(gpu)?;
+
+    let (mut starts, mut total) = (Vec::new(), [0; 4]);
+    for of_group in statistics.to_vec::<i32>()?.chunks_exact(4 * tile.chunks) {
+        for of_chunk in of_group.chunks_exact(4) {
+            starts.push(int(total[0])?);
+            total.iter_mut().zip(of_chunk).for_each(|(sum, &more)| *sum += more as usize);
         }
-        packed.starts.push(packed.blocks as i32);
+        starts.push(int(total[0])?);
     }
-    packed
-}
-
-/// The columns of a chunk that one of the filters keeps.
-fn columns(group: &[&[f32]], shape: &ConvShape, tile: &Tile, chunk: usize) -> Vec<Column> {
-    let first = chunk * tile.chunk;
-    let mut columns = Vec::new();
-    for tap in 0..shape.r * shape.s {
-        for channel in first..(first + tile.chunk).min(shape.c) {
-            let element = tap * shape.c + channel;
-            let bits = group.iter().enumerate().map(|(i, w)| u32::from(w[element] != 0.0) << i);
-            let kept = bits.fold(0, |all, bit| all | bit);
-            if kept != 0 {
-                let row =
-                    (channel - first) * tile.plane + tap / shape.s * tile.width + tap % shape.s;
-                columns.push(Column { element, row, kept });
-            }
-        }
+    let [blocks, columns, conflicts, kept] = total;
+    let len = starts.len();
+    let starts = Tensor::from_vec(starts, &[len], &w.device())?;
+    let records = w.empty_like(&[blocks * words], DType::I32)?;
+    if blocks > 0 {
+        let launch = grid(write).arg(w).arg(&rows).arg(&places).arg(&starts).arg(&records);
+        ints(launch, &geometry)?.run(gpu)?;
     }
-    columns
-}
-
-impl Packed {
-    fn add(&mut self, group: &[&[f32]], columns: &[Column], product: SparseProduct) {
-        let places = arrange(columns, product);
-        self.columns += columns.len();
-        for block in places.chunks_exact(product.columns()) {
-            self.blocks += 1;
-            for octet in block.chunks_exact(OCTET) {
-                let mut load = [0; OCTET];
-                octet.iter().flatten().for_each(|column| load[column.bank()] += 1);
-                self.banks.accesses += 1;
-                self.banks.conflicts += load.into_iter().max().unwrap_or(0).max(1) - 1;
-            }
-            match product {
-                SparseProduct::TwoFour => two_four_record(group, block, &mut self.records),
-                SparseProduct::Dense => dense_record(group, block, &mut self.records),
-            }
-        }
-    }
-}
-
-/// Puts columns into blocks: in each octet as many bank groups as there are, and for [`SparseProduct::TwoFour`] at most
-/// two weights of a filter in four neighbours. First fit, the columns with most weights first.
-fn arrange(columns: &[Column], product: SparseProduct) -> Vec<Option<Column>> {
-    let block = product.columns();
-    let limit = product == SparseProduct::TwoFour;
-    let mut queues: [Vec<Column>; OCTET] = Default::default();
-    columns.iter().for_each(|&column| queues[column.bank()].push(column));
-    queues.iter_mut().for_each(|q| q.sort_by_key(|column| Reverse(column.kept.count_ones())));
-    let mut left = columns.len();
-    let mut places = Vec::new();
-    while left > 0 {
-        // Octets of the blocks that the rest would fill.
-        let octets = left.div_ceil(block) * (block / OCTET);
-        for i in 0..block / OCTET {
-            let mut octet = Octet { limit, ..Octet::default() };
-            let after = octets - 1 - i;
-            let mut banks: [usize; OCTET] = std::array::from_fn(|bank| bank);
-            banks.sort_by_key(|&bank| Reverse(queues[bank].len()));
-            left -= banks.into_iter().filter(|&bank| octet.take(&mut queues[bank])).count();
-            // A bank group twice only where the octets behind this one could not hold the rest.
-            while left > after * OCTET || queues.iter().any(|queue| queue.len() > after) {
-                banks.sort_by_key(|&bank| Reverse(queues[bank].len()));
-                if !banks.into_iter().any(|bank| octet.take(&mut queues[bank])) {
-                    break;
-                }
-                left -= 1;
-            }
-            places.extend(octet.slots);
-        }
-    }
-    places
-}
-
-/// Two quads of columns that are being filled.
-#[derive(Default)]
-struct Octet {
-    limit: bool,
-    slots: [Option<Column>; OCTET],
-    /// Filters with a weight in the quad, and those with two.
-    once: [u32; 2],
-    twice: [u32; 2],
-}
-
-impl Octet {
-    /// Takes the first column of the queue that fits.
-    fn take(&mut self, queue: &mut Vec<Column>) -> bool {
-        for quad in 0..2 {
-            let slots = &mut self.slots[4 * quad..][..4];
-            let Some(slot) = slots.iter_mut().find(|slot| slot.is_none()) else { continue };
-            let full = if self.limit { self.twice[quad] } else { 0 };
-            if let Some(i) = queue.iter().position(|column| column.kept & full == 0) {
-                let column = queue.remove(i);
-                self.twice[quad] |= self.once[quad] & column.kept;
-                self.once[quad] |= column.kept;
-                *slot = Some(column);
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// The byte offset of each column. An empty place repeats a column of its octet: the same address is no conflict.
-fn offsets(block: &[Option<Column>]) -> impl Iterator<Item = u32> {
-    (0..block.len()).map(|i| {
-        let row = [i, i / OCTET * OCTET, 0].into_iter().find_map(|i| block[i]).map_or(0, |c| c.row);
-        (row * ROW_BYTES) as u32
-    })
-}
-
-/// bf16 bits of the weight of filter `row` of the group in a column; 0 where there is none.
-fn weight(group: &[&[f32]], row: usize, column: Option<Column>) -> u32 {
-    let value = column.and_then(|column| group.get(row).map(|w| w[column.element]));
-    u32::from(half::bf16::from_f32(value.unwrap_or(0.0)).to_bits())
-}
-
-/// Places of a filter's one or two weights among four columns, ascending.
-fn kept_pair(quad: &[Option<Column>], row: usize) -> [usize; 2] {
-    let mut kept = (0..4).filter(|&i| quad[i].is_some_and(|column| column.kept >> row & 1 == 1));
-    match (kept.next(), kept.next()) {
-        (Some(first), Some(second)) => [first, second],
-        (Some(first), None) => [first.min(2), first.max(first.min(2) + 1)],
-        _ => [0, 1],
-    }
-}
-
-/// Left operand of two `mma.sp.m16n8k32`, then for each lane the offset of a column and a word of metadata.
-fn two_four_record(group: &[&[f32]], block: &[Option<Column>], out: &mut Vec<u32>) {
-    let quad = |q: usize| &block[4 * q..][..4];
-    for half in 0..2 {
-        for lane in 0..32 {
-            for register in 0..4 {
-                let row = 16 * half + lane / 4 + 8 * (register % 2);
-                let columns = quad(lane % 4 + 4 * (register / 2));
-                let [low, high] = kept_pair(columns, row).map(|i| weight(group, row, columns[i]));
-                out.push(low | high << 16);
-            }
-        }
-    }
-    for (lane, offset) in offsets(block).enumerate() {
-        // Lanes 0 and 1 of each four describe filters 0-15, lanes 2 and 3 filters 16-31; the odd ones the upper columns.
-        let row = lane % 4 / 2 * 16 + lane / 4;
-        let nibble = |row: usize, q: usize| {
-            let [first, second] = kept_pair(quad(lane % 2 * 4 + q), row);
-            (first | second << 2) << (4 * q)
-        };
-        let metadata = (0..4).map(|q| nibble(row, q) | nibble(row + 8, q) << 16).sum::<usize>();
-        out.extend([offset, metadata as u32]);
-    }
-}
-
-/// Left operand of two `mma.m16n8k16`, then the offset of each column.
-fn dense_record(group: &[&[f32]], block: &[Option<Column>], out: &mut Vec<u32>) {
-    for half in 0..2 {
-        for lane in 0..32 {
-            for register in 0..4 {
-                let row = 16 * half + lane / 4 + 8 * (register % 2);
-                let first = 2 * (lane % 4) + 8 * (register / 2);
-                let [low, high] = [0, 1].map(|i| weight(group, row, block[first + i]));
-                out.push(low | high << 16);
-            }
-        }
-    }
-    out.extend(offsets(block));
+    let banks = BankCount { accesses: blocks * product.columns() / OCTET, conflicts };
+    Ok(Packed { rows, starts, records, kept, columns, blocks, banks })
 }

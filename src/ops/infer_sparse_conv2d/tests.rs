@@ -1,9 +1,14 @@
-//! The format: what is packed comes out again, in places that the instructions allow, without waste.
+//! The format: what is packed comes out again, in places that the instructions allow, without waste; kernels pack it
+//! as loops do.
 
-use super::pack::{Packed, Tile, pack};
+mod packing;
+
+use super::pack::{self, Tile};
 use super::{BankCount, SparseProduct};
 use crate::ops::conv_shape::ConvShape;
 use crate::rng::Philox;
+use crate::{Device, Tensor};
+use packing::Packed;
 
 const PRODUCTS: [SparseProduct; 2] = [SparseProduct::Dense, SparseProduct::TwoFour];
 
@@ -48,7 +53,7 @@ fn draw(shape: &ConvShape, mask: Mask, philox: &Philox) -> Vec<f32> {
 
 fn packed(w: &[f32], shape: &ConvShape, product: SparseProduct) -> (Tile, Packed) {
     let tile = Tile::of(shape).unwrap();
-    let packed = pack(w, shape, &tile, product);
+    let packed = packing::pack(w, shape, &tile, product);
     (tile, packed)
 }
 
@@ -126,18 +131,28 @@ fn unpack(
     (w, banks)
 }
 
-#[test]
-fn every_mask_comes_out_as_it_was_packed() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let mut philox = Philox { key: [now.as_nanos() as u32, 7], step: 0, layer: 0 };
-    println!("seed {:?}", philox.key);
+/// Layers of each kind: one column, several groups, several chunks of channels, pixels and strides, large filters.
+fn layers() -> Vec<ConvShape> {
     let mut shapes: Vec<ConvShape> =
         [(1, 1), (5, 3), (33, 40), (64, 96), (70, 200)].map(|(k, c)| layer(k, c)).to_vec();
     shapes.push(ConvShape { r: 1, s: 1, pad: 0, ..layer(40, 50) });
     shapes.push(ConvShape { h: 2, w: 2, ..layer(33, 100) });
     shapes.push(ConvShape { h: 9, w: 7, stride: 2, ..layer(32, 64) });
     shapes.push(ConvShape { h: 12, w: 12, r: 7, s: 7, ..layer(17, 3) });
-    for shape in &shapes {
+    shapes
+}
+
+fn fresh() -> Philox {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let philox = Philox { key: [now.as_nanos() as u32, 7], step: 0, layer: 0 };
+    println!("seed {:?}", philox.key);
+    philox
+}
+
+#[test]
+fn every_mask_comes_out_as_it_was_packed() {
+    let mut philox = fresh();
+    for shape in &layers() {
         for zeros in [0.0, 0.5, 0.9, 0.95, 0.99, 1.0] {
             for mask in [Mask::Uniform(1.0 - zeros), Mask::Skewed(1.0 - zeros)] {
                 philox.step += 1;
@@ -206,4 +221,57 @@ fn sparse_masks_waste_little() {
     // What a mask must not be: a full one takes two columns of each four.
     let [empty, more, _] = waste(&size(8, 64, 64), Mask::Uniform(1.0));
     assert!(empty < 0.51 && more < 1.01);
+}
+
+/// What the kernels leave on the device.
+fn packed_there(w: &[f32], shape: &ConvShape, product: SparseProduct, device: &Device) -> Packed {
+    let dims = [shape.k, shape.r, shape.s, shape.c];
+    let w = Tensor::from_vec(w.to_vec(), &dims, device).unwrap();
+    let tile = Tile::of(shape).unwrap();
+    let pack::Packed { rows, starts, records, kept, columns, blocks, banks } =
+        pack::pack(&w, shape, &tile, product).unwrap();
+    let [rows, starts, records] = [rows, starts, records].map(|t| t.to_vec::<i32>().unwrap());
+    let records = bytemuck::allocation::cast_vec(records);
+    Packed { rows, starts, records, kept, columns, blocks, banks }
+}
+
+#[test]
+fn kernels_pack_as_loops_do() {
+    let devices: Vec<_> = Device::new("cuda-host").into_iter().chain(Device::new("cuda")).collect();
+    assert!(!devices.is_empty());
+    let mut philox = fresh();
+    let mut shapes = layers();
+    // 33 filters of which the last has a group to itself; no two channels in one chunk; wide.
+    shapes.push(ConvShape { h: 40, w: 40, r: 11, s: 11, stride: 4, pad: 2, ..layer(33, 20) });
+    shapes.push(ConvShape { h: 6, w: 1, r: 3, s: 1, pad: 0, ..layer(96, 130) });
+    for shape in &shapes {
+        for mask in [0.0, 0.029, 0.05, 0.1, 0.4, 1.0].map(Mask::Uniform) {
+            check(shape, mask, &mut philox, &devices);
+        }
+        for mask in [0.029, 0.1, 0.5].map(Mask::Skewed) {
+            check(shape, mask, &mut philox, &devices);
+        }
+    }
+}
+
+/// Full, empty and thinned rows in one filter too; weights that bf16 rounds, to zero even.
+fn check(shape: &ConvShape, mask: Mask, philox: &mut Philox, devices: &[Device]) {
+    philox.step += 1;
+    let len = shape.filter_len() / shape.k;
+    let mut w = draw(shape, mask, philox);
+    for (i, v) in w.iter_mut().enumerate() {
+        *v = match i / len % 7 {
+            3 => 0.3 + i as f32,
+            5 => -0.0,
+            6 => *v * 1e-42,
+            _ => *v * 1.003,
+        };
+    }
+    for product in PRODUCTS {
+        let (_, want) = packed(&w, shape, product);
+        for device in devices {
+            let got = packed_there(&w, shape, product, device);
+            assert!(got == want, "{shape:?} {mask:?} {product:?} on {device}");
+        }
+    }
 }
