@@ -114,7 +114,7 @@ pub(super) fn pack(
     tile: &Tile,
     product: SparseProduct,
 ) -> Result<Packed> {
-    let gpu = on_gpu(w)?;
+    let gpu = on_gpu(OP, w)?;
     let (taps, groups) = (shape.r * shape.s, shape.k.div_ceil(GROUP));
     if groups > 65_535 {
         return Err(Error::shape(OP, "w", "of fewer filters", w.shape()));
