@@ -192,7 +192,11 @@ impl Planner<'_> {
         let (weight, bias, relu) = (&conv.weight, &conv.bias, layer.relu);
         let work = match form {
             Form::Lanes => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, self.mode)),
-            _ => match WinogradConv::new(&shape, weight, bias, relu, self.mode) {
+            // More images than lanes take one form or the other by the number of threads, and must have the same bits.
+            _ => match (self.batch <= lanes::lanes())
+                .then(|| WinogradConv::new(&shape, weight, bias, relu, self.mode))
+                .flatten()
+            {
                 Some(conv) => Work::WinogradConv(conv),
                 None => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
             },

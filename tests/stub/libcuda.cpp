@@ -136,7 +136,7 @@ Status submit_with_host(void* handle, Work work) {
 }
 
 Status run_kernel(const host::Kernel* kernel, const u32* grid, const u32* block, u32 dynamic, const u64* words) {
-    host::Launch* launch = rewire_host_begin(kernel, grid, block, dynamic, words, 0, 1, 1, 1ull << 40);
+    host::Launch* launch = rewire_host_begin(kernel, grid, block, dynamic, words, 0, 1, 0, 1, 1ull << 40);
     rewire_host_work(launch);
     char why[1024];
     return rewire_host_end(launch, why, sizeof why) ? failed(LAUNCH_FAILED, why) : SUCCESS;

@@ -281,7 +281,8 @@ impl WinogradConv {
 /// of 4 × 4 results won at 32 × 32 pixels, of 2 × 2 at 16 × 16 and 8 × 8, the sum itself at 4 × 4.
 fn tile(isa: &Isa, shape: &ConvShape) -> Option<usize> {
     let cycles = |positions: usize, m: usize| {
-        let tiles = shape.n * shape.p().div_ceil(m) * shape.q().div_ceil(m);
+        // Those of one image, so that its result has the same bits among others.
+        let tiles = shape.p().div_ceil(m) * shape.q().div_ceil(m);
         positions * (tiles + 2 * isa.lanes())
     };
     let tiled = [2, 4].into_iter().min_by_key(|m| cycles((m + 2) * (m + 2), *m))?;
