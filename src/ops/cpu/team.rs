@@ -68,7 +68,7 @@ pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Sync) {
     match team.filter(|team| team.threads > 1 && (2..=MOST).contains(&tasks)) {
         Some(team) => team.run(tasks, &f),
         None if tasks < 2 || rayon::current_num_threads() == 1 => (0..tasks).for_each(f),
-        None => (0..tasks).into_par_iter().with_max_len(1).for_each(|task| f(task)),
+        None => (0..tasks).into_par_iter().with_max_len(1).for_each(&f),
     }
 }
 
