@@ -18,6 +18,8 @@ use transform::{POSITIONS, Patch, RESULTS, Sums, Transforms};
 
 /// Most tiles of a task: what they are transformed to fills a share of a second-level cache.
 const TILES: usize = 32;
+/// Fewest, however many threads there are: they share the weights that a task reads.
+const FEW_TILES: usize = 8;
 /// Fewest channels: the transforms of a pixel serve all filters, but each channel only its own products.
 const CHANNELS: usize = 8;
 
@@ -35,8 +37,9 @@ pub(crate) struct WinogradConv {
     bias: Vec<f32>,
     /// What lies outside the image.
     zeros: Vec<f32>,
-    /// Tiles, as tasks take them.
+    /// Tiles and panels, as tasks take them: one of each. Every group of panels transforms the tiles for itself.
     ranges: Vec<Range<usize>>,
+    groups: Vec<Range<usize>>,
     /// Most tiles that are multiplied at once.
     together: usize,
 }
@@ -80,8 +83,7 @@ impl WinogradConv {
         let (lanes, n, c) = (isa.lanes(), m + 2, shape.c);
         let vectors = shape.k.div_ceil(lanes);
         let tiles = shape.n * shape.p().div_ceil(m) * shape.q().div_ceil(m);
-        let ranges: Vec<Range<usize>> = split(tiles, TILES).collect();
-        let (most, together) = cut(isa, shape, ranges.first().map_or(1, Range::len));
+        let (most, together) = cut(isa, shape, tiles.min(TILES));
         let panels: Vec<Panel> = split(vectors, most)
             .map(|part| Panel {
                 first: part.start * lanes,
@@ -89,6 +91,11 @@ impl WinogradConv {
                 weights: part.start * lanes * n * n * c,
             })
             .collect();
+        // Threads share the panels first, so that each reads few weights, and then the tiles.
+        let threads = rayon::current_num_threads();
+        let groups: Vec<_> = split(panels.len(), panels.len().div_ceil(threads)).collect();
+        let range = (tiles * groups.len()).div_ceil(threads).clamp(FEW_TILES, TILES);
+        let ranges = split(tiles, range).collect();
         let mut weights = Aligned::zeros(vectors * lanes * n * n * c);
         for panel in &panels {
             let width = panel.vectors * lanes;
@@ -118,6 +125,7 @@ impl WinogradConv {
             bias: padded,
             zeros: vec![0.0; c],
             ranges,
+            groups,
             together,
         }
     }
@@ -126,12 +134,9 @@ impl WinogradConv {
     pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         assert!(x.len() == self.shape.input_len() && y.len() == self.shape.output_len());
         assert!(residual.is_none_or(|residual| residual.len() == y.len()));
-        let (y, panels) = (Shared::new(y), self.panels.len());
-        let groups: Vec<Range<usize>> = split(panels, panels.div_ceil(2)).collect();
-        let tasks = self.ranges.len() * groups.len();
-        team::for_each(tasks, |task| {
-            let range = &self.ranges[task % self.ranges.len()];
-            let group = &groups[task / self.ranges.len()];
+        let (y, ranges) = (Shared::new(y), self.ranges.len());
+        team::for_each(ranges * self.groups.len(), |task| {
+            let (range, group) = (&self.ranges[task % ranges], &self.groups[task / ranges]);
             self.task(range, &self.panels[group.clone()], x, residual, &y);
         });
     }
