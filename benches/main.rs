@@ -5,7 +5,7 @@
 mod networks;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rewire::ops::{self, AdamStep, SgdStep, SparseFilter};
+use rewire::ops::{self, AdamStep, SgdParameter, SgdStep, SparseFilter};
 use rewire::{Device, Mode, Seed, Tape, Tensor};
 
 fn device() -> Device {
@@ -225,17 +225,19 @@ fn updates(c: &mut Criterion) {
     let (w_host, g_host) = (w.to_vec::<f32>().unwrap(), g.to_vec::<f32>().unwrap());
     let ones = Tensor::from_vec(vec![1u8; LEN], &shape, &device).unwrap();
 
-    let step = SgdStep {
-        lr: 0.5,
-        momentum: 0.9,
-        nesterov: true,
-        weight_decay: 0.25,
-        rho: 0.0,
-        first: true,
-    };
+    let step = SgdStep { lr: 0.5, momentum: 0.9, nesterov: true, weight_decay: 0.25 };
     let update = || {
         let (mut w, mut v) = (w.clone(), g.clone());
-        ops::masked_sgd(&mut w, &mut v, &g, Some(&ones), None, &step).unwrap();
+        let parameter = SgdParameter {
+            w: &mut w,
+            v: &mut v,
+            g: &g,
+            mask: Some(&ones),
+            z: None,
+            rho: 0.0,
+            first: true,
+        };
+        ops::masked_sgd(&mut [parameter], &step).unwrap();
         w
     };
     let want: Vec<f64> = w_host
@@ -281,7 +283,10 @@ fn updates(c: &mut Criterion) {
 
     let alpha = Tensor::from_vec(vec![0.5f32], &[1], &device).unwrap();
     let stream = Seed(1).stream("noise", 0, 0);
-    let noise = || ops::noisy_weight(&mut Tape::new(Mode::F32), &w, &alpha, None, &stream).unwrap();
+    let noise = || {
+        let tape = &mut Tape::new(Mode::F32);
+        ops::noisy_weight(tape, &w, &alpha, None, &stream, rewire::DType::F32).unwrap()
+    };
     let mean = w_host.iter().map(|w| f64::from(*w)).sum::<f64>() / LEN as f64;
     let square = w_host.iter().map(|w| (f64::from(*w) - mean).powi(2)).sum::<f64>();
     let sigma = (square / (LEN - 1) as f64).sqrt();

@@ -25,6 +25,7 @@
 // mma: conv2d_forward_tf32 conv2d_forward_bf16 conv2d_backward_input_tf32 conv2d_backward_input_bf16 conv2d_backward_weight_tf32 conv2d_backward_weight_bf16
 #include "common/implicit_gemm_weight.cuh"
 #include "common/pixel_rows.cuh"
+#include "common/storage.cuh"
 
 namespace {
 
@@ -182,23 +183,20 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_pack_rows_bf16(const fl
 
 namespace {
 
-__device__ inline void store_one(float* out, float value) { *out = value; }
-__device__ inline void store_one(bf16* out, float value) { *out = f32_to_bf16(value); }
-
 // w [k, taps, c] as [c, taps, to], zeros from k on: 32 x 32 tiles of one tap, read and written along their rows.
-template <class T>
-__device__ inline void pack_transposed(const float* w, T* out, i32 k, i32 taps, i32 c, i32 to) {
+template <class From, class To>
+__device__ inline void pack_transposed(const From* w, To* out, i32 k, i32 taps, i32 c, i32 to) {
     SHARED(tile, float[32][33]);
     const i32 first_c = i32(blockIdx.x) * 32, first_k = i32(blockIdx.y) * 32, tap = i32(blockIdx.z);
     const i32 lane = i32(threadIdx.x);
     for (i32 i = i32(threadIdx.y); i < 32; i += 8) {
         const bool valid = first_k + i < k && first_c + lane < c;
-        tile[i][lane] = valid ? w[(i64(first_k + i) * taps + tap) * c + first_c + lane] : 0.0f;
+        tile[i][lane] = valid ? widen(w[(i64(first_k + i) * taps + tap) * c + first_c + lane]) : 0.0f;
     }
     __syncthreads();
     for (i32 i = i32(threadIdx.y); i < 32; i += 8)
         if (first_c + i < c && first_k + lane < to)
-            store_one(out + (i64(first_c + i) * taps + tap) * to + first_k + lane, tile[lane][i]);
+            narrow(out + (i64(first_c + i) * taps + tap) * to + first_k + lane, tile[lane][i]);
 }
 
 }  // namespace
@@ -208,5 +206,10 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_pack_transposed_f32(con
 }
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_pack_transposed_bf16(const float* w, bf16* out, i32 k, i32 taps, i32 c, i32 to) {
+    pack_transposed(w, out, k, taps, c, to);
+}
+
+// Of operands that are bf16 already.
+extern "C" __global__ void __launch_bounds__(256) conv2d_pack_transposed_operand_bf16(const bf16* w, bf16* out, i32 k, i32 taps, i32 c, i32 to) {
     pack_transposed(w, out, k, taps, c, to);
 }

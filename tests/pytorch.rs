@@ -3,7 +3,7 @@
 use crate::fixture::{self, network, network_of, numbers, relative_error};
 use rewire::io::{Hints, read_model};
 use rewire::nn::{ArchSpec, Execution, Model, Normalization};
-use rewire::ops::{self, SgdStep};
+use rewire::ops::{self, SgdParameter, SgdStep};
 use rewire::prune::{PruneSettings, Pruner, shrink};
 use rewire::tensor::nhwc_to_nchw;
 use rewire::{Device, Gradients, Mode, Seed, Tape, Tensor};
@@ -122,18 +122,13 @@ fn twenty_training_steps_equal_pytorchs() {
             let bound = if step == 0 { 1e-5 } else { 3e-4 };
             let error = (f64::from(loss) / want - 1.0).abs();
             assert!(error < bound, "{name}, step {step}: {loss}, not {want} ({error:e})");
-            let sgd = SgdStep {
-                lr: 1e-5,
-                momentum: 0.9,
-                nesterov: true,
-                weight_decay: 5.0,
-                rho: 0.0,
-                first: step == 0,
-            };
+            let sgd = SgdStep { lr: 1e-5, momentum: 0.9, nesterov: true, weight_decay: 5.0 };
             for (name, w) in model.params_mut() {
                 let g = gradients.get(w).unwrap();
                 let v = momenta.entry(name.clone()).or_insert_with(|| g.detach());
-                ops::masked_sgd(w, v, g, None, None, &sgd).unwrap();
+                let (mask, z, rho, first) = (None, None, 0.0, step == 0);
+                ops::masked_sgd(&mut [SgdParameter { w, v, g, mask, z, rho, first }], &sgd)
+                    .unwrap();
             }
         }
         for (key, want) in entry["running"].as_object().unwrap() {

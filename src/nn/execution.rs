@@ -73,7 +73,9 @@ impl Noise {
                 Error::param("weight noise", name, "of a convolution of the network")
             })?;
             let stream = self.seed.stream("weight.noise.eval", draw, i as u32);
-            let noisy = ops::noisy_weight(tape, weight, &layer.alpha, Some(&layer.mask), &stream)?;
+            let storage = ops::operand_type(tape.mode(), weight);
+            let mask = Some(&layer.mask);
+            let noisy = ops::noisy_weight(tape, weight, &layer.alpha, mask, &stream, storage)?;
             Ok((name.clone(), noisy))
         };
         self.layers.iter().enumerate().map(weight).collect()

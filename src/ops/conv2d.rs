@@ -2,7 +2,7 @@
 
 use super::conv_shape::ConvShape;
 use super::cpu;
-use super::implicit_gemm::ImplicitGemm;
+use super::implicit_gemm::{ImplicitGemm, operand_type};
 use super::product::{Product, check_operands, record};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
@@ -11,7 +11,8 @@ use crate::{Error, Mode, Result, Tape};
 /// Convolution: `y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n, p·stride − padding + r, q·stride − padding + s, c] · w[k,r,s,c]`,
 /// with zeros outside the input. Products of operands rounded to the tape's [`Mode`], sums in f32.
 ///
-/// Shapes: x `[N, H, W, C]`, w `[K, R, S, C]`, bias `[K]`, y `[N, P, Q, K]` with `P = (H + 2·padding − R) / stride + 1`.
+/// Shapes: x `[N, H, W, C]`, w `[K, R, S, C]`, bias `[K]`, y `[N, P, Q, K]` with `P = (H + 2·padding − R) / stride + 1`; f32, w
+/// also of the [`ops::operand_type`](crate::ops::operand_type) of the mode.
 /// Gradients: of x, w and bias; only those that are asked for are computed, and only what they need is kept.
 /// Errors: [`crate::ErrorKind::Shape`] where operands do not fit, [`crate::ErrorKind::Param`] for a stride of 0.
 /// Source: PyTorch's `conv2d` (a cross-correlation); as matrix products: Chetlur et al. 2014.
@@ -36,18 +37,20 @@ pub fn conv2d(
     padding: usize,
 ) -> Result<Tensor> {
     let channels = x.dims4("conv2d", "x")?[3];
-    let shape = checked_shape("conv2d", x, w, bias, stride, padding, channels)?;
+    let filter = operand_type(tape.mode(), w);
+    let shape = checked_shape("conv2d", x, (w, filter), bias, stride, padding, channels)?;
     let conv = Conv2d { mode: tape.mode(), shape };
     let y = conv.forward(x, w, bias)?;
     record(tape, conv, [x, w], bias, &y);
     Ok(y)
 }
 
-/// The geometry of `op` over an input of which `channels` channels are read, with every operand checked.
+/// The geometry of `op` over an input of which `channels` channels are read, with every operand checked; the filter is
+/// f32 or of the type beside it.
 pub(super) fn checked_shape(
     op: &'static str,
     x: &Tensor,
-    w: &Tensor,
+    (w, filter): (&Tensor, DType),
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
@@ -64,7 +67,8 @@ pub(super) fn checked_shape(
         let room = format!("filters of 1 to {} by 1 to {}", h + 2 * padding, width + 2 * padding);
         return Err(Error::shape(op, "w", room, w.shape()));
     }
-    check_operands(op, [x, w], bias, k)?;
+    let filter = if w.dtype() == filter { filter } else { DType::F32 };
+    check_operands(op, x, (w, filter), bias, k)?;
     Ok(shape)
 }
 

@@ -3,7 +3,7 @@
 use super::conv_shape::ConvShape;
 use super::conv2d::checked_shape;
 use super::cpu::gather::{self, Channels};
-use super::implicit_gemm::ImplicitGemm;
+use super::implicit_gemm::{ImplicitGemm, operand_type};
 use super::product::{Product, record, same_device};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
@@ -29,7 +29,8 @@ pub fn gather_conv2d(
     channels.expect_dtype(OP, DType::I32)?;
     channels.expect_shape(OP, "channels", &[channels.len()])?;
     same_device(OP, "channels", x, channels)?;
-    let shape = checked_shape(OP, x, w, bias, stride, padding, channels.len())?;
+    let filter = (w, operand_type(tape.mode(), w));
+    let shape = checked_shape(OP, x, filter, bias, stride, padding, channels.len())?;
     let gather = Gather { mode: tape.mode(), shape, channels: channels.clone(), all: x.shape()[3] };
     gather.check_indices()?;
     let y = gather.forward(x, w, bias)?;

@@ -6,7 +6,7 @@
 use super::conv_shape::ConvShape;
 use crate::device::{Arg, Gpu, KernelArg, Launch};
 use crate::dtype::DType;
-use crate::tensor::Tensor;
+use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result};
 
 /// Output rows and columns of a block, as in `kernels/common/implicit_gemm.cuh`.
@@ -270,6 +270,12 @@ impl KernelArg for Packed {
     }
 }
 
+/// The type in which a dense convolution in `mode` reads the filter `w` as it lies, without a pass before it.
+pub fn operand_type(mode: Mode, w: &Tensor) -> DType {
+    let whole = w.shape().last().is_some_and(|&c| c % mode.storage().padded(1) == 0);
+    if matches!(w.on(), On::Gpu(_)) && whole { mode.storage() } else { DType::F32 }
+}
+
 /// The `c` channels `channels`, or all of them, of each of `rows` rows of `x`.
 pub(super) fn pack_rows(
     gpu: &dyn Gpu,
@@ -280,7 +286,7 @@ pub(super) fn pack_rows(
     channels: Option<&Tensor>,
 ) -> Result<Packed> {
     let to = mode.storage().padded(c);
-    if mode != Mode::Bf16 && to == c && channels.is_none() {
+    if x.dtype() == mode.storage() && to == c && channels.is_none() {
         return Ok(Packed { elements: x.clone(), channels: c });
     }
     let elements = x.empty_like(&[rows, to], mode.storage())?;
@@ -311,12 +317,12 @@ pub(super) fn pack_transposed(
     let to = mode.storage().padded(k);
     let elements = w.empty_like(&[c, taps, to], mode.storage())?;
     if !elements.is_empty() {
-        let name = [
-            "conv2d_pack_transposed_f32",
-            "conv2d_pack_transposed_f32",
-            "conv2d_pack_transposed_bf16",
-        ];
-        Launch::new(name[mode as usize])
+        let name = match (w.dtype(), mode.storage()) {
+            (DType::Bf16, _) => "conv2d_pack_transposed_operand_bf16",
+            (_, DType::Bf16) => "conv2d_pack_transposed_bf16",
+            _ => "conv2d_pack_transposed_f32",
+        };
+        Launch::new(name)
             .grid(blocks(c, 32)?, blocks(to, 32)?, blocks(taps, 1)?)
             .block(32, 8, 1)
             .arg(w)

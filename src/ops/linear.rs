@@ -19,7 +19,7 @@ pub fn linear(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) ->
     let [n, f] = x.dims2("linear", "x")?;
     let [o, _] = w.dims2("linear", "w")?;
     w.expect_shape("linear", "w", &[o, f])?;
-    check_operands("linear", [x, w], bias, o)?;
+    check_operands("linear", x, (w, DType::F32), bias, o)?;
     let linear = Linear { mode: tape.mode(), n, f, o };
     let y = linear.forward(x, w, bias)?;
     record(tape, linear, [x, w], bias, &y);

@@ -1,10 +1,10 @@
-//! One step of SGD that keeps pruned weights at exactly zero.
+//! One step of SGD of all parameters, which keeps pruned weights at exactly zero.
 
 use super::elementwise::CHUNK;
-use crate::Result;
-use crate::device::Launch;
+use crate::device::{Device, Gpu, KernelArg, Launch};
 use crate::dtype::DType;
-use crate::tensor::{On, Tensor};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
 use rayon::prelude::*;
 
 /// The numbers of one step of [`masked_sgd`].
@@ -18,63 +18,121 @@ pub struct SgdStep {
     pub nesterov: bool,
     /// L2 coefficient, on every weight.
     pub weight_decay: f32,
-    /// Pull of active weights towards z (dynamic L2).
+}
+
+/// One parameter in a step of [`masked_sgd`].
+pub struct SgdParameter<'a> {
+    /// The weights.
+    pub w: &'a mut Tensor,
+    /// Their momentum.
+    pub v: &'a mut Tensor,
+    /// Their gradient.
+    pub g: &'a Tensor,
+    /// 1 where a weight is active; absent: everywhere.
+    pub mask: Option<&'a Tensor>,
+    /// What active weights are pulled to (dynamic L2); absent: no pull.
+    pub z: Option<&'a Tensor>,
+    /// Strength of the pull.
     pub rho: f32,
     /// The first step of this parameter: v starts as the gradient.
     pub first: bool,
 }
 
-/// One pass over a parameter:
+/// One pass over all parameters, on a GPU in one launch:
 /// `g ← g + weight_decay·w + rho·(w⊙m − z)⊙m`; `v ← first ? g : momentum·v + g`;
 /// `w ← m⊙(w − lr·(nesterov ? g + momentum·v : v))`.
 ///
 /// v is not masked: regrowth ranks it at pruned positions. Without a mask m = 1; without z the pull is absent.
-/// Shapes: w, v, g, z equal, f32; mask the same, u8 of 0 and 1.
+/// Shapes: a parameter's w, v, g, z equal, f32; mask the same, u8 of 0 and 1. All on one device. After an error of a
+/// shape nothing has changed.
 /// Source: Sutskever et al. 2013 eq. 3-4 in PyTorch's form; Kundu et al. 2021 eq. 4.
-pub fn masked_sgd(
-    w: &mut Tensor,
-    v: &mut Tensor,
-    g: &Tensor,
-    mask: Option<&Tensor>,
-    z: Option<&Tensor>,
-    step: &SgdStep,
-) -> Result<()> {
-    v.expect_shape("masked_sgd", "v", w.shape())?;
-    g.expect_shape("masked_sgd", "g", w.shape())?;
-    check_mask_and_z("masked_sgd", w, mask, z)?;
-    match g.on() {
-        On::Cpu => {
-            let g = g.cpu::<f32>()?;
-            let mask = mask.map(|mask| mask.cpu::<u8>()).transpose()?;
-            let z = z.map(|z| z.cpu::<f32>()).transpose()?;
-            let w = w.cpu_mut::<f32>()?.par_chunks_mut(CHUNK);
-            w.zip(v.cpu_mut::<f32>()?.par_chunks_mut(CHUNK)).enumerate().for_each(|(i, (w, v))| {
-                let here = i * CHUNK..i * CHUNK + w.len();
-                let (mask, z) = (mask.map(|m| &m[here.clone()]), z.map(|z| &z[here.clone()]));
-                update(step, w, v, &g[here], mask, z);
-            });
+pub fn masked_sgd(parameters: &mut [SgdParameter<'_>], step: &SgdStep) -> Result<()> {
+    const OP: &str = "masked_sgd";
+    let Some(first) = parameters.first() else { return Ok(()) };
+    let device = first.w.device();
+    for SgdParameter { w, v, g, mask, z, .. } in &*parameters {
+        v.expect_shape(OP, "v", w.shape())?;
+        g.expect_shape(OP, "g", w.shape())?;
+        check_mask_and_z(OP, w, *mask, *z)?;
+        for operand in [&**w, &**v, *g].into_iter().chain(*z) {
+            operand.expect_dtype(OP, DType::F32)?;
         }
-        On::Gpu(gpu) => {
-            w.make_unique()?;
-            v.make_unique()?;
-            Launch::new("masked_sgd_f32")
-                .elements(w.len().div_ceil(4))
-                .arg(w)
-                .arg(v)
-                .arg(g)
-                .arg(&mask)
-                .arg(&z)
-                .arg(&step.lr)
-                .arg(&step.momentum)
-                .arg(&i32::from(step.nesterov))
-                .arg(&step.weight_decay)
-                .arg(&step.rho)
-                .arg(&i32::from(step.first))
-                .arg(&(w.len() as i64))
-                .run(gpu)?;
+        let operands =
+            [(Some(&**w), "w"), (Some(&**v), "v"), (Some(*g), "g"), (*mask, "mask"), (*z, "z")];
+        for (operand, what) in operands {
+            let Some(operand) = operand else { continue };
+            if operand.device() != device {
+                let message =
+                    format!("{OP}: {what} must be there too, it is on {}", operand.device());
+                return Err(Error::device(device.to_string(), message));
+            }
         }
     }
+    match &device {
+        Device::Cpu => parameters.iter_mut().try_for_each(|parameter| on_cpu(parameter, step)),
+        Device::Gpu(gpu) => on_gpu(gpu.as_ref(), &device, parameters, step),
+    }
+}
+
+fn on_cpu(parameter: &mut SgdParameter<'_>, step: &SgdStep) -> Result<()> {
+    let g = parameter.g.cpu::<f32>()?;
+    let mask = parameter.mask.map(|mask| mask.cpu::<u8>()).transpose()?;
+    let z = parameter.z.map(|z| z.cpu::<f32>()).transpose()?;
+    let update = Update { step, rho: parameter.rho, first: parameter.first };
+    let w = parameter.w.cpu_mut::<f32>()?.par_chunks_mut(CHUNK);
+    w.zip(parameter.v.cpu_mut::<f32>()?.par_chunks_mut(CHUNK)).enumerate().for_each(
+        |(i, (w, v))| {
+            let here = i * CHUNK..i * CHUNK + w.len();
+            let (mask, z) = (mask.map(|m| &m[here.clone()]), z.map(|z| &z[here.clone()]));
+            update.run(w, v, &g[here], mask, z);
+        },
+    );
     Ok(())
+}
+
+/// Elements of a block, as in `kernels/masked_sgd.cu`.
+const SHARE: usize = 8192;
+
+fn on_gpu(
+    gpu: &dyn Gpu,
+    device: &Device,
+    parameters: &mut [SgdParameter<'_>],
+    step: &SgdStep,
+) -> Result<()> {
+    let (mut table, mut blocks) = (Vec::new(), 0);
+    for parameter in &mut *parameters {
+        parameter.w.make_unique()?;
+        parameter.v.make_unique()?;
+        table.extend(row(parameter, blocks));
+        blocks += parameter.w.len().div_ceil(SHARE);
+    }
+    if blocks == 0 {
+        return Ok(());
+    }
+    let words: Vec<i32> = bytemuck::cast_slice::<u64, i32>(&table).to_vec();
+    let table = Tensor::from_vec(words, &[parameters.len(), 16], device)?;
+    Launch::new("masked_sgd_f32")
+        .grid(
+            u32::try_from(blocks).map_err(|_| Error::kernel("masked_sgd", "too many weights"))?,
+            1,
+            1,
+        )
+        .arg(&table)
+        .arg(&(parameters.len() as i32))
+        .arg(&step.lr)
+        .arg(&step.momentum)
+        .arg(&i32::from(step.nesterov))
+        .arg(&step.weight_decay)
+        .run(gpu)
+}
+
+/// `SgdParameter` of `kernels/masked_sgd.cu`: five addresses, the length, the first block, and rho with `first` above it.
+fn row(parameter: &SgdParameter<'_>, first_block: usize) -> [u64; 8] {
+    let SgdParameter { w, v, g, mask, z, rho, first } = parameter;
+    let [w, v, g] = [&**w, &**v, *g].map(|tensor| tensor.arg().word());
+    let [mask, z] = [mask, z].map(|tensor| tensor.arg().word());
+    let last = u64::from(rho.to_bits()) | u64::from(*first) << 32;
+    [w, v, g, mask, z, parameter.g.len() as u64, first_block as u64, last]
 }
 
 /// Checks the optional operands that optimisers share.
@@ -91,44 +149,43 @@ pub(super) fn check_mask_and_z(
     z.map_or(Ok(()), |z| z.expect_shape(op, "z", w.shape()))
 }
 
-fn update(
-    step: &SgdStep,
-    w: &mut [f32],
-    v: &mut [f32],
-    g: &[f32],
-    mask: Option<&[u8]>,
-    z: Option<&[f32]>,
-) {
-    let pull = |g: f32, w: f32, z: f32| g + step.rho * (w - z);
-    match (mask, z) {
-        (None, None) => each(step, w, v, g, |_| true, |_, g, _| g),
-        (None, Some(z)) => each(step, w, v, g, |_| true, |i, g, w| pull(g, w, z[i])),
-        (Some(m), None) => each(step, w, v, g, |i| m[i] != 0, |_, g, _| g),
-        (Some(m), Some(z)) => each(
-            step,
-            w,
-            v,
-            g,
-            |i| m[i] != 0,
-            |i, g, w| if m[i] != 0 { pull(g, w, z[i]) } else { g },
-        ),
-    }
+/// A step of one parameter on the CPU.
+struct Update<'a> {
+    step: &'a SgdStep,
+    rho: f32,
+    first: bool,
 }
 
-/// The update with `active(i)` for the mask and `pulled(i, g, w)` for the gradient with its pull: a loop for each
-/// combination, so that none asks in every element whether there is a mask.
-fn each(
-    step: &SgdStep,
-    w: &mut [f32],
-    v: &mut [f32],
-    g: &[f32],
-    active: impl Fn(usize) -> bool,
-    pulled: impl Fn(usize, f32, f32) -> f32,
-) {
-    for (i, ((w, v), &g)) in w.iter_mut().zip(v).zip(g).enumerate() {
-        let g = pulled(i, g + step.weight_decay * *w, *w);
-        *v = if step.first { g } else { step.momentum * *v + g };
-        let direction = if step.nesterov { g + step.momentum * *v } else { *v };
-        *w = if active(i) { *w - step.lr * direction } else { 0.0 };
+impl Update<'_> {
+    fn run(&self, w: &mut [f32], v: &mut [f32], g: &[f32], mask: Option<&[u8]>, z: Option<&[f32]>) {
+        let pull = |g: f32, w: f32, z: f32| g + self.rho * (w - z);
+        match (mask, z) {
+            (None, None) => self.each(w, v, g, |_| true, |_, g, _| g),
+            (None, Some(z)) => self.each(w, v, g, |_| true, |i, g, w| pull(g, w, z[i])),
+            (Some(m), None) => self.each(w, v, g, |i| m[i] != 0, |_, g, _| g),
+            (Some(m), Some(z)) => {
+                let pulled = |i: usize, g, w| if m[i] != 0 { pull(g, w, z[i]) } else { g };
+                self.each(w, v, g, |i| m[i] != 0, pulled);
+            }
+        }
+    }
+
+    /// The update with `active(i)` for the mask and `pulled(i, g, w)` for the gradient with its pull: a loop for each
+    /// combination, so that none asks in every element whether there is a mask.
+    fn each(
+        &self,
+        w: &mut [f32],
+        v: &mut [f32],
+        g: &[f32],
+        active: impl Fn(usize) -> bool,
+        pulled: impl Fn(usize, f32, f32) -> f32,
+    ) {
+        let step = self.step;
+        for (i, ((w, v), &g)) in w.iter_mut().zip(v).zip(g).enumerate() {
+            let g = pulled(i, g + step.weight_decay * *w, *w);
+            *v = if self.first { g } else { step.momentum * *v + g };
+            let direction = if step.nesterov { g + step.momentum * *v } else { *v };
+            *w = if active(i) { *w - step.lr * direction } else { 0.0 };
+        }
     }
 }

@@ -36,6 +36,7 @@ pub use conv2d::conv2d;
 pub use elementwise::{add, relu};
 pub use flatten::flatten;
 pub use gather_conv2d::gather_conv2d;
+pub use implicit_gemm::operand_type;
 pub use infer_conv2d::InferConv2d;
 pub use infer_layers::{
     infer_add, infer_global_avg_pool, infer_image, infer_input, infer_max_pool2, infer_relu,
@@ -47,7 +48,7 @@ pub use linear::linear;
 pub use mask::{
     apply_mask, channel_norms, filter_norms, mask_count, masked_abs_mean, squared_distance,
 };
-pub use masked_sgd::{SgdStep, masked_sgd};
+pub use masked_sgd::{SgdParameter, SgdStep, masked_sgd};
 pub use noise::noisy_weight;
 pub use normalize::normalize;
 pub use packed_filter::{Channels, PackedFilter};

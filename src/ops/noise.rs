@@ -14,7 +14,8 @@ use rayon::prelude::*;
 ///
 /// Shapes: w, w' `[K, ..]` of 2 elements or more; alpha `[1]` or `[K]`; mask like w, u8, without one m = 1.
 /// Gradient: `dw = m⊙dw'`, `dα_k = Σ m·dw'·η` over what α_k scales; η and σ are constants. η is drawn again in
-/// the backward pass, not kept. The stream must differ from forward to forward.
+/// the backward pass, not kept. The stream must differ from forward to forward. On a GPU w' has the type `storage`, F32
+/// or the [`operand_type`] of the convolution that reads it; on the CPU it is f32.
 /// Source: Rakin et al. 2019 (arXiv 1905.13074) section 3; He et al. 2019 (PNI).
 pub fn noisy_weight(
     tape: &mut Tape,
@@ -22,11 +23,12 @@ pub fn noisy_weight(
     alpha: &Tensor,
     mask: Option<&Tensor>,
     rng: &Philox,
+    storage: DType,
 ) -> Result<Tensor> {
     check(w, alpha, mask)?;
     let noise =
         Noise { sigma: deviation(w)?, alpha: alpha.clone(), mask: mask.cloned(), rng: *rng };
-    let y = noise.forward(w)?;
+    let y = noise.forward(w, storage)?;
     let (w_id, alpha_id) = (w.id(), alpha.id());
     tape.push(&[w, alpha], &y, move |dy, gradients| {
         if gradients.wants(alpha_id) {
@@ -59,8 +61,10 @@ fn check(w: &Tensor, alpha: &Tensor, mask: Option<&Tensor>) -> Result<()> {
     Ok(())
 }
 
-/// Blocks of the reductions: fixed, so that their order is.
-const BLOCKS: usize = 64;
+/// Most blocks of the reductions; their number hangs on the shapes alone, so that the order is fixed.
+const BLOCKS: usize = 256;
+/// Elements of a block, where there are fewer blocks.
+const SHARE: usize = 256 * 16;
 
 /// σ as [1]: one pass over w − w[0] in f64, so that a large mean cancels nothing.
 fn deviation(w: &Tensor) -> Result<Tensor> {
@@ -82,18 +86,19 @@ fn deviation(w: &Tensor) -> Result<Tensor> {
             sigma.cpu_mut::<f32>()?[0] = (variance.max(0.0) as f32).sqrt();
         }
         On::Gpu(gpu) => {
-            let partial = w.empty_like(&[2, BLOCKS, 2], DType::I32)?;
+            let blocks = w.len().div_ceil(SHARE).min(BLOCKS);
+            // Two doubles a block.
+            let partial = w.empty_like(&[blocks, 2, 2], DType::I32)?;
             Launch::new("noise_moments_f32")
-                .grid(BLOCKS as u32, 1, 1)
+                .grid(blocks as u32, 1, 1)
                 .arg(w)
                 .arg(&partial)
                 .arg(&(w.len() as i64))
                 .run(gpu)?;
             Launch::new("noise_deviation_f32")
-                .block(32, 1, 1)
                 .arg(&partial)
                 .arg(&sigma)
-                .arg(&(BLOCKS as i32))
+                .arg(&(blocks as i32))
                 .arg(&(w.len() as i64))
                 .run(gpu)?;
         }
@@ -110,8 +115,10 @@ struct Noise {
 }
 
 impl Noise {
-    fn forward(&self, w: &Tensor) -> Result<Tensor> {
-        let mut y = w.empty_like(w.shape(), DType::F32)?;
+    fn forward(&self, w: &Tensor, storage: DType) -> Result<Tensor> {
+        let on_cpu = matches!(w.on(), On::Cpu);
+        let bf16 = storage == DType::Bf16 && !on_cpu;
+        let mut y = w.empty_like(w.shape(), if bf16 { DType::Bf16 } else { DType::F32 })?;
         let each = w.len() / self.alpha.len();
         match w.on() {
             On::Cpu => {
@@ -127,7 +134,7 @@ impl Noise {
                 });
             }
             On::Gpu(gpu) => self
-                .launch("noise_forward_f32")
+                .launch(if bf16 { "noise_forward_bf16" } else { "noise_forward_f32" })
                 .elements(w.len().div_ceil(4))
                 .arg(w)
                 .arg(&self.alpha)
@@ -170,7 +177,7 @@ impl Noise {
 
     fn sum_on_gpu(&self, gpu: &dyn Gpu, dy: &Tensor, d_alpha: &Tensor, each: usize) -> Result<()> {
         let groups = self.alpha.len();
-        let slices = each.div_ceil(256 * 16).min(BLOCKS);
+        let slices = each.div_ceil(SHARE).min(BLOCKS);
         let partial = dy.empty_like(&[groups, slices, 2], DType::I32)?;
         self.launch("noise_backward_alpha_f32")
             .grid(slices as u32, groups as u32, 1)

@@ -51,19 +51,24 @@ fn backward_bias(dy: &Tensor) -> Result<Tensor> {
     Ok(db)
 }
 
-/// Checks the operands of `op` besides their shapes: f32, all on one device, a bias for each of `k` outputs.
+/// Checks the operands of `op` besides their shapes: f32, weights of the type beside them, all on one device, a bias for each
+/// of `k` outputs.
 pub(super) fn check_operands(
     op: &'static str,
-    [x, w]: [&Tensor; 2],
+    x: &Tensor,
+    (w, weights): (&Tensor, DType),
     bias: Option<&Tensor>,
     k: usize,
 ) -> Result<()> {
     if let Some(bias) = bias {
         bias.expect_shape(op, "bias", &[k])?;
     }
-    for (operand, what) in [(Some(x), "x"), (Some(w), "w"), (bias, "bias")] {
+    let f32 = DType::F32;
+    for (operand, what, dtype) in
+        [(Some(x), "x", f32), (Some(w), "w", weights), (bias, "bias", f32)]
+    {
         let Some(operand) = operand else { continue };
-        operand.expect_dtype(op, DType::F32)?;
+        operand.expect_dtype(op, dtype)?;
         same_device(op, what, x, operand)?;
     }
     Ok(())

@@ -177,7 +177,8 @@ pub fn sparse_conv2d(
     padding: usize,
 ) -> Result<Tensor> {
     let channels = x.dims4("sparse_conv2d", "x")?[3];
-    let shape = checked_shape("sparse_conv2d", x, w, bias, stride, padding, channels)?;
+    let shape =
+        checked_shape("sparse_conv2d", x, (w, DType::F32), bias, stride, padding, channels)?;
     filter.mask.expect_shape("sparse_conv2d", "mask", w.shape())?;
     same_device("sparse_conv2d", "filter", x, &filter.mask)?;
     let sparse = Sparse { mode: tape.mode(), shape, filter: filter.clone() };

@@ -98,7 +98,7 @@ impl Selection {
             above = shift;
         }
         Launch::new("topk_flip_f32")
-            .elements(x.len())
+            .elements(x.len().div_ceil(4))
             .arg(x)
             .arg(mask)
             .arg(&state)

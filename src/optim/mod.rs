@@ -4,10 +4,10 @@ mod schedule;
 
 pub use schedule::{Schedule, ScheduleSettings};
 
-use crate::ops::{AdamStep, SgdStep, masked_adam, masked_sgd};
+use crate::ops::{AdamStep, SgdParameter, SgdStep, masked_adam, masked_sgd};
 use crate::{DType, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `train.optimizer`: PyTorch's update rules, weight decay on all parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,31 +168,38 @@ impl Optimizer {
         constraint: impl Fn(&str) -> Constraint<'a>,
     ) -> Result<()> {
         self.steps += 1;
-        for (name, w) in params {
-            let Some(g) = gradients.get(name) else { continue };
-            let Constraint { mask, anchor, rho } = constraint(name);
-            let anchor = anchor.filter(|_| rho > 0.0);
-            let first = !self.momentum.contains_key(name);
-            if first {
+        let mut first = BTreeSet::new();
+        for (name, w) in &*params {
+            if gradients.contains_key(name) && !self.momentum.contains_key(name) {
+                first.insert(name.clone());
                 self.momentum.insert(name.clone(), zeros(w)?);
-            }
-            let Some(v) = self.momentum.get_mut(name) else { continue };
-            match &self.settings {
-                OptimizerSettings::Sgd { momentum, nesterov, weight_decay, .. } => {
-                    let step = SgdStep {
-                        lr: lr as f32,
-                        momentum: *momentum as f32,
-                        nesterov: *nesterov,
-                        weight_decay: *weight_decay as f32,
-                        rho,
-                        first,
-                    };
-                    masked_sgd(w, v, g, mask, anchor, &step)?;
+                if let OptimizerSettings::Adam { .. } = self.settings {
+                    self.second.insert(name.clone(), zeros(w)?);
                 }
-                OptimizerSettings::Adam { betas, eps, weight_decay, .. } => {
-                    if first {
-                        self.second.insert(name.clone(), zeros(w)?);
-                    }
+            }
+        }
+        // Both maps are in the order of the names.
+        let mut momenta = self.momentum.iter_mut();
+        let parameters = params.iter_mut().filter_map(|(name, w)| {
+            let g = gradients.get(name)?;
+            let v = momenta.find(|(other, _)| *other == name)?.1;
+            let Constraint { mask, anchor, rho } = constraint(name);
+            let (z, first) = (anchor.filter(|_| rho > 0.0), first.contains(name));
+            Some((name, SgdParameter { w, v, g, mask, z, rho, first }))
+        });
+        match &self.settings {
+            OptimizerSettings::Sgd { momentum, nesterov, weight_decay, .. } => {
+                let step = SgdStep {
+                    lr: lr as f32,
+                    momentum: *momentum as f32,
+                    nesterov: *nesterov,
+                    weight_decay: *weight_decay as f32,
+                };
+                let mut parameters: Vec<_> = parameters.map(|(_, parameter)| parameter).collect();
+                masked_sgd(&mut parameters, &step)
+            }
+            OptimizerSettings::Adam { betas, eps, weight_decay, .. } => {
+                for (name, SgdParameter { w, v, g, mask, z, rho, .. }) in parameters {
                     let Some(second) = self.second.get_mut(name) else { continue };
                     let step = AdamStep {
                         lr: lr as f32,
@@ -202,11 +209,11 @@ impl Optimizer {
                         rho,
                         t: u32::try_from(self.steps).unwrap_or(u32::MAX),
                     };
-                    masked_adam(w, [v, second], g, mask, anchor, &step)?;
+                    masked_adam(w, [v, second], g, mask, z, &step)?;
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Everything that a resumed run needs, by name.

@@ -1,10 +1,10 @@
 //! Noise on the weights of convolutions while they are trained.
 
-use crate::nn::Model;
+use crate::nn::{Execution, Model};
 use crate::ops;
 use crate::optim::{Constraint, Optimizer, OptimizerSettings};
 use crate::prune::Pruner;
-use crate::{Error, Gradients, Result, Seed, Tape, Tensor};
+use crate::{DType, Error, Gradients, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 
 /// `train.weight_noise`: every convolution runs with `w' = w + α·η` and learns its α.
@@ -42,22 +42,27 @@ impl WeightNoise {
         self.alphas.values().for_each(|alpha| tape.watch(alpha));
     }
 
-    /// The noisy weights by name; masked ones stay 0.
-    pub fn substitutes(
+    /// Gives `how` the noisy weights; masked ones stay 0.
+    pub fn substitute(
         &self,
+        how: &mut Execution,
         tape: &mut Tape,
         model: &Model,
         pruner: Option<&Pruner>,
         (seed, step, draw): (Seed, u64, Draw),
-    ) -> Result<BTreeMap<String, Tensor>> {
-        let mut weights = BTreeMap::new();
+    ) -> Result<()> {
         for (layer, (name, alpha)) in self.alphas.iter().enumerate() {
             let stream = seed.stream("weight.noise", step, 3 * layer as u32 + draw as u32);
             let mask = pruner.and_then(|pruner| pruner.mask(name));
-            let weight = ops::noisy_weight(tape, model.param(name)?, alpha, mask, &stream)?;
-            weights.insert(name.clone(), weight);
+            let weight = model.param(name)?;
+            let storage = match how.sparse.contains_key(name) {
+                true => DType::F32,
+                false => ops::operand_type(tape.mode(), weight),
+            };
+            let noisy = ops::noisy_weight(tape, weight, alpha, mask, &stream, storage)?;
+            how.substitutes.insert(name.clone(), noisy);
         }
-        Ok(weights)
+        Ok(())
     }
 
     /// Takes the gradients of every α out of a backward pass, adding to `sums`.

@@ -45,8 +45,7 @@ impl Trainer {
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let mut how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
-                how.sparse.clone_from(&self.filters);
+                let how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
                 let (seed, turn) = (self.seed, self.step);
                 let draws = Draws { seed, stream: "attack.start", restart: 0, turn };
@@ -84,16 +83,16 @@ impl Trainer {
         Ok(Losses { clean, adversarial, dynamic_l2, total })
     }
 
-    /// How a training pass runs: with fresh noise, and sparse where no mask will change.
+    /// How a pass runs: with fresh noise, and sparse where no gradient of a pruned weight is asked for.
     fn execution(&self, tape: &mut Tape, draw: Draw) -> Result<Execution> {
         let pruner = self.pruner.as_ref();
         let mut how = Execution::default();
+        if matches!(draw, Draw::Attack) || pruner.is_some_and(|pruner| pruner.is_static()) {
+            how.sparse.clone_from(&self.filters);
+        }
         if let Some(noise) = &self.noise {
             let draw = (self.seed, self.step, draw);
-            how.substitutes = noise.substitutes(tape, &self.model, pruner, draw)?;
-        }
-        if pruner.is_some_and(|pruner| pruner.is_static()) {
-            how.sparse.clone_from(&self.filters);
+            noise.substitute(&mut how, tape, &self.model, pruner, draw)?;
         }
         Ok(how)
     }

@@ -15,6 +15,7 @@ pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod nhwc;
 pub(crate) mod pack;
+pub(crate) mod panel;
 pub(crate) mod planes;
 pub(crate) mod pointwise;
 pub(crate) mod pool2d;

@@ -3,8 +3,8 @@
 use super::{
     Fill, Operand, Random, assert_close, assert_same_bits, cases, check_seeded, devices, run, wide,
 };
-use rewire::ops::{self, AdamStep, SgdStep};
-use rewire::{Device, Mode, Tape, Tensor};
+use rewire::ops::{self, AdamStep, SgdParameter, SgdStep};
+use rewire::{DType, Device, Mode, Tape, Tensor};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,10 +99,10 @@ fn masked_sgd() {
                     momentum: case.momentum,
                     nesterov: case.nesterov,
                     weight_decay: case.weight_decay,
-                    rho: case.rho.unwrap_or(0.0),
-                    first: t == 0,
                 };
-                ops::masked_sgd(w, &mut velocity, g, mask, z, &step).unwrap();
+                let (v, rho) = (&mut velocity, case.rho.unwrap_or(0.0));
+                let parameter = SgdParameter { w, v, g, mask, z, rho, first: t == 0 };
+                ops::masked_sgd(&mut [parameter], &step).unwrap();
             });
             let what = format!("masked_sgd, {} on {device}", case.name);
             let velocity = velocity.to_vec().unwrap();
@@ -166,15 +166,11 @@ fn an_update_leaves_clones_as_they_were() {
         let tensor = |x: f32| Tensor::from_vec(vec![x; 5], &[5], &device).unwrap();
         let (mut w, mut v, g) = (tensor(1.0), tensor(2.0), tensor(3.0));
         let (kept_w, kept_v) = (w.clone(), v.clone());
-        let step = SgdStep {
-            lr: 0.1,
-            momentum: 0.9,
-            nesterov: true,
-            weight_decay: 0.0,
-            rho: 0.0,
-            first: false,
-        };
-        ops::masked_sgd(&mut w, &mut v, &g, None, None, &step).unwrap();
+        let step = SgdStep { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.0 };
+        let (w_mut, v_mut, g) = (&mut w, &mut v, &g);
+        let (mask, z, rho, first) = (None, None, 0.0, false);
+        let parameter = SgdParameter { w: w_mut, v: v_mut, g, mask, z, rho, first };
+        ops::masked_sgd(&mut [parameter], &step).unwrap();
         assert_ne!(w.to_vec::<f32>().unwrap(), [1.0; 5]);
         assert_eq!(kept_w.to_vec::<f32>().unwrap(), [1.0; 5]);
         assert_eq!(kept_v.to_vec::<f32>().unwrap(), [2.0; 5]);
@@ -332,7 +328,7 @@ fn noisy_weight() {
         let op = |tape: &mut Tape, x: &[Tensor]| {
             let mask = mask.as_ref();
             let mask = mask.map(|m| Tensor::from_vec(m.clone(), &case.shape, &x[0].device()));
-            ops::noisy_weight(tape, &x[0], &x[1], mask.transpose()?.as_ref(), &rng)
+            ops::noisy_weight(tape, &x[0], &x[1], mask.transpose()?.as_ref(), &rng, DType::F32)
         };
         let reference = |x: &[Vec<f64>]| {
             let one = |i: usize| {
@@ -373,11 +369,97 @@ fn noise_has_the_bits_of_the_cpu_and_another_stream_other_noise() {
             |x: &[f32], shape: &[usize]| Tensor::from_vec(x.to_vec(), shape, &device).unwrap();
         let noisy = |rng| {
             let (w, alpha) = (tensor(&w, &[10, 100]), tensor(&[0.25], &[1]));
-            ops::noisy_weight(&mut Tape::new(Mode::F32), &w, &alpha, None, rng).unwrap()
+            ops::noisy_weight(&mut Tape::new(Mode::F32), &w, &alpha, None, rng, DType::F32).unwrap()
         };
         let y = noisy(&rng).to_vec::<f32>().unwrap();
         assert_same_bits("noise", &y, bits.get_or_insert(y.clone()));
         let others = noisy(&other).to_vec::<f32>().unwrap();
         assert!(y.iter().zip(&others).all(|(a, b)| a != b));
+    }
+}
+
+/// The noisy weight in the type that the convolution reads gives what the convolution makes of an f32 one.
+#[test]
+fn noisy_operands_have_the_bits_of_rounded_weights() {
+    let random = &mut Random::new();
+    for (shape, whole) in [([16, 3, 3, 8], true), ([5, 1, 1, 16], true), ([8, 3, 3, 6], false)] {
+        let [k, _, _, c] = shape;
+        let (pixels, weights) =
+            (random.normals(2 * 5 * 5 * c), random.normals(shape.iter().product()));
+        let (coefficients, rng) = (random.normals(k), random.stream());
+        let mask = random.mask(weights.len(), 0.5);
+        for device in devices() {
+            let tensor = |values: &[f32], shape: &[usize]| {
+                Tensor::from_vec(values.to_vec(), shape, &device).unwrap()
+            };
+            let (x, w) = (tensor(&pixels, &[2, 5, 5, c]), tensor(&weights, &shape));
+            let alpha = tensor(&coefficients, &[k]);
+            let mask = Tensor::from_vec(mask.clone(), &shape, &device).unwrap();
+            let storage = ops::operand_type(Mode::Bf16, &w);
+            let is_gpu = matches!(device, Device::Gpu(_));
+            assert_eq!(storage == DType::Bf16, is_gpu && whole, "{shape:?} on {device}");
+            assert_eq!(ops::operand_type(Mode::Tf32, &w), DType::F32);
+            let run = |storage| {
+                let mut tape = Tape::new(Mode::Bf16);
+                [&x, &w, &alpha].into_iter().for_each(|operand| tape.watch(operand));
+                let noisy =
+                    ops::noisy_weight(&mut tape, &w, &alpha, Some(&mask), &rng, storage).unwrap();
+                assert_eq!(noisy.dtype(), storage);
+                let y = ops::conv2d(&mut tape, &x, &noisy, None, 1, 1).unwrap();
+                let found = tape.backward(&y, y.detach()).unwrap();
+                let gradients = [&x, &w, &alpha].map(|operand| found.get(operand).unwrap().clone());
+                [[y].as_slice(), &gradients].concat().into_iter().map(|t| t.to_vec().unwrap())
+            };
+            for (got, want) in run(storage).zip(run(DType::F32)) {
+                let (got, want): (Vec<f32>, Vec<f32>) = (got, want);
+                assert_same_bits(&format!("{shape:?} on {device}"), &got, &want);
+            }
+        }
+    }
+}
+
+/// One call for many parameters gives the bits of a call for each.
+#[test]
+fn parameters_are_stepped_together_as_alone() {
+    let random = &mut Random::new();
+    let lens = [3, 0, 8192, 8193, 20000, 1, 64, 0];
+    let mut draw = |len| ([(); 4].map(|()| random.normals(len)), random.mask(len, 0.5));
+    let drawn: Vec<_> = lens.iter().map(|&len| draw(len)).collect();
+    let step = SgdStep { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.01 };
+    for device in devices() {
+        let f32s =
+            |values: &Vec<f32>| Tensor::from_vec(values.clone(), &[values.len()], &device).unwrap();
+        let tensors = || -> Vec<_> {
+            let each = drawn.iter().map(|(values, mask)| {
+                (
+                    values.each_ref().map(f32s),
+                    Tensor::from_vec(mask.clone(), &[mask.len()], &device).unwrap(),
+                )
+            });
+            each.collect()
+        };
+        let (mut together, mut alone) = (tensors(), tensors());
+        fn parameter((i, (values, mask)): (usize, &mut ([Tensor; 4], Tensor))) -> SgdParameter<'_> {
+            let [w, v, g, z] = values;
+            let (mask, z) = ((i % 2 == 0).then_some(&*mask), (i % 3 != 0).then_some(&*z));
+            SgdParameter { w, v, g, mask, z, rho: 0.1 * i as f32, first: i % 4 == 3 }
+        }
+        let mut all: Vec<_> = together.iter_mut().enumerate().map(parameter).collect();
+        ops::masked_sgd(&mut all, &step).unwrap();
+        for one in alone.iter_mut().enumerate().map(parameter) {
+            ops::masked_sgd(&mut [one], &step).unwrap();
+        }
+        for (i, ((got, _), (want, _))) in together.iter().zip(&alone).enumerate() {
+            for (got, want) in got[..2].iter().zip(want) {
+                let (got, want) = (got.to_vec().unwrap(), want.to_vec().unwrap());
+                assert_same_bits(&format!("parameter {i} on {device}"), &got, &want);
+            }
+            assert!(got[0].to_vec::<f32>().unwrap() != drawn[i].0[0] || lens[i] == 0);
+        }
+        let mut short = tensors();
+        short[2].0[2] = f32s(&vec![0.0; 5]);
+        let mut all: Vec<_> = short.iter_mut().enumerate().map(parameter).collect();
+        assert!(ops::masked_sgd(&mut all, &step).unwrap_err().to_string().contains("[8192]"));
+        assert_same_bits("unchanged", &short[0].0[0].to_vec().unwrap(), &drawn[0].0[0]);
     }
 }

@@ -10,6 +10,7 @@ pub(super) use kernel::{Fetch, Isa, PIXELS, Tap, Tile};
 
 use super::aligned::Aligned;
 use super::conv2d::split;
+use super::panel::{Panel, pad_bias};
 use super::round;
 use super::scratch::{self, Shared};
 use super::team;
@@ -50,15 +51,6 @@ pub(crate) struct NhwcConv {
     pixels: usize,
 }
 
-/// Filters of some vectors.
-struct Panel {
-    /// The first filter.
-    first: usize,
-    vectors: usize,
-    /// Where its weights start.
-    weights: usize,
-}
-
 impl NhwcConv {
     /// Shapes: w `[k, r, s, c]`, bias `[k]`.
     pub(crate) fn new(shape: &ConvShape, w: &[f32], bias: &[f32], relu: bool, mode: Mode) -> Self {
@@ -95,13 +87,7 @@ impl NhwcConv {
         let (lanes, depth) = (isa.lanes(), shape.r * shape.s * shape.c);
         let vectors = shape.k.div_ceil(lanes);
         let Tiling { vectors: most, pixels, range } = Tiling::of(isa, shape);
-        let panels: Vec<Panel> = split(vectors, most)
-            .map(|part| Panel {
-                first: part.start * lanes,
-                vectors: part.len(),
-                weights: part.start * lanes * depth,
-            })
-            .collect();
+        let panels = Panel::cut(shape.k, depth, lanes, most);
         let mut weights = Aligned::zeros(vectors * lanes * depth);
         for panel in &panels {
             let width = panel.vectors * lanes;
@@ -112,8 +98,6 @@ impl NhwcConv {
                 rounded.iter().enumerate().for_each(|(i, &weight)| packed[i * width + j] = weight);
             }
         }
-        let mut padded = vec![0.0; vectors * lanes];
-        padded[..shape.k].copy_from_slice(bias);
         let ranges = split(shape.n * shape.p() * shape.q(), range).collect();
         let zeros = vec![0.0; shape.c];
         Self {
@@ -125,7 +109,7 @@ impl NhwcConv {
             relu,
             panels,
             weights,
-            bias: padded,
+            bias: pad_bias(bias, lanes),
             zeros,
             ranges,
             pixels,

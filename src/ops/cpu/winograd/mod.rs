@@ -9,6 +9,7 @@ mod transform;
 use super::aligned::Aligned;
 use super::conv2d::split;
 use super::nhwc::{Fetch, Isa, PIXELS, Tap, Tile, cost};
+use super::panel::{Panel, pad_bias};
 use super::scratch::{self, Shared};
 use super::team;
 use crate::Mode;
@@ -44,15 +45,6 @@ pub(crate) struct WinogradConv {
     together: usize,
 }
 
-/// Filters of some vectors.
-struct Panel {
-    /// The first filter.
-    first: usize,
-    vectors: usize,
-    /// Where its weights start.
-    weights: usize,
-}
-
 impl WinogradConv {
     /// Shapes: w `[k, r, s, c]`, bias `[k]`. `None` where the sum itself is faster, or where tiles do not give it: other
     /// filters, rounded operands, and weights that are not finite, which would reach the neighbours of their results.
@@ -84,13 +76,7 @@ impl WinogradConv {
         let vectors = shape.k.div_ceil(lanes);
         let tiles = shape.n * shape.p().div_ceil(m) * shape.q().div_ceil(m);
         let (most, together) = cut(isa, shape, tiles.min(TILES));
-        let panels: Vec<Panel> = split(vectors, most)
-            .map(|part| Panel {
-                first: part.start * lanes,
-                vectors: part.len(),
-                weights: part.start * lanes * n * n * c,
-            })
-            .collect();
+        let panels = Panel::cut(shape.k, n * n * c, lanes, most);
         // Threads share the panels first, so that each reads few weights, and then the tiles.
         let threads = rayon::current_num_threads();
         let groups: Vec<_> = split(panels.len(), panels.len().div_ceil(threads)).collect();
@@ -112,8 +98,6 @@ impl WinogradConv {
                 }
             }
         }
-        let mut padded = vec![0.0; vectors * lanes];
-        padded[..shape.k].copy_from_slice(bias);
         Self {
             isa,
             transforms: Transforms::of(isa.set()),
@@ -122,7 +106,7 @@ impl WinogradConv {
             m,
             panels,
             weights,
-            bias: padded,
+            bias: pad_bias(bias, lanes),
             zeros: vec![0.0; c],
             ranges,
             groups,
