@@ -2,6 +2,7 @@
 //!
 //! `REWIRE_BENCH_DEVICE` names the device (default `auto`); `cargo bench -- conv2d` picks a group.
 
+mod machine;
 mod networks;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -374,7 +375,7 @@ fn time(c: &mut Criterion, family: &str, len: usize, device: &Device, call: &dyn
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = dense, sparse, gathered, linear, layers, updates, attack, networks::plans, networks::train_step,
+    targets = machine::machine, dense, sparse, gathered, linear, layers, updates, attack, networks::plans, networks::train_step,
         networks::inference_kernels
 }
 criterion_main!(benches);

@@ -1,12 +1,12 @@
-// masked_sgd.cu -- one SGD step of all parameters, which keeps pruned weights at exactly zero.
+// masked_sgd.cu -- one SGD step of many parameters, which keeps pruned weights at exactly zero.
 //
 //   g <- g + weight_decay * w + rho * (w - z) * m
 //   v <- first ? g : momentum * v + g
 //   w <- m * (w - lr * (nesterov ? g + momentum * v : v))       m[i] in {0, 1}: 0 = pruned
 //
 // Shapes   by parameter w, v (in and out), g, z: [len], contiguous, f32; m: [len] u8. m null = all ones; z null = no pull.
-//          parameters: [count], in device memory, blocks ascending.
-// Launch   one launch for all parameters: blocks of 256, SHARE elements each; block `first_block` is a parameter's first.
+//          16 parameters, of which some may be empty.
+// Launch   1-D, 256 threads: the blocks of the parameters behind each other, SHARE elements a block, the last one's fewer.
 // Result   deterministic: one writer per element, no atomics. Same bits as the CPU path.
 // Cost     reads 13 B (17 B with z) and writes 8 B an element: memory-bound. A parameter of a few hundred elements, of
 //          which a network has four a layer, costs a block and not a launch.
@@ -14,7 +14,6 @@
 // Host     src/ops/masked_sgd.rs (CPU path, checks, launch)     Cases  tests/cases/masked_sgd.toml
 #include "common/elements.cuh"
 
-// As `row` of src/ops/masked_sgd.rs writes it.
 struct SgdParameter {
     float* w;
     float* v;
@@ -22,7 +21,6 @@ struct SgdParameter {
     const u8* m;
     const float* z;
     i64 len;
-    i64 first_block;
     float rho;
     i32 first;
 };
@@ -56,16 +54,26 @@ struct SgdStep {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256) masked_sgd_f32(const SgdParameter* parameters, i32 count, float lr, float momentum, i32 nesterov, float weight_decay) {
-    SHARED(own, i32[1]);
-    const i64 block = blockIdx.x;
-    // The parameter of this block: the only one that starts here or before, and whose successor does not.
-    for (i32 i = i32(threadIdx.x); i < count; i += i32(blockDim.x))
-        if (parameters[i].first_block <= block && (i + 1 == count || parameters[i + 1].first_block > block)) own[0] = i;
-    __syncthreads();
-    const SgdStep step{parameters[own[0]], lr, momentum, weight_decay, nesterov != 0};
-    const i64 begin = (block - step.p.first_block) * SHARE, end = min(begin + SHARE, step.p.len);
-    const i64 whole = end - (end - begin) % 4;
+// The parameter that the block belongs to becomes `own`, and `block` its number there, `left`; for the others `left`
+// is below 0 or past the end.
+__device__ inline void take(SgdParameter& own, i64& block, i64& left, const SgdParameter& candidate) {
+    const i64 blocks = (candidate.len + SHARE - 1) / SHARE;
+    if (left >= 0 && left < blocks) own = candidate, block = left;
+    left -= blocks;
+}
+
+// The arguments of one parameter. One by one, not in an array in memory, so that the launcher sees every pointer.
+#define PARAMETER(i) \
+    float *w##i, float *v##i, const float *g##i, const u8 *m##i, const float *z##i, i64 len##i, float rho##i, i32 first##i
+#define TAKE(i) take(own, block, left, {w##i, v##i, g##i, m##i, z##i, len##i, rho##i, first##i})
+
+extern "C" __global__ void __launch_bounds__(256) masked_sgd_f32(float lr, float momentum, i32 nesterov, float weight_decay, PARAMETER(0), PARAMETER(1), PARAMETER(2), PARAMETER(3), PARAMETER(4), PARAMETER(5), PARAMETER(6), PARAMETER(7), PARAMETER(8), PARAMETER(9), PARAMETER(10), PARAMETER(11), PARAMETER(12), PARAMETER(13), PARAMETER(14), PARAMETER(15)) {
+    SgdParameter own = {};
+    i64 block = 0, left = blockIdx.x;
+    TAKE(0), TAKE(1), TAKE(2), TAKE(3), TAKE(4), TAKE(5), TAKE(6), TAKE(7);
+    TAKE(8), TAKE(9), TAKE(10), TAKE(11), TAKE(12), TAKE(13), TAKE(14), TAKE(15);
+    const SgdStep step{own, lr, momentum, weight_decay, nesterov != 0};
+    const i64 begin = block * SHARE, end = min(begin + SHARE, own.len), whole = end - (end - begin) % 4;
     for (i64 i = begin + 4 * i64(threadIdx.x); i < whole; i += 4 * i64(blockDim.x)) step.at<4>(i);
     for (i64 i = whole + i64(threadIdx.x); i < end; i += i64(blockDim.x)) step.at<1>(i);
 }

@@ -1,8 +1,9 @@
 //! The registry of models: names, counts, initial values.
 
+use rewire::attack::Network;
 use rewire::models::{self, MODELS};
-use rewire::nn::{Arch, ArchSpec, Layer};
-use rewire::{Device, Seed};
+use rewire::nn::{Arch, ArchSpec, Execution, Layer};
+use rewire::{DType, Device, Mode, Seed, Tensor};
 
 fn arch(text: &str) -> Arch {
     ArchSpec::parse(text).unwrap().resolve()
@@ -188,4 +189,30 @@ fn grouped(number: usize) -> String {
 fn the_table_of_models_is_that_of_the_registry() {
     let page = include_str!("../docs/models.md");
     assert!(page.contains(&table()), "docs/models.md must hold:\n{}", table());
+}
+
+/// Rounded once for all passes, or in each: the same gradient of the pixels.
+#[test]
+fn operands_have_the_bits_of_the_weights() {
+    for device in crate::ops::devices() {
+        let arch = arch("resnet18:width=0.125,in_channels=1");
+        let model = models::initialised(arch, Seed(3), &device).unwrap();
+        let stream = Seed(4).stream("pixels", 0, 0);
+        let pixels = (0..2 * 32 * 32).map(|i| stream.uniform(i)).collect();
+        let x = Tensor::from_vec::<f32>(pixels, &[2, 32, 32, 1], &device).unwrap();
+        let labels = Tensor::from_vec(vec![3, 7], &[2], &device).unwrap();
+        for mode in Mode::ALL {
+            let gradient = |how: Execution| {
+                let network = Network { model: &model, how: &how, mode };
+                network.input_gradient(&x, &labels).unwrap().to_vec::<f32>().unwrap()
+            };
+            let how = Execution::default().with_operands(&model, mode).unwrap();
+            let rounded = how.substitutes.values().any(|w| w.dtype() == DType::Bf16);
+            assert_eq!(rounded, mode == Mode::Bf16 && matches!(device, Device::Gpu(_)));
+            let (got, want) = (gradient(how), gradient(Execution::default()));
+            assert!(want.iter().any(|g| *g != 0.0));
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            assert!(bits(got) == bits(want), "{mode} on {device}");
+        }
+    }
 }

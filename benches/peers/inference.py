@@ -6,7 +6,9 @@
 
 Networks: VGG16 and ResNet18 for 32x32 images of 10 classes with random weights and batch norm statistics; dense,
 with uniformly random zeros, and with the narrow layers that channel pruning leaves (VGG16 16/40/72/144: a 12.61th of
-the multiply-accumulates; ResNet18 24/56/104/216: a 5.67th). The logits of every side for the same images are compared
+the multiply-accumulates; ResNet18 24/56/104/216: a 5.67th). The trained ones have the zeros that DNR has left in VGG16 (benches/peers/masks,
+made by benches/experiments/trained_masks.py): a 34.57th of the weights, and a 12.61th in whole channels, without which
+the peers get the network. The logits of every side for the same images are compared
 with PyTorch in float64 before anything is timed. Rounds alternate between the sides; a round's time is the median of its calls, a
 ratio the median over the rounds of (peer's time / rewire's time) in the same round.
 
@@ -34,13 +36,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 CASES = {
-    # name: (network, widths, the same as --arch, share of the weights that are kept)
+    # name: (network, widths, the same as --arch, share of the weights that are kept or file of their mask)
     "vgg16 dense": ("vgg16", (64, 128, 256, 512), "vgg16", 1.0),
     "resnet18 dense": ("resnet18", (64, 128, 256, 512), "resnet18", 1.0),
     "vgg16 5 %": ("vgg16", (64, 128, 256, 512), "vgg16", 0.05),
     "resnet18 5 %": ("resnet18", (64, 128, 256, 512), "resnet18", 0.05),
     "vgg16 2.9 %": ("vgg16", (64, 128, 256, 512), "vgg16", 0.029),
+    "vgg16 2.9 % trained": ("vgg16", (64, 128, 256, 512), "vgg16", "vgg16-irregular"),
     "vgg16 channels": ("vgg16", (16, 40, 72, 144), "vgg16:width=0.2816,divisor=8", 1.0),
+    "vgg16 channels trained": ("vgg16", (64, 128, 256, 512), "vgg16", "vgg16-channel"),
     "resnet18 channels": ("resnet18", (24, 56, 104, 216), "resnet18:width=0.42,divisor=8", 1.0),
 }
 
@@ -97,19 +101,49 @@ class ResNet18(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def stored_mask(file):
+    """The masks of a file, by the names of the weights."""
+    bits = numpy.load(Path(__file__).parent / "masks" / f"{file}.npz")
+    masks = {}
+    for name in bits.files:
+        if not name.endswith(".shape"):
+            shape = bits[f"{name}.shape"]
+            mask = numpy.unpackbits(bits[name], count=shape.prod()).reshape(shape)
+            masks[name] = torch.from_numpy(mask.astype(numpy.float32))
+    return masks
+
+
 def network(name, widths, kept):
-    """Random values; the share `kept` of each convolution's weights, uniformly, is not 0."""
+    """Random values; of each convolution's weights those of the mask are not 0, or a share, uniformly."""
     torch.manual_seed(1)
     net = {"vgg16": Vgg16, "resnet18": ResNet18}[name](widths).eval()
-    for module in net.modules():
+    masks = stored_mask(kept) if isinstance(kept, str) else {}
+    for path, module in net.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
         if isinstance(module, nn.Conv2d):
             weight = module.weight.data
+            mask = masks.get(f"{path}.weight")
+            share = kept if mask is None else mask.mean().item()
             # As strong a signal after pruning as before it.
-            nn.init.normal_(weight, 0, (2 / (kept * weight[0].numel())) ** 0.5)
-            weight *= torch.rand_like(weight) < kept
+            nn.init.normal_(weight, 0, (2 / (share * weight[0].numel())) ** 0.5)
+            weight *= torch.rand_like(weight) < kept if mask is None else mask
+    return net
+
+
+def without_dead_channels(net):
+    """A VGG16 without the filters that the next convolution does not read; its outputs are the same."""
+    net = copy.deepcopy(net)
+    convs = [i for i, layer in enumerate(net.features) if isinstance(layer, nn.Conv2d)]
+    for at, following in zip(convs, convs[1:]):
+        conv, norm, after = net.features[at], net.features[at + 1], net.features[following]
+        read = after.weight.detach().abs().amax((0, 2, 3)) > 0
+        for owner, names in ((conv, ("weight", "bias")), (norm, ("weight", "bias", "running_mean", "running_var"))):
+            for name in names:
+                getattr(owner, name).data = getattr(owner, name).data[read]
+        after.weight.data = after.weight.data[:, read]
+        conv.out_channels = norm.num_features = after.in_channels = int(read.sum())
     return net
 
 
@@ -236,11 +270,13 @@ def rewire_times(bench):
 def compare(name, batch, options, folder):
     kind, widths, arch, kept = CASES[name]
     net = network(kind, widths, kept)
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    share = sum(int(conv.weight.count_nonzero()) for conv in convolutions) / sum(conv.weight.numel() for conv in convolutions)
     file = f"{folder}/net.safetensors"
     save_file({key: value.contiguous() for key, value in net.state_dict().items()}, file)
     images = torch.rand(batch, 3, 32, 32)
     truth = copy.deepcopy(net).double()(images[:4].double()).numpy()
-    net = folded(net)
+    net = folded(without_dead_channels(net) if kept == "vgg16-channel" else net)
     if options.device == "cpu":
         peers, wait = cpu_peers(net, images, options.threads, folder), lambda: None
     else:
@@ -274,7 +310,7 @@ def compare(name, batch, options, folder):
     return {
         "case": name,
         "arch": arch,
-        "kept": kept,
+        "kept": share,
         "batch": batch,
         "median_ms": median,
         "ratio_of_rewire_fastest": ratio,

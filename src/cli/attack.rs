@@ -129,6 +129,7 @@ impl Args {
         crate::models::check_images(&model, split)?;
         let seed = context.seed.unwrap_or(Seed(1));
         let how = Execution { noise: self.noise(&model, seed)?, ..Execution::default() };
+        let how = how.with_operands(&model, context.mode)?;
         let network = Network { model: &model, how: &how, mode: context.mode };
         let other = self.source(&model, split)?;
         let plain = Execution::default();

@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::ops::{self, SparseFilter};
-use crate::{Error, Result, Seed, Tape, Tensor};
+use crate::{Error, Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,20 @@ pub struct Execution {
     pub substitutes: BTreeMap<String, Tensor>,
     /// Noise on the weights of every pass in eval mode; such a pass reads neither of the two above.
     pub noise: Option<Noise>,
+}
+
+impl Execution {
+    /// With every filter that a dense convolution reads in the type in which it reads it: for an attack, whose passes read the
+    /// same weights again and again and ask for no gradient of them.
+    pub fn with_operands(mut self, model: &Model, mode: Mode) -> Result<Self> {
+        for name in model.prunable() {
+            if !self.sparse.contains_key(&name) && !self.substitutes.contains_key(&name) {
+                let operand = ops::operand(mode, model.param(&name)?)?;
+                self.substitutes.insert(name, operand);
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Noise on the weights of convolutions outside training: `w' = m⊙(w + α⊙η)`, drawn anew in every pass; the images of a

@@ -276,6 +276,17 @@ pub fn operand_type(mode: Mode, w: &Tensor) -> DType {
     if matches!(w.on(), On::Gpu(_)) && whole { mode.storage() } else { DType::F32 }
 }
 
+/// The filter `w` in its [`operand_type`], for passes that read it many times: each would round it for itself.
+pub fn operand(mode: Mode, w: &Tensor) -> Result<Tensor> {
+    let c = w.shape().last().copied().unwrap_or(0);
+    match w.on() {
+        On::Gpu(gpu) if w.dtype() != operand_type(mode, w) => {
+            pack_rows(gpu, mode, w, w.len() / c.max(1), c, None)?.elements.reshape(w.shape())
+        }
+        _ => Ok(w.clone()),
+    }
+}
+
 /// The `c` channels `channels`, or all of them, of each of `rows` rows of `x`.
 pub(super) fn pack_rows(
     gpu: &dyn Gpu,

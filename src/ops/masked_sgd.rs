@@ -1,7 +1,7 @@
 //! One step of SGD of all parameters, which keeps pruned weights at exactly zero.
 
 use super::elementwise::CHUNK;
-use crate::device::{Device, Gpu, KernelArg, Launch};
+use crate::device::{Device, Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ pub struct SgdParameter<'a> {
     pub first: bool,
 }
 
-/// One pass over all parameters, on a GPU in one launch:
+/// One pass over all parameters, on a GPU in a launch for 16 of them:
 /// `g ← g + weight_decay·w + rho·(w⊙m − z)⊙m`; `v ← first ? g : momentum·v + g`;
 /// `w ← m⊙(w − lr·(nesterov ? g + momentum·v : v))`.
 ///
@@ -70,7 +70,7 @@ pub fn masked_sgd(parameters: &mut [SgdParameter<'_>], step: &SgdStep) -> Result
     }
     match &device {
         Device::Cpu => parameters.iter_mut().try_for_each(|parameter| on_cpu(parameter, step)),
-        Device::Gpu(gpu) => on_gpu(gpu.as_ref(), &device, parameters, step),
+        Device::Gpu(gpu) => on_gpu(gpu.as_ref(), parameters, step),
     }
 }
 
@@ -90,49 +90,37 @@ fn on_cpu(parameter: &mut SgdParameter<'_>, step: &SgdStep) -> Result<()> {
     Ok(())
 }
 
-/// Elements of a block, as in `kernels/masked_sgd.cu`.
+/// Parameters of a launch, and elements of a block, as in `kernels/masked_sgd.cu`.
+const TOGETHER: usize = 16;
 const SHARE: usize = 8192;
 
-fn on_gpu(
-    gpu: &dyn Gpu,
-    device: &Device,
-    parameters: &mut [SgdParameter<'_>],
-    step: &SgdStep,
-) -> Result<()> {
-    let (mut table, mut blocks) = (Vec::new(), 0);
-    for parameter in &mut *parameters {
-        parameter.w.make_unique()?;
-        parameter.v.make_unique()?;
-        table.extend(row(parameter, blocks));
-        blocks += parameter.w.len().div_ceil(SHARE);
+fn on_gpu(gpu: &dyn Gpu, parameters: &mut [SgdParameter<'_>], step: &SgdStep) -> Result<()> {
+    for parameters in parameters.chunks_mut(TOGETHER) {
+        let mut launch = Launch::new("masked_sgd_f32")
+            .arg(&step.lr)
+            .arg(&step.momentum)
+            .arg(&i32::from(step.nesterov))
+            .arg(&step.weight_decay);
+        let mut blocks = 0;
+        for SgdParameter { w, v, g, mask, z, rho, first } in &mut *parameters {
+            w.make_unique()?;
+            v.make_unique()?;
+            let operands = launch.arg(&**w).arg(&**v).arg(*g).arg(mask).arg(z);
+            launch = operands.arg(&(g.len() as i64)).arg(rho).arg(&i32::from(*first));
+            blocks += g.len().div_ceil(SHARE);
+        }
+        for _ in parameters.len()..TOGETHER {
+            launch = (0..5).fold(launch, |launch, _| launch.arg(&None::<&Tensor>));
+            launch = launch.arg(&0i64).arg(&0.0f32).arg(&0i32);
+        }
+        let blocks = u32::try_from(blocks).map_err(|_| {
+            Error::kernel("masked_sgd", format!("{blocks} blocks do not fit 32 bits"))
+        })?;
+        if blocks > 0 {
+            launch.grid(blocks, 1, 1).run(gpu)?;
+        }
     }
-    if blocks == 0 {
-        return Ok(());
-    }
-    let words: Vec<i32> = bytemuck::cast_slice::<u64, i32>(&table).to_vec();
-    let table = Tensor::from_vec(words, &[parameters.len(), 16], device)?;
-    Launch::new("masked_sgd_f32")
-        .grid(
-            u32::try_from(blocks).map_err(|_| Error::kernel("masked_sgd", "too many weights"))?,
-            1,
-            1,
-        )
-        .arg(&table)
-        .arg(&(parameters.len() as i32))
-        .arg(&step.lr)
-        .arg(&step.momentum)
-        .arg(&i32::from(step.nesterov))
-        .arg(&step.weight_decay)
-        .run(gpu)
-}
-
-/// `SgdParameter` of `kernels/masked_sgd.cu`: five addresses, the length, the first block, and rho with `first` above it.
-fn row(parameter: &SgdParameter<'_>, first_block: usize) -> [u64; 8] {
-    let SgdParameter { w, v, g, mask, z, rho, first } = parameter;
-    let [w, v, g] = [&**w, &**v, *g].map(|tensor| tensor.arg().word());
-    let [mask, z] = [mask, z].map(|tensor| tensor.arg().word());
-    let last = u64::from(rho.to_bits()) | u64::from(*first) << 32;
-    [w, v, g, mask, z, parameter.g.len() as u64, first_block as u64, last]
+    Ok(())
 }
 
 /// Checks the optional operands that optimisers share.

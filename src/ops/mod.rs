@@ -36,7 +36,7 @@ pub use conv2d::conv2d;
 pub use elementwise::{add, relu};
 pub use flatten::flatten;
 pub use gather_conv2d::gather_conv2d;
-pub use implicit_gemm::operand_type;
+pub use implicit_gemm::{operand, operand_type};
 pub use infer_conv2d::InferConv2d;
 pub use infer_layers::{
     infer_add, infer_global_avg_pool, infer_image, infer_input, infer_max_pool2, infer_relu,

@@ -43,8 +43,9 @@ pub fn measure(
 ) -> Result<RunResult> {
     let path = folder.checkpoint("best.safetensors");
     let model = io::load_model(&path, &Hints::default(), trainer.model().device())?;
-    let how = Execution::default();
-    let network = Network { model: &model, how: &how, mode: recipe.mode()? };
+    let mode = recipe.mode()?;
+    let how = Execution::default().with_operands(&model, mode)?;
+    let network = Network { model: &model, how: &how, mode };
     let outcome = evaluate(folder, recipe, data, &network, stop, observe)?;
     let shown = recipe.eval.iter().rev().find(|settings| settings.check_adversary().is_ok());
     if let Some(settings) = shown.or(recipe.train.adversary.as_ref()) {

@@ -46,6 +46,7 @@ impl Trainer {
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
                 let how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
+                let how = how.with_operands(&self.model, self.mode)?;
                 let network = Network { model: &self.model, how: &how, mode: self.mode };
                 let (seed, turn) = (self.seed, self.step);
                 let draws = Draws { seed, stream: "attack.start", restart: 0, turn };

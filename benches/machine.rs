@@ -1,0 +1,129 @@
+//! What this processor can do at most, all threads together: the figures that floors of a layer's time are computed from.
+//!
+//! `machine/multiply_add` counts floating-point operations, two a multiply-add; `machine/read` bytes, by the size of what
+//! a thread reads again and again.
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+use std::hint::black_box;
+
+/// Independent sums: two units of a latency of four, three times over.
+const SUMS: usize = 24;
+/// Multiply-adds of each sum in a call.
+const STEPS: usize = 1 << 16;
+
+pub fn machine(c: &mut Criterion) {
+    let Some(lanes) = lanes() else { return };
+    let mut group = c.benchmark_group("machine");
+    let threads = rayon::current_num_threads();
+    let operations = 2 * lanes * SUMS * STEPS * threads;
+    group.throughput(Throughput::Elements(operations as u64));
+    group.bench_function("multiply_add", |b| {
+        b.iter(|| rayon::broadcast(|_| multiply_add(lanes)).into_iter().sum::<f32>());
+    });
+    for kib in [1 << 5, 1 << 10, 1 << 13, 1 << 18] {
+        let floats = vec![1.0f32; threads * kib * 256];
+        group.throughput(Throughput::Bytes(4 * floats.len() as u64));
+        group.bench_function(BenchmarkId::new("read", format!("{kib} KiB a thread")), |b| {
+            b.iter(|| {
+                let part = |thread: usize| &floats[thread * kib * 256..][..kib * 256];
+                rayon::broadcast(|thread| read(lanes, part(thread.index())))
+                    .into_iter()
+                    .sum::<f32>()
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Floats of the widest vector that the kernels use here; none without multiply-add.
+fn lanes() -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return Some(16);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Some(8);
+        }
+    }
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn multiply_add(lanes: usize) -> f32 {
+    // SAFETY: `lanes` found the instructions.
+    unsafe { if lanes == 16 { multiply_add_512() } else { multiply_add_256() } }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn read(lanes: usize, floats: &[f32]) -> f32 {
+    // SAFETY: `lanes` found the instructions.
+    unsafe { if lanes == 16 { read_512(floats) } else { read_256(floats) } }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn multiply_add_512() -> f32 {
+    let (mut sums, a, b) =
+        black_box(([_mm512_set1_ps(1.0); SUMS], _mm512_set1_ps(0.5), _mm512_set1_ps(0.5)));
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, a, b);
+        }
+    }
+    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_add_256() -> f32 {
+    // There are 16 registers.
+    let half = _mm256_set1_ps(0.5);
+    let (mut sums, a, b) = black_box(([[_mm256_set1_ps(1.0); 12]; SUMS / 12], half, half));
+    for sums in &mut sums {
+        for _ in 0..STEPS {
+            for sum in &mut *sums {
+                *sum = _mm256_fmadd_ps(*sum, a, b);
+            }
+        }
+    }
+    sums.into_iter().flatten().map(|sum| _mm256_cvtss_f32(sum)).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn read_512(floats: &[f32]) -> f32 {
+    let mut sums = [_mm512_setzero_ps(); 8];
+    for chunk in floats.chunks_exact(128) {
+        for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact(16)) {
+            // SAFETY: 16 floats.
+            *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(part.as_ptr()) });
+        }
+    }
+    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn read_256(floats: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 8];
+    for chunk in floats.chunks_exact(64) {
+        for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
+            // SAFETY: 8 floats.
+            *sum = _mm256_add_ps(*sum, unsafe { _mm256_loadu_ps(part.as_ptr()) });
+        }
+    }
+    sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiply_add(_: usize) -> f32 {
+    0.0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read(_: usize, _: &[f32]) -> f32 {
+    0.0
+}
