@@ -18,7 +18,7 @@
 //          16 bytes on, 16 bytes more at the end; streams: [warps] i32, where a warp's begin, in 16 bytes.
 // Launch   32 threads for each of 1 to 8 warps, grid (tiles, ceil(warps / warps of a block)), a tile being 2^block_bits x
 //          tile_p x tile_q = 64 outputs of 4 images, tile_p and tile_q even; dynamic shared memory
-//          min(chunks, 2) * chunk * plane * 16 bytes, plane = 2^block_bits * sheet, sheet >= (a block's inputs with border).
+//          min(chunks, 2) * chunk * plane * 16 bytes, plane >= 2^block_bits * sheet, sheet >= (a block's inputs with border).
 // Result   deterministic: one writer per element, entries in the order of the packing; no atomics.
 // Cost     predicted, not measured: shared memory bounds it. A kept weight by the 64 x 4 outputs of a tile is 1 KiB of
 //          loads, 8 cycles at 128 B, and half a cycle for its entry: 512 FLOP in 8.5 cycles, 24 % of the multiprocessor's
@@ -36,21 +36,11 @@ namespace {
 constexpr i32 FILTERS = 8;
 constexpr i32 LANE_ROWS = 2;
 
-// Outputs of a block: 2^block_bits blocks of images, p x q each. In shared memory their inputs, height x width with the
-// border, a block of images `sheet` rows of 16 bytes behind the one before.
-struct Tile {
-    i32 block_bits, p, q, height, width, sheet;
-
-    __device__ i32 blocks() const { return 1 << block_bits; }
-    __device__ i32 plane() const { return sheet << block_bits; }
-    __device__ i32 row(i32 channel, i32 of, i32 i, i32 j) const { return channel * plane() + of * sheet + i * width + j; }
-};
-
 // The first of this lane's outputs.
 struct Lane {
     i32 block, p, q;
 
-    __device__ explicit Lane(const Tile& tile) {
+    __device__ explicit Lane(const PlaneTile& tile) {
         const i32 lane = i32(lane_id()), pixel = lane >> tile.block_bits;
         block = lane & (tile.blocks() - 1);
         q = pixel % tile.q;
@@ -76,8 +66,8 @@ struct Epilogue {
     i32 relu, pool;
 
     // This lane's outputs of filter `row`; all lanes call.
-    __device__ void put(float4 (&sum)[LANE_ROWS], i32 row, const Lane& lane, const TilePlace<Tile>& place,
-                        const PlaneLayer& layer, const Tile& tile) const {
+    __device__ void put(float4 (&sum)[LANE_ROWS], i32 row, const Lane& lane, const TilePlace& place,
+                        const PlaneLayer& layer, const PlaneTile& tile) const {
         const i32 block = place.block + lane.block, p = place.p + lane.p, q = place.q + lane.q;
         const i32 plane = block * layer.k + row;
         const float4 more = make_float4(bias[row], bias[row], bias[row], bias[row]);
@@ -118,19 +108,10 @@ struct Sums {
 template <bool TF32>
 __device__ inline void convolve(u8* shared, const u8* x, const uint4* entries, const uint4* counts, const i32* streams,
                                 const i32* rows, i32 warps, i32 chunks, i32 chunk, const Epilogue& epilogue,
-                                const PlaneLayer& layer, const Tile& tile) {
-    const TilePlace<Tile> place(layer, tile);
+                                const PlaneLayer& layer, const PlaneTile& tile) {
+    const TileStages stages(shared, x, chunks, chunk, layer, tile);
     const Lane lane(tile);
-    const Odometer first(i32(threadIdx.x), i32(blockDim.x), tile.width, tile.height);
-    const i32 stage_bytes = chunk * tile.plane() * PLANE_ROW;
-    const auto load = [&](i32 number) {
-        if (number < chunks) {
-            const i32 channel = number * chunk;
-            place.load(shared + number % 2 * stage_bytes, x, channel, min(chunk, layer.c - channel), first, layer, tile);
-        }
-        cp_async_commit();
-    };
-    load(0);
+    stages.load(0);
 
     const i32 warp = i32(blockIdx.y) * i32(blockDim.x / 32) + i32(warp_id());
     const bool works = warp < warps;
@@ -139,18 +120,16 @@ __device__ inline void convolve(u8* shared, const u8* x, const uint4* entries, c
     const i32 corner = (lane.block * tile.sheet + (lane.p * tile.width + lane.q) * layer.stride) * PLANE_ROW;
     float4 sum[FILTERS][LANE_ROWS] = {};
     for (i32 number = 0; number < chunks; ++number) {
-        u8* const stage = shared + number % 2 * stage_bytes;
+        u8* const stage = stages.stage(number);
         cp_async_wait<0>();
         if (TF32) {
-            const i32 channels = min(chunk, layer.c - number * chunk);
-            for (Odometer at = first; at.digit[2] < channels << tile.block_bits; at.advance()) {
-                const i32 of = at.digit[2] & (tile.blocks() - 1), channel = at.digit[2] >> tile.block_bits;
-                uint4* const copied = reinterpret_cast<uint4*>(stage) + tile.row(channel, of, at.digit[1], at.digit[0]);
-                *copied = round_tf32(*copied);
-            }
+            stages.each_row(number, [&](i32 channel, i32 of, i32 i, i32 j) {
+                uint4* const copied = reinterpret_cast<uint4*>(stage) + tile.row(channel, of, i, j);
+                store_whole(copied, round_tf32(load_whole(copied)));
+            });
         }
         __syncthreads();  // everybody's copies are there, and nobody reads the other stage any more
-        load(number + 1);
+        stages.load(number + 1);
         if (!works) continue;
         const Sums sums{stage + corner, u32(layer.stride * tile.width * PLANE_ROW)};
         const uint4 all = __ldg(counts + i64(warp) * chunks + number);
@@ -170,20 +149,20 @@ __device__ inline void convolve(u8* shared, const u8* x, const uint4* entries, c
 #pragma unroll
     for (i32 f = 0; f < FILTERS; ++f) {
         const i32 row = rows[warp * FILTERS + f];
-        if (row >= 0) epilogue.put(sum[f], row, lane, place, layer, tile);
+        if (row >= 0) epilogue.put(sum[f], row, lane, stages.place, layer, tile);
     }
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_lists_f32(const u8* x, const uint4* entries, const uint4* counts, const i32* streams, const i32* rows, const float* bias, const float4* residual, float4* y, i32 warps, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_lists_f32(const u8* x, const uint4* entries, const uint4* counts, const i32* streams, const i32* rows, const float* bias, const float4* residual, float4* y, i32 warps, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<false>(shared, x, entries, counts, streams, rows, warps, chunks, chunk, {bias, residual, y, relu, pool},
-                    {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet});
+                    {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet, plane});
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_lists_tf32(const u8* x, const uint4* entries, const uint4* counts, const i32* streams, const i32* rows, const float* bias, const float4* residual, float4* y, i32 warps, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_lists_tf32(const u8* x, const uint4* entries, const uint4* counts, const i32* streams, const i32* rows, const float* bias, const float4* residual, float4* y, i32 warps, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<true>(shared, x, entries, counts, streams, rows, warps, chunks, chunk, {bias, residual, y, relu, pool},
-                   {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet});
+                   {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet, plane});
 }

@@ -8,12 +8,13 @@ use super::conv_shape::ConvShape;
 use super::cpu::round;
 use super::implicit_gemm::{blocks, int, ints};
 use super::infer_planes::{expect_planes, images_of, on_gpu};
+use super::plane_tile::{FITS, PlaneTile};
 use super::product::same_device;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Mode, Result};
-use pack::{Packed, Split, Tile};
+use pack::{Packed, Split};
 
 const OP: &str = "infer_sparse_lists";
 
@@ -25,7 +26,7 @@ pub struct FilterLists {
     mode: Mode,
     /// Of one image.
     shape: ConvShape,
-    tile: Tile,
+    tile: PlaneTile,
     split: Split,
     kept: usize,
     rows: Tensor,
@@ -70,8 +71,8 @@ impl FilterLists {
             return Err(Error::shape(OP, "w", want, w.shape()));
         }
         let image_blocks = images.div_ceil(images_of(DType::F32));
-        let Some(tile) = Tile::of(&shape, image_blocks) else {
-            return Err(Error::shape(OP, "w", "of fewer taps", w.shape()));
+        let Some(tile) = pack::tile(&shape, image_blocks) else {
+            return Err(Error::shape(OP, "w", FITS, w.shape()));
         };
         let split = Split::of(k, tile.count(image_blocks, &shape));
         let mut weights = w.to_vec::<f32>()?;
@@ -168,6 +169,6 @@ pub fn infer_sparse_lists(
     let [relu, pool] = [relu, pool].map(usize::from);
     let lists = [split.warps, tile.chunks, tile.chunk];
     let layer = [image_blocks, c, h, w, k, p, q, stride, pad];
-    let tile = [tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.sheet, relu, pool];
-    ints(launch, &[&lists[..], &layer, &tile].concat())?.run(on_gpu(OP, x)?)
+    ints(launch, &[&lists[..], &layer, &tile.arguments(), &[relu, pool]].concat())?
+        .run(on_gpu(OP, x)?)
 }

@@ -22,6 +22,7 @@ pub mod normalize;
 pub mod packed_filter;
 pub mod pgd_l2_step;
 pub mod pgd_step;
+mod plane_tile;
 pub mod pool;
 mod product;
 pub mod softmax_xent;

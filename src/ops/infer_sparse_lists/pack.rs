@@ -1,6 +1,7 @@
 //! The format of `kernels/infer_sparse_lists.cu`: which outputs share shared memory, and the lists of kept weights.
 
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::plane_tile::{FEW_BLOCKS, PlaneTile, ROW_BYTES};
 use std::cmp::Reverse;
 
 /// Filters of a warp.
@@ -12,89 +13,42 @@ const LANES: usize = 32;
 const LANE_ROWS: usize = 2;
 /// Lanes whose 16 bytes are one access to shared memory.
 const OCTET: usize = 8;
-pub(super) const ROW_BYTES: usize = 16;
-/// Shared memory for one chunk of channels. Two chunks, and two blocks of threads on a multiprocessor, fit 227 KiB.
-const CHUNK_BYTES: usize = 48 << 10;
-/// Blocks of threads below which a launch is cut finer: two for each multiprocessor of a large GPU.
-const FEW_BLOCKS: usize = 264;
 /// What a tile costs besides its copies, in 16-byte rows copied for a channel: reading 64 outputs for each of 64 filters
 /// that keep 5 % of 9 weights, a row read counting a quarter of a row copied. (Reasoned, not measured.)
 const TILE_ROWS: usize = 460;
 
-/// What a block of threads computes and holds in shared memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tile {
-    /// Blocks of 4 images: 2^this.
-    pub(super) block_bits: usize,
-    pub(super) p: usize,
-    pub(super) q: usize,
-    /// Inputs of these outputs, with the border.
-    pub(super) height: usize,
-    pub(super) width: usize,
-    /// 16-byte rows from one block of images to the next.
-    pub(super) sheet: usize,
-    /// Channels at a time, and how often.
-    pub(super) chunk: usize,
-    pub(super) chunks: usize,
+/// The cheapest tile for that many blocks of images. None where not even one channel fits shared memory.
+pub(super) fn tile(shape: &ConvShape, image_blocks: usize) -> Option<PlaneTile> {
+    let extents = [2, 4, 8];
+    let tiles = extents.into_iter().flat_map(|p| extents.map(|q| spread(shape, [p, q])));
+    let cost = |tile: &PlaneTile| {
+        let multiplied = TILE_ROWS * cycles(tile, shape.stride) / (LANES / OCTET);
+        tile.count(image_blocks, shape) * (multiplied + tile.plane)
+    };
+    tiles.flatten().min_by_key(cost)
 }
 
-impl Tile {
-    /// The cheapest tile for that many blocks of images. None where not even one channel fits shared memory.
-    pub(super) fn of(shape: &ConvShape, image_blocks: usize) -> Option<Self> {
-        let extents = [2, 4, 8];
-        let tiles = extents.into_iter().flat_map(|p| extents.map(|q| Self::new(shape, p, q)));
-        let cost = |tile: &Self| {
-            let multiplied = TILE_ROWS * tile.cycles(shape.stride) / (LANES / OCTET);
-            tile.count(image_blocks, shape) * (multiplied + tile.plane())
-        };
-        tiles.filter(|tile| tile.chunk > 0).min_by_key(cost)
-    }
+/// The blocks of images so far apart that lanes meet in as few banks as can be.
+fn spread(shape: &ConvShape, [p, q]: [usize; 2]) -> Option<PlaneTile> {
+    let tile = PlaneTile::new(shape, (LANES * LANE_ROWS / (p * q)).ilog2() as usize, [p, q]);
+    let sheets = (tile.sheet..).take(OCTET);
+    let tiles = sheets.map(|sheet| PlaneTile { sheet, plane: sheet << tile.block_bits, ..tile });
+    tiles.min_by_key(|tile| cycles(tile, shape.stride))?.in_chunks(shape)
+}
 
-    fn new(shape: &ConvShape, p: usize, q: usize) -> Self {
-        let block_bits = (LANES * LANE_ROWS / (p * q)).ilog2() as usize;
-        let height = (p - 1) * shape.stride + shape.r;
-        let width = (q - 1) * shape.stride + shape.s;
-        let tile = Self { block_bits, p, q, height, width, sheet: 0, chunk: 0, chunks: 0 };
-        let sheets = (height * width..).take(OCTET).map(|sheet| Self { sheet, ..tile });
-        let tile = sheets.min_by_key(|tile| tile.cycles(shape.stride)).unwrap_or(tile);
-        let most = CHUNK_BYTES / (tile.plane() * ROW_BYTES);
-        if most == 0 {
-            return tile;
-        }
-        let chunks = shape.c.div_ceil(most).max(1);
-        Self { chunk: shape.c.div_ceil(chunks), chunks, ..tile }
-    }
-
-    /// 16-byte rows from channel to channel.
-    pub(super) fn plane(&self) -> usize {
-        self.sheet << self.block_bits
-    }
-
-    /// Cycles in which a warp reads a row of each lane; 4 where banks do not meet.
-    pub(super) fn cycles(&self, stride: usize) -> usize {
-        let row = |lane: usize| {
-            let (block, pixel) = (lane % (1 << self.block_bits), lane >> self.block_bits);
-            let (p, q) = (pixel / self.q * LANE_ROWS, pixel % self.q);
-            block * self.sheet + (p * self.width + q) * stride
-        };
-        let cycles = |octet: usize| {
-            let mut load = [0; OCTET];
-            (0..OCTET).for_each(|i| load[row(octet * OCTET + i) % OCTET] += 1);
-            load.into_iter().max().unwrap_or(0)
-        };
-        (0..LANES / OCTET).map(cycles).sum()
-    }
-
-    /// Bytes of shared memory: the chunk that is multiplied and the one that is loaded.
-    pub(super) fn shared_bytes(&self) -> usize {
-        self.chunks.min(2) * self.chunk * self.plane() * ROW_BYTES
-    }
-
-    /// Tiles of a whole output.
-    pub(super) fn count(&self, image_blocks: usize, shape: &ConvShape) -> usize {
-        let sheets = shape.p().div_ceil(self.p) * shape.q().div_ceil(self.q);
-        image_blocks.div_ceil(1 << self.block_bits) * sheets
-    }
+/// Cycles in which a warp reads a row of each lane; 4 where banks do not meet.
+pub(super) fn cycles(tile: &PlaneTile, stride: usize) -> usize {
+    let row = |lane: usize| {
+        let (block, pixel) = (lane % (1 << tile.block_bits), lane >> tile.block_bits);
+        let (p, q) = (pixel / tile.q * LANE_ROWS, pixel % tile.q);
+        block * tile.sheet + (p * tile.width + q) * stride
+    };
+    let cycles = |octet: usize| {
+        let mut load = [0; OCTET];
+        (0..OCTET).for_each(|i| load[row(octet * OCTET + i) % OCTET] += 1);
+        load.into_iter().max().unwrap_or(0)
+    };
+    (0..LANES / OCTET).map(cycles).sum()
 }
 
 /// How filters are dealt to warps.
@@ -136,7 +90,7 @@ pub(super) struct Packed {
 }
 
 /// The nonzero weights of the filters `w`, `[k, r, s, c]`.
-pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, split: Split) -> Packed {
+pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &PlaneTile, split: Split) -> Packed {
     let len = shape.r * shape.s * shape.c;
     let kept = |filter: &[f32]| filter.iter().filter(|&&w| w != 0.0).count();
     let filters: Vec<&[f32]> = w.chunks_exact(len.max(1)).collect();
@@ -167,7 +121,7 @@ pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, split: Split) -> P
 }
 
 /// The weights of a filter in a chunk of channels, at most as many as rows of 16 bytes fit a chunk.
-fn list(w: &[f32], shape: &ConvShape, tile: &Tile, chunk: usize, out: &mut Vec<i32>) -> i32 {
+fn list(w: &[f32], shape: &ConvShape, tile: &PlaneTile, chunk: usize, out: &mut Vec<i32>) -> i32 {
     let first = chunk * tile.chunk;
     let mut count = 0;
     for channel in first..(first + tile.chunk).min(shape.c) {
@@ -177,7 +131,7 @@ fn list(w: &[f32], shape: &ConvShape, tile: &Tile, chunk: usize, out: &mut Vec<i
                 continue;
             }
             let pixel = tap / shape.s * tile.width + tap % shape.s;
-            let offset = ((channel - first) * tile.plane() + pixel) * ROW_BYTES;
+            let offset = ((channel - first) * tile.plane + pixel) * ROW_BYTES;
             out.extend([weight.to_bits() as i32, offset as i32]);
             count += 1;
         }

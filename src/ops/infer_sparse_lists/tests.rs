@@ -1,7 +1,8 @@
 //! The format: what is packed comes out again, every output has its lane, and lanes read without bank conflicts.
 
-use super::pack::{FILTERS, Packed, ROW_BYTES, Split, Tile, pack};
+use super::pack::{self, FILTERS, Packed, Split};
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::plane_tile::{PlaneTile, ROW_BYTES};
 use crate::rng::Philox;
 
 /// A 3 × 3 layer with padding 1.
@@ -22,7 +23,7 @@ fn shapes() -> Vec<ConvShape> {
 }
 
 /// The filters that the lists hold.
-fn unpack(packed: &Packed, shape: &ConvShape, tile: &Tile, split: Split) -> Vec<f32> {
+fn unpack(packed: &Packed, shape: &ConvShape, tile: &PlaneTile, split: Split) -> Vec<f32> {
     let mut w = vec![0.0; shape.filter_len()];
     assert_eq!(packed.rows.len(), split.warps * FILTERS);
     assert_eq!(packed.counts.len(), split.warps * tile.chunks * FILTERS / 2);
@@ -35,7 +36,7 @@ fn unpack(packed: &Packed, shape: &ConvShape, tile: &Tile, split: Split) -> Vec<
             let count = (pair >> (16 * (slot % 2)) & 0xffff) as usize;
             for entry in packed.entries[at..at + 2 * count].chunks(2) {
                 let row = entry[1] as usize / ROW_BYTES;
-                let (channel, inside) = (row / tile.plane(), row % tile.plane());
+                let (channel, inside) = (row / tile.plane, row % tile.plane);
                 let (r, s) = (inside / tile.width, inside % tile.width);
                 assert!(channel < tile.chunk && r < shape.r && s < shape.s && rows[slot] >= 0);
                 let tap = (rows[slot] as usize * shape.r + r) * shape.s + s;
@@ -63,9 +64,9 @@ fn every_mask_comes_out_as_it_was_packed() {
             let draw =
                 |i| (philox.uniform(2 * i) < density).then(|| philox.uniform(2 * i + 1) - 0.5);
             let w: Vec<f32> = (0..shape.filter_len()).map(|i| draw(i).unwrap_or(0.0)).collect();
-            let tile = Tile::of(&shape, image_blocks).unwrap();
+            let tile = pack::tile(&shape, image_blocks).unwrap();
             let split = Split::of(shape.k, tile.count(image_blocks, &shape));
-            let packed = pack(&w, &shape, &tile, split);
+            let packed = pack::pack(&w, &shape, &tile, split);
             let what = format!("{shape:?}, {image_blocks} blocks, {density}: {tile:?} {split:?}");
             assert!(unpack(&packed, &shape, &tile, split) == w, "{what}");
             assert_eq!(packed.kept, w.iter().filter(|&&w| w != 0.0).count(), "{what}");
@@ -86,8 +87,8 @@ fn every_mask_comes_out_as_it_was_packed() {
 fn lanes_meet_in_no_bank() {
     for shape in shapes() {
         for image_blocks in [1, 2, 3, 8, 32, 256] {
-            let tile = Tile::of(&shape, image_blocks).unwrap();
-            let cycles = tile.cycles(shape.stride);
+            let tile = pack::tile(&shape, image_blocks).unwrap();
+            let cycles = pack::cycles(&tile, shape.stride);
             println!("{shape:?}, {image_blocks} blocks: {tile:?}, {cycles} cycles");
             // Pixels two apart need lanes of as many blocks of images as there are banks.
             let few = shape.stride > 1 && image_blocks < 8;
@@ -99,7 +100,7 @@ fn lanes_meet_in_no_bank() {
 #[test]
 fn tiles_fit_the_outputs() {
     let tile =
-        |extent, images: usize| Tile::of(&layer(extent, 64, 64), images.div_ceil(4)).unwrap();
+        |extent, images: usize| pack::tile(&layer(extent, 64, 64), images.div_ceil(4)).unwrap();
     for (extent, images, want) in
         [(32, 128, [8, 8]), (8, 128, [8, 8]), (4, 128, [4, 4]), (2, 128, [2, 2]), (32, 1, [8, 8])]
     {
