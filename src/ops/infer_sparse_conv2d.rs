@@ -44,6 +44,7 @@ impl SparseProduct {
 /// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
 ///
 /// Packed on the device, by `kernels/infer_sparse_pack.cu`.
+#[derive(Clone)]
 pub struct PackedSparseFilter {
     product: SparseProduct,
     /// Of one image.

@@ -6,6 +6,7 @@ pub mod conv2d;
 pub(crate) mod conv_shape;
 pub(crate) mod cpu;
 pub mod elementwise;
+mod filter_order;
 pub mod flatten;
 pub mod gather_conv2d;
 mod implicit_gemm;

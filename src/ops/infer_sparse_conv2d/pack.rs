@@ -5,6 +5,7 @@ use super::{OP, SparseProduct, on_gpu};
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, int, ints};
 use crate::ops::plane_tile::{CHUNK_BYTES, PlaneTile, ROW_BYTES};
 use crate::tensor::Tensor;
@@ -80,12 +81,7 @@ pub(super) fn pack(
     if groups > 65_535 {
         return Err(Error::shape(OP, "w", "of fewer filters", w.shape()));
     }
-    let counts = w.empty_like(&[shape.k], DType::I32)?;
-    let launch = Launch::new("infer_sparse_pack_count").grid(blocks(shape.k, 8)?, 1, 1);
-    ints(launch.arg(w).arg(&counts), &[shape.k, taps * shape.c])?.run(gpu)?;
-    let rows = w.empty_like(&[groups * GROUP], DType::I32)?;
-    let launch = Launch::new("infer_sparse_pack_order").grid(blocks(rows.len(), 256)?, 1, 1);
-    ints(launch.arg(&counts).arg(&rows), &[shape.k, groups])?.run(gpu)?;
+    let rows = filter_order(gpu, w, GROUP, GROUP)?;
 
     // Each octet takes a column at least; without the rule of 2:4 each block all that it has places for.
     let least = match product {
