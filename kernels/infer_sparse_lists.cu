@@ -30,7 +30,8 @@
 //          with tf32. bf16 reads half of these bytes for as many outputs and is bound by issue: 8 fmaf, 8 operations that
 //          widen and what loads and loops are 21.5 instructions of sm_90a's machine code for 4 schedulers, 5.4 cycles: 24.9
 //          TFLOP/s.
-//          With stride 2 and fewer than 8 blocks of images, lanes meet in banks: 16 cycles for 8, or 8 for 4.
+//          With stride 2 and fewer than 8 blocks of images, lanes meet in banks: twice the cycles of loads; with stride 4 and
+//          one block four times.
 //          Taps in the padding are multiplied.
 // Source   output-stationary direct convolution over lists of offsets: Park et al. 2017, Chen 2018; filters in the order of
 //          their lengths: Gale et al. 2020.
@@ -55,8 +56,10 @@ struct Images {
         const u32 words[4] = {row.x, row.y, row.z, row.w};
         Images images;
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i)
-            images.at[i] = !Mode::BF16 ? __uint_as_float(words[i % 4]) : __uint_as_float(i % 2 ? words[i / 2] & 0xFFFF0000u : words[i / 2] << 16);
+        for (int i = 0; i < COUNT; ++i) {
+            const u32 word = words[i * 4 / COUNT];
+            images.at[i] = __uint_as_float(!Mode::BF16 ? word : i % 2 == 0 ? word << 16 : word & 0xFFFF0000u);
+        }
         return images;
     }
 

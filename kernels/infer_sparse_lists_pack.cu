@@ -1,5 +1,6 @@
 // infer_sparse_lists_pack.cu -- the lists of infer_sparse_lists.cu from a filter in device memory.
 //
+//   rows    as infer_sparse_pack_order leaves them
 //   count   counts[warp,chunk,slot] = weights that are not 0 of filter rows[warp,slot] in the chunk of channels; lengths[warp,
 //           chunk] = 16 bytes that their lists take, each a multiple, and their number
 //   scan    starts[i] = sum of the lengths before i; sizes = both sums of all

@@ -21,14 +21,14 @@
 //          nonzero weights; starts: [groups,chunks+1] i32, the first block of each chunk; records: u32, 320 (two_four)
 //          or 272 a block. taps * chunk <= 3072; room: a multiple of a block, a block for each 4 columns (two_four) or
 //          each 16.
-// Launch   count: 256 threads, a warp a filter. order: 1-D, a thread for each of groups * slots and of k. arrange, records: 256
-//          threads, grid (chunks, groups).
+// Launch   count: 256 threads, a warp a filter. order: 1-D, 256 threads, a thread for each of groups * slots, which is at least
+//          k. arrange, records: 256 threads, grid (chunks, groups).
 // Result   deterministic, the same bits as the loops of src/ops/infer_sparse_conv2d/tests/packing.rs; no atomics.
 // Cost     once for each layer of a plan. Bytes: w twice, less what nobody keeps the second time; order reads counts
-//          32 * groups times, from L1. arrange is bound by latency: one warp places the columns of a chunk one after another,
+//          k times, from L1. arrange is bound by latency: one warp places the columns of a chunk one after another,
 //          predicted, not measured, some 300 cycles each: 0.1 ms for 700 columns, chunks and groups at once.
 // Source   as infer_sparse_conv2d.cu.
-// Host     src/ops/infer_sparse_conv2d/pack.rs     Cases  src/ops/infer_sparse_conv2d/tests.rs
+// Host     src/ops/infer_sparse_conv2d/pack.rs, src/ops/filter_order.rs     Cases  src/ops/infer_sparse_conv2d/tests.rs
 #include "common/convert.cuh"
 #include "common/warp.cuh"
 
