@@ -131,7 +131,7 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
         sparse(c, "infer_sparse_conv2d", &x, shape, Mode::Bf16, &want, |x, y| {
             ops::infer_sparse_conv2d(x, &filter, None, false, false, y).unwrap();
         });
-        for mode in [Mode::F32, Mode::Tf32] {
+        for mode in Mode::ALL {
             let lists = FilterLists::new(&kept, &bias, n, [h, h], [1, 1], mode).unwrap();
             sparse(c, "infer_sparse_lists", &x, shape, mode, &want, |x, y| {
                 ops::infer_sparse_lists(x, &lists, None, false, false, y).unwrap();

@@ -23,7 +23,7 @@
 //          [2][32] uint4, then the byte offset of each column in the tile, with two_four and a word of metadata.
 // Launch   two_four, dense: 64 threads for each of 1 to 4 groups, grid (tiles, ceil(groups / groups of a block)), a tile
 //          being 2^block_bits x tile_p x tile_q = 16 outputs of 8 images, tile_p and tile_q even; dynamic shared memory
-//          min(chunks, 2) * chunk * plane * 16 bytes, plane >= (tile's inputs with border).
+//          min(chunks, 2) * chunk * plane * 16 bytes, plane >= 2^block_bits * sheet, sheet >= (tile_height * tile_width).
 // Result   deterministic: one writer per element, columns in the order of the packing; no atomics.
 // Cost     predicted, not measured: shared memory bounds it. For 32 columns of 32 filters by 8 pixels by 8 images a warp
 //          spends 32 cycles on 8 ldmatrix.x4, and reads 1280 B (two_four) or 2176 B (dense) of records from L1 or L2,
@@ -44,17 +44,7 @@ constexpr i32 GROUP = 32;
 constexpr i32 PIXELS = 8;
 constexpr i32 QUADS = PIXELS / 4;
 
-// Outputs of a block: 2^block_bits blocks of images, p x q each. In shared memory their inputs, height x width with
-// the border, a channel `plane` rows of 16 bytes behind the one before.
-struct Tile {
-    i32 block_bits, p, q, height, width, plane;
-
-    __device__ i32 blocks() const { return 1 << block_bits; }
-    __device__ i32 row(i32 channel, i32 of, i32 i, i32 j) const { return channel * plane + (of * height + i) * width + j; }
-};
-
 using Layer = PlaneLayer;
-using Place = TilePlace<Tile>;
 
 // A block of columns of a group: the left operand and what a lane gathers. `multiply` takes the step's fragment, from
 // the 32 rows whose addresses the lanes passed: 8 i + 2 t and the next in register i.
@@ -149,7 +139,7 @@ struct Epilogue {
 struct Quad {
     i32 block, p, q;
 
-    __device__ Quad(i32 i, const Tile& tile) {
+    __device__ Quad(i32 i, const PlaneTile& tile) {
         const i32 number = i32(warp_id()) % 2 * QUADS + i, along = tile.q / 2, down = tile.p / 2;
         q = number % along * 2;
         p = number / along % down * 2;
@@ -159,25 +149,16 @@ struct Quad {
 
 template <class Record>
 __device__ inline void convolve(u8* shared, const u8* x, const u8* records, const i32* starts, const i32* rows, i32 groups,
-                                i32 chunks, i32 chunk, const Epilogue& epilogue, const Layer& layer, const Tile& tile) {
-    const Place place(layer, tile);
-    const Odometer first(i32(threadIdx.x), i32(blockDim.x), tile.width, tile.height);
-    const i32 stage_bytes = chunk * tile.plane * PLANE_ROW;
-    const auto load = [&](i32 number) {
-        if (number < chunks) {
-            const i32 channel = number * chunk;
-            place.load(shared + number % 2 * stage_bytes, x, channel, min(chunk, layer.c - channel), first, layer, tile);
-        }
-        cp_async_commit();
-    };
-    load(0);
+                                i32 chunks, i32 chunk, const Epilogue& epilogue, const Layer& layer, const PlaneTile& tile) {
+    const TileStages stages(shared, x, chunks, chunk, layer, tile);
+    stages.load(0);
 
     const i32 group = i32(blockIdx.y) * i32(blockDim.x / 64) + i32(warp_id()) / 2;
     u32 corner[QUADS];
 #pragma unroll
     for (int i = 0; i < QUADS; ++i) {
         const Quad quad(i, tile);
-        corner[i] = u32(((quad.block * tile.height + quad.p * layer.stride) * tile.width + quad.q * layer.stride) * PLANE_ROW);
+        corner[i] = u32(tile.row(0, quad.block, quad.p * layer.stride, quad.q * layer.stride) * PLANE_ROW);
     }
     const u32 along = u32(layer.stride * PLANE_ROW), down = along * u32(tile.width);
 
@@ -191,8 +172,8 @@ __device__ inline void convolve(u8* shared, const u8* x, const u8* records, cons
     for (i32 number = 0; number < chunks; ++number) {
         cp_async_wait<0>();
         __syncthreads();  // everybody's copies are there, and nobody reads the other stage any more
-        load(number + 1);
-        const u8* const stage = shared + number % 2 * stage_bytes;
+        stages.load(number + 1);
+        const u8* const stage = stages.stage(number);
         const i32 chunk_end = group < groups ? start[number + 1] : at;
         for (; at < chunk_end; ++at) {
             // Asked for ahead: the next block while this one is multiplied, and each fragment before the one in front.
@@ -214,7 +195,7 @@ __device__ inline void convolve(u8* shared, const u8* x, const u8* records, cons
     }
 
     if (group >= groups) return;
-    const Place origin(layer, tile);  // again: the loop above has no registers to spare
+    const TilePlace origin(layer, tile);  // again: the loop above has no registers to spare
 #pragma unroll
     for (int n = 0; n < QUADS; ++n) {
         const Quad quad(n, tile);
@@ -236,14 +217,14 @@ __device__ inline void convolve(u8* shared, const u8* x, const u8* records, cons
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_two_four_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_two_four_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<TwoFour>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
-                      {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});
+                      {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet, plane});
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_dense_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 plane, i32 relu, i32 pool) {
+extern "C" __global__ void __launch_bounds__(256, 2) infer_sparse_conv2d_dense_bf16(const u8* x, const u8* records, const i32* starts, const i32* rows, const float* bias, const u32* residual, u32* y, i32 groups, i32 chunks, i32 chunk, i32 blocks, i32 c, i32 h, i32 w, i32 k, i32 p, i32 q, i32 stride, i32 pad, i32 block_bits, i32 tile_p, i32 tile_q, i32 tile_height, i32 tile_width, i32 sheet, i32 plane, i32 relu, i32 pool) {
     DYN_SHARED(u8, shared);
     convolve<Dense>(shared, x, records, starts, rows, groups, chunks, chunk, {bias, residual, y, relu, pool},
-                    {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, plane});
+                    {blocks, c, h, w, k, p, q, stride, pad}, {block_bits, tile_p, tile_q, tile_height, tile_width, sheet, plane});
 }

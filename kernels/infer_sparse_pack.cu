@@ -1,7 +1,8 @@
 // infer_sparse_pack.cu -- the operands of infer_sparse_conv2d.cu from a filter in device memory: an order of its columns.
 //
 //   count     counts[k] = nonzero weights of filter k
-//   order     rows: the filters, those with most weights first, of equals the first first; 32 form a group
+//   order     rows: the filters, those with most weights first, of equals the first first; `each` form a group, which has
+//             `slots` (both 32, but infer_sparse_lists_pack.cu takes this order too)
 //   arrange   the columns of one chunk of channels that a group keeps, in places: blocks of 16 (dense) or 32, octets of
 //             8, quads of 4. First fit, by these rules:
 //               A column's bank is its row of 16 bytes in the tile modulo 8. Each bank has a queue of its columns: those
@@ -14,20 +15,20 @@
 //               two_four, one of which no filter has two weights in the quad already.
 //   records   for each block the left operand and the offsets, as infer_sparse_conv2d.cu has them
 //
-// Shapes   w: [k,len] f32, len = taps * c; counts: [k] i32; rows: [groups,32] i32, -1 for none; places:
+// Shapes   w: [k,len] f32, len = taps * c; counts: [k] i32; rows: [groups,slots] i32, -1 for none; places:
 //          [groups,chunks,room] uint2, the column's element in a filter (~0: none) and the filters of the group that keep
 //          it; statistics: [groups,chunks,4] i32: blocks, columns, cycles more than one for each octet (the banks),
 //          nonzero weights; starts: [groups,chunks+1] i32, the first block of each chunk; records: u32, 320 (two_four)
 //          or 272 a block. taps * chunk <= 3072; room: a multiple of a block, a block for each 4 columns (two_four) or
 //          each 16.
-// Launch   count: 256 threads, a warp a filter. order: 1-D, a thread for each of 32 * groups. arrange, records: 256
-//          threads, grid (chunks, groups).
+// Launch   count: 256 threads, a warp a filter. order: 1-D, 256 threads, a thread for each of groups * slots, which is at least
+//          k. arrange, records: 256 threads, grid (chunks, groups).
 // Result   deterministic, the same bits as the loops of src/ops/infer_sparse_conv2d/tests/packing.rs; no atomics.
 // Cost     once for each layer of a plan. Bytes: w twice, less what nobody keeps the second time; order reads counts
-//          32 * groups times, from L1. arrange is bound by latency: one warp places the columns of a chunk one after another,
+//          k times, from L1. arrange is bound by latency: one warp places the columns of a chunk one after another,
 //          predicted, not measured, some 300 cycles each: 0.1 ms for 700 columns, chunks and groups at once.
 // Source   as infer_sparse_conv2d.cu.
-// Host     src/ops/infer_sparse_conv2d/pack.rs     Cases  src/ops/infer_sparse_conv2d/tests.rs
+// Host     src/ops/infer_sparse_conv2d/pack.rs, src/ops/filter_order.rs     Cases  src/ops/infer_sparse_conv2d/tests.rs
 #include "common/convert.cuh"
 #include "common/warp.cuh"
 
@@ -72,17 +73,14 @@ extern "C" __global__ void __launch_bounds__(256) infer_sparse_pack_count(const 
     if (lane_id() == 0) counts[filter] = count;
 }
 
-extern "C" __global__ void __launch_bounds__(256) infer_sparse_pack_order(const i32* counts, i32* rows, i32 k, i32 groups) {
+extern "C" __global__ void __launch_bounds__(256) infer_sparse_pack_order(const i32* counts, i32* rows, i32 k, i32 groups, i32 each, i32 slots) {
     const i32 filter = i32(blockIdx.x * 256 + threadIdx.x);
-    if (filter >= groups * GROUP) return;
-    if (filter >= k) {
-        rows[filter] = -1;
-        return;
-    }
+    if (filter < groups * slots && (filter % slots >= each || filter / slots * each + filter % slots >= k)) rows[filter] = -1;
+    if (filter >= k) return;
     const i32 own = counts[filter];
     i32 before = 0;
     for (i32 i = 0; i < k; ++i) before += counts[i] > own || (counts[i] == own && i < filter);
-    rows[before] = filter;
+    rows[before / each * slots + before % each] = filter;
 }
 
 namespace {

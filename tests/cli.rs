@@ -83,7 +83,7 @@ fn the_measured_choice_is_remembered() {
         let [Ok(plan)] = &plans[..] else { panic!("{plans:?}") };
         assert_eq!(predict("second.npy", "measured"), first);
         // What is remembered is what runs: dense where the file says so everywhere.
-        let text = std::fs::read_to_string(plan.path()).unwrap().replace("sparse", "dense");
+        let text = std::fs::read_to_string(plan.path()).unwrap().replace("lists", "dense");
         std::fs::write(plan.path(), text).unwrap();
         assert_eq!(predict("third.npy", "measured"), predict("dense.npy", "dense"));
         std::fs::write(plan.path(), "{").unwrap();

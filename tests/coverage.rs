@@ -84,6 +84,9 @@ fn commands_launch_every_kernel() {
     }
     rewire(dir, &["shrink", best, "-o", "small.safetensors"]);
     rewire(dir, &[&["predict", "small.safetensors", "-o", "logits.npy"][..], &data].concat());
+    // A plan that measures every format of sparse layers.
+    let irregular = ["predict", "irregular/checkpoints/best.safetensors", "-o", "logits.npy"];
+    rewire(dir, &[&irregular[..], &["--mode", "bf16"], &data].concat());
     // A graph in which nothing can be fused.
     save_model(&dir.join("apart.safetensors"), &crate::plan::unusual()).unwrap();
     let images = "synthetic:classes=4,size=14,channels=2,train=1,test=2";

@@ -12,33 +12,65 @@ struct PlaneLayer {
     i32 blocks, c, h, w, k, p, q, stride, pad;
 };
 
-// Where a tile of outputs starts, and how its inputs get to shared memory. Tile: 2^block_bits blocks of images of p x q
-// outputs each, which read height x width pixels; `row` is where a pixel lies, in rows of 16 bytes.
-template <class Tile>
+// Outputs of a block: 2^block_bits blocks of images, p x q each. In shared memory their inputs, height x width with the
+// border: a block of images `sheet` rows of 16 bytes behind the one before, a channel `plane` rows.
+struct PlaneTile {
+    i32 block_bits, p, q, height, width, sheet, plane;
+
+    __device__ i32 blocks() const { return 1 << block_bits; }
+    __device__ i32 row(i32 channel, i32 of, i32 i, i32 j) const { return channel * plane + of * sheet + i * width + j; }
+};
+
+// Where a tile of outputs starts.
 struct TilePlace {
     i32 block, p, q;
 
-    __device__ TilePlace(const PlaneLayer& layer, const Tile& tile) {
+    __device__ TilePlace(const PlaneLayer& layer, const PlaneTile& tile) {
         const i32 along = (layer.q + tile.q - 1) / tile.q, down = (layer.p + tile.p - 1) / tile.p;
         const i32 at = i32(blockIdx.x);
         q = at % along * tile.q;
         p = at / along % down * tile.p;
         block = at / along / down * tile.blocks();
     }
+};
 
-    // Starts the copies of `channels` channels from `first` on, zeros where the image ends; `at` is this thread's first
-    // row of them.
-    __device__ void load(u8* stage, const u8* x, i32 first, i32 channels, Odometer at, const PlaneLayer& layer,
-                         const Tile& tile) const {
-        const i32 planes = channels << tile.block_bits;
-        for (; at.digit[2] < planes; at.advance()) {
-            const i32 i = at.digit[1], j = at.digit[0], of = at.digit[2] & (tile.blocks() - 1);
-            const i32 channel = at.digit[2] >> tile.block_bits;
-            const i32 row = p * layer.stride - layer.pad + i, column = q * layer.stride - layer.pad + j;
-            const bool valid = block + of < layer.blocks && row >= 0 && row < layer.h && column >= 0 && column < layer.w;
-            const i32 source = (((block + of) * layer.c + first + channel) * layer.h + row) * layer.w + column;
-            const i32 target = tile.row(channel, of, i, j);
-            cp_async16(stage + target * PLANE_ROW, x + (valid ? i64(source) * PLANE_ROW : 0), valid);
+// A tile's inputs on their way to shared memory, `chunk` channels at a time, in two stages that take turns. Threads of a
+// 1-D block share the rows of a chunk.
+struct TileStages {
+    u8* shared;
+    const u8* x;
+    i32 chunks, chunk;
+    TilePlace place;
+    PlaneLayer layer;
+    PlaneTile tile;
+    Odometer first;  // this thread's first row: column, row, channel and block of images
+
+    __device__ TileStages(u8* shared, const u8* x, i32 chunks, i32 chunk, const PlaneLayer& layer, const PlaneTile& tile)
+        : shared(shared), x(x), chunks(chunks), chunk(chunk), place(layer, tile), layer(layer), tile(tile),
+          first(i32(threadIdx.x), i32(blockDim.x), tile.width, tile.height) {}
+
+    __device__ u8* stage(i32 number) const { return shared + number % 2 * (chunk * tile.plane * PLANE_ROW); }
+
+    // Starts the copies of a chunk, zeros where the image ends, as one group; behind the last chunk an empty one.
+    __device__ void load(i32 number) const {
+        if (number < chunks) {
+            u8* const to = stage(number);
+            each_row(number, [&](i32 channel, i32 of, i32 i, i32 j) {
+                const i32 row = place.p * layer.stride - layer.pad + i, column = place.q * layer.stride - layer.pad + j;
+                const i32 image = place.block + of;
+                const bool valid = image < layer.blocks && row >= 0 && row < layer.h && column >= 0 && column < layer.w;
+                const i32 source = ((image * layer.c + number * chunk + channel) * layer.h + row) * layer.w + column;
+                cp_async16(to + tile.row(channel, of, i, j) * PLANE_ROW, x + (valid ? i64(source) * PLANE_ROW : 0), valid);
+            });
         }
+        cp_async_commit();
+    }
+
+    // body(channel of the chunk, block of images, row, column) for each row that this thread copies.
+    template <class Body>
+    __device__ void each_row(i32 number, Body body) const {
+        const i32 planes = min(chunk, layer.c - number * chunk) << tile.block_bits;
+        for (Odometer at = first; at.digit[2] < planes; at.advance())
+            body(at.digit[2] >> tile.block_bits, at.digit[2] & (tile.blocks() - 1), at.digit[1], at.digit[0]);
     }
 };

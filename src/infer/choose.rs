@@ -1,12 +1,13 @@
-//! Which algorithm each convolution of a plan takes.
+//! Which way each convolution of a plan takes.
 
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::{self, GpuPlan};
-use super::gpu_ready::{Target, Tiles};
+use super::gpu_ready::{Shelf, Target, Tiles};
 use super::plan::Algorithm;
 use super::planner;
 use super::remember::{Content, Remembered};
+use super::way::Way;
 use crate::ops::TileConfig;
 use crate::{Device, Mode, Result, Tensor};
 use std::collections::BTreeMap;
@@ -20,9 +21,9 @@ const ROUNDS: usize = 3;
 /// How long whole candidates are compared at least.
 const COMPARED: Duration = Duration::from_millis(150);
 
-/// One algorithm a layer, how dense convolutions are cut on a GPU, and the seconds of each layer where they were measured.
+/// One way a layer, how dense convolutions are cut on a GPU, and the seconds of each layer where they were measured.
 pub(super) struct Chosen {
-    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) ways: Vec<Way>,
     pub(super) tiles: Vec<Option<TileConfig>>,
     pub(super) measured: bool,
     pub(super) dense: Option<Vec<f64>>,
@@ -30,110 +31,150 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    fn unmeasured(Content { algorithms, tiles }: Content) -> Self {
-        Self { algorithms, tiles, measured: false, dense: None, sparse: None }
+    fn unmeasured(Content { ways, tiles }: Content) -> Self {
+        Self { ways, tiles, measured: false, dense: None, sparse: None }
+    }
+
+    /// What the ways compute.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        algorithms(&self.ways)
     }
 }
 
 /// A plan that is tried.
 trait Candidate {
+    /// By layer, how it runs: as was asked for, or dense where that cannot be.
+    fn ways(&self) -> &[Way];
     /// Seconds of each layer for one image.
     fn layer_seconds(&self) -> Result<Vec<f64>>;
     /// Seconds to convert a value of the shape, of one image, between the forms of the algorithms.
     fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64>;
     /// Runs the whole network.
     fn call(&mut self) -> Result<()>;
-    /// What to remember besides the algorithms.
+    /// What to remember besides the ways.
     fn tiles(&self) -> Vec<Option<TileConfig>>;
 }
 
-/// `algorithm` for every convolution; fully connected layers stay dense.
-pub(super) fn forced(network: &Network, algorithm: Algorithm) -> Chosen {
+/// `way` for every convolution; fully connected layers stay dense.
+pub(super) fn forced(network: &Network, way: Way) -> Chosen {
     let own = network.layers.iter().map(|layer| match &layer.op {
-        LayerOp::Conv(conv) if !conv.linear => algorithm,
-        _ => Algorithm::Dense,
+        LayerOp::Conv(conv) if !conv.linear => way,
+        _ => Way::Dense,
     });
-    Chosen::unmeasured(Content { algorithms: own.collect(), tiles: Vec::new() })
+    Chosen::unmeasured(Content { ways: own.collect(), tiles: Vec::new() })
 }
 
-/// The choice on a CPU. Where nothing is pruned there is none.
-pub(super) fn measured_on_cpu(network: &Network, batch: usize, mode: Mode) -> Result<Chosen> {
-    let dense = forced(network, Algorithm::Dense);
-    if pruned(network) == dense.algorithms {
-        return Ok(dense);
+/// The choice on a CPU, and the plan where one was built for it. Where nothing is pruned there is none.
+pub(super) fn measured_on_cpu(
+    network: &Network,
+    batch: usize,
+    mode: Mode,
+) -> Result<(Chosen, Option<CpuPlan>)> {
+    if !pruned(network).contains(&true) {
+        return Ok((forced(network, Way::Dense), None));
     }
     let remembered = Remembered::find(network, batch, mode, &Device::Cpu);
-    measured(network, remembered, |algorithms, _| Ok(OnCpu::new(network, batch, mode, algorithms)))
+    let sparse = Way::sparse(&Device::Cpu, mode);
+    let build = |ways: &[Way]| Ok(OnCpu::new(network, batch, mode, ways));
+    let (chosen, won) = measured(network, remembered, sparse, build)?;
+    Ok((chosen, won.map(|won| won.plan)))
 }
 
-/// The choice on a GPU, and with it that of the tiles of dense convolutions.
+/// The choice on a GPU, with it that of the tiles of dense convolutions, and the plan where one was built for it.
 pub(super) fn measured_on_gpu(
     network: &Network,
     batch: usize,
     mode: Mode,
     device: &Device,
-) -> Result<Chosen> {
+) -> Result<(Chosen, Option<GpuPlan>)> {
     let remembered = Remembered::find(network, batch, mode, device);
     let [h, w, c] = network.shapes[0];
     let pixels = Tensor::from_vec(images(network, batch), &[batch, h, w, c], device)?;
-    measured(network, remembered, |algorithms, known: &[Option<TileConfig>]| {
-        let target = Target { device, batch, mode, tiles: Tiles::Known(known) };
-        let plan = GpuPlan::build(network, algorithms, &target)?;
+    let target = Target { device, batch, mode, tiles: Tiles::Known(&[]) };
+    let mut shelf = Shelf::new(network, target);
+    let (chosen, won) = measured(network, remembered, Way::sparse(device, mode), |ways| {
+        let ways = shelf.packable(ways)?;
+        let plan = GpuPlan::build(&mut shelf, &ways)?;
         plan.load(&pixels)?;
-        Ok(OnGpu { plan, target: Target { device, batch, mode, tiles: Tiles::Guessed } })
-    })
+        Ok(OnGpu { plan, ways, target })
+    })?;
+    Ok((chosen, won.map(|won| won.plan)))
 }
 
-/// The fastest of: everything dense, every pruned convolution sparse, and the mix that the layers' own times and
-/// the conversions between neighbours suggest. `build` takes algorithms and the tiles that are known.
+/// The fastest of: everything dense, every pruned convolution in one of the `sparse` ways as far as it can be packed, and
+/// the mix that the layers' own times and the conversions between neighbours suggest; with its plan, unless the choice was
+/// remembered.
 fn measured<P: Candidate>(
     network: &Network,
     remembered: Remembered,
-    build: impl Fn(&[Algorithm], &[Option<TileConfig>]) -> Result<P>,
-) -> Result<Chosen> {
+    sparse: &[Way],
+    mut build: impl FnMut(&[Way]) -> Result<P>,
+) -> Result<(Chosen, Option<P>)> {
     if let Some(content) = remembered.content {
-        return Ok(Chosen::unmeasured(content));
+        return Ok((Chosen::unmeasured(content), None));
     }
-    let dense = forced(network, Algorithm::Dense).algorithms;
-    let sparse = pruned(network);
-    let dense_plan = build(&dense, &[])?;
-    let tiles = dense_plan.tiles();
-    let kept = |algorithms: Vec<Algorithm>| {
-        let content = Content { algorithms, tiles: tiles.clone() };
-        remembered.keep(&content);
-        Chosen { measured: true, ..Chosen::unmeasured(content) }
-    };
-    if sparse == dense {
-        return Ok(kept(dense));
+    let dense = forced(network, Way::Dense).ways;
+    let mut plans = vec![build(&dense)?];
+    let tiles = plans[0].tiles();
+    // By layer: the sparse way that takes the shortest.
+    let (mut best, mut sparse_times) = (dense, Vec::new());
+    let pruned = pruned(network);
+    let tried = if pruned.contains(&true) { sparse } else { &[] };
+    for &way in tried {
+        let ways = pruned.iter().map(|&pruned| if pruned { way } else { Way::Dense });
+        let plan = build(&ways.collect::<Vec<_>>())?;
+        if plan.ways().iter().all(|&way| way == Way::Dense) {
+            continue;
+        }
+        let times = layer_times(&plan)?;
+        if sparse_times.is_empty() {
+            sparse_times.clone_from(&times);
+        }
+        for (i, &way) in plan.ways().iter().enumerate().filter(|(_, way)| **way != Way::Dense) {
+            if best[i] == Way::Dense || times[i] < sparse_times[i] {
+                (best[i], sparse_times[i]) = (way, times[i]);
+            }
+        }
+        plans.push(plan);
     }
-    // What cannot be packed is not the fastest.
-    let Ok(sparse_plan) = build(&sparse, &tiles) else { return Ok(kept(dense)) };
-    let dense_times = layer_times(&dense_plan)?;
-    let sparse_times = layer_times(&sparse_plan)?;
-    let conversions = conversions(network, &dense_plan)?;
-    let mixed = mix(network, &sparse, &dense_times, &sparse_times, &conversions);
-    let mut candidates = vec![(dense, dense_plan), (sparse, sparse_plan)];
-    if candidates.iter().all(|(algorithms, _)| *algorithms != mixed) {
-        let plan = build(&mixed, &tiles)?;
-        candidates.push((mixed, plan));
+    let (mut won, mut dense_times) = (0, None);
+    if plans.len() > 1 {
+        let times = layer_times(&plans[0])?;
+        let conversions = conversions(network, &plans[0])?;
+        let mixed = mix(network, &best, &times, &sparse_times, &conversions);
+        if plans.iter().all(|plan| plan.ways() != mixed) {
+            plans.push(build(&mixed)?);
+        }
+        dense_times = Some(times);
+        won = fastest(&mut plans)?;
     }
-    let best = fastest(&mut candidates)?;
-    let chosen = kept(candidates.swap_remove(best).0);
-    Ok(Chosen { dense: Some(dense_times), sparse: Some(sparse_times), ..chosen })
+    let plan = plans.swap_remove(won);
+    let content = Content { ways: plan.ways().to_vec(), tiles };
+    remembered.keep(&content);
+    let sparse = dense_times.is_some().then_some(sparse_times);
+    let chosen = Chosen::unmeasured(content);
+    Ok((Chosen { measured: true, dense: dense_times, sparse, ..chosen }, Some(plan)))
+}
+
+/// What the ways compute.
+fn algorithms(ways: &[Way]) -> Vec<Algorithm> {
+    ways.iter().map(|way| way.algorithm()).collect()
 }
 
 struct OnCpu {
     plan: CpuPlan,
+    ways: Vec<Way>,
     layers: usize,
     pixels: Vec<f32>,
     logits: Vec<f32>,
 }
 
 impl OnCpu {
-    fn new(network: &Network, batch: usize, mode: Mode, algorithms: &[Algorithm]) -> Self {
+    fn new(network: &Network, batch: usize, mode: Mode, ways: &[Way]) -> Self {
         let classes = network.shapes[network.shapes.len() - 1].iter().product::<usize>();
         Self {
-            plan: CpuPlan::build(network, batch, mode, algorithms),
+            plan: CpuPlan::build(network, batch, mode, &algorithms(ways)),
+            ways: ways.to_vec(),
             layers: network.layers.len(),
             pixels: images(network, batch),
             logits: vec![0.0; batch * classes],
@@ -142,6 +183,10 @@ impl OnCpu {
 }
 
 impl Candidate for OnCpu {
+    fn ways(&self) -> &[Way] {
+        &self.ways
+    }
+
     fn layer_seconds(&self) -> Result<Vec<f64>> {
         let part = self.plan.part() as f64;
         Ok(self.plan.layer_seconds(self.layers).into_iter().map(|time| time / part).collect())
@@ -164,10 +209,15 @@ impl Candidate for OnCpu {
 
 struct OnGpu<'a> {
     plan: GpuPlan,
+    ways: Vec<Way>,
     target: Target<'a>,
 }
 
 impl Candidate for OnGpu<'_> {
+    fn ways(&self) -> &[Way] {
+        &self.ways
+    }
+
     fn layer_seconds(&self) -> Result<Vec<f64>> {
         let batch = self.target.batch as f64;
         Ok(self.plan.layer_seconds()?.into_iter().map(|time| time / batch).collect())
@@ -186,15 +236,13 @@ impl Candidate for OnGpu<'_> {
     }
 }
 
-/// Sparse where enough weights are 0.
-fn pruned(network: &Network) -> Vec<Algorithm> {
+/// By layer: whether so many weights are 0 that sparse ways are tried.
+fn pruned(network: &Network) -> Vec<bool> {
     let own = network.layers.iter().map(|layer| match &layer.op {
-        LayerOp::Conv(conv)
-            if !conv.linear && (conv.kept() as f64) < DENSE_FROM * conv.weight.len() as f64 =>
-        {
-            Algorithm::Sparse
+        LayerOp::Conv(conv) => {
+            !conv.linear && (conv.kept() as f64) < DENSE_FROM * conv.weight.len() as f64
         }
-        _ => Algorithm::Dense,
+        _ => false,
     });
     own.collect()
 }
@@ -225,45 +273,39 @@ fn conversions(network: &Network, plan: &impl Candidate) -> Result<Vec<f64>> {
     Ok(network.shapes.iter().map(|shape| known[shape]).collect())
 }
 
-/// Starts from the faster algorithm of each layer and changes runs of layers as long as that makes the sum of
-/// layers and conversions smaller.
+/// Starts from the faster way of each layer, dense or `sparse`, and changes runs of layers as long as that makes the sum
+/// of layers and conversions smaller.
 fn mix(
     network: &Network,
-    sparse: &[Algorithm],
+    sparse: &[Way],
     dense_s: &[f64],
     sparse_s: &[f64],
     conversions: &[f64],
-) -> Vec<Algorithm> {
-    let may = |i: usize| sparse[i] == Algorithm::Sparse;
-    let cost = |algorithms: &[Algorithm]| -> f64 {
+) -> Vec<Way> {
+    let cost = |ways: &[Way]| -> f64 {
         let layers = network.layers.iter().enumerate().map(|(i, layer)| {
-            let own = match algorithms[i] {
+            let own = match ways[i].algorithm() {
                 Algorithm::Dense => dense_s[i],
                 Algorithm::Sparse => sparse_s[i],
             };
             let read = [Some(layer.input), layer.residual].into_iter().flatten();
-            let converted =
-                read.filter(|&value| value > 0 && algorithms[value - 1] != algorithms[i]);
+            let apart = |value: usize| ways[value - 1].algorithm() != ways[i].algorithm();
+            let converted = read.filter(|&value| value > 0 && apart(value));
             own + converted.map(|value| conversions[value]).sum::<f64>()
         });
         layers.sum()
     };
     let count = network.layers.len();
-    let mut best: Vec<Algorithm> = (0..count)
-        .map(|i| {
-            let faster = may(i) && sparse_s[i] < dense_s[i];
-            if faster { Algorithm::Sparse } else { Algorithm::Dense }
-        })
-        .collect();
+    let mut best: Vec<Way> =
+        (0..count).map(|i| if sparse_s[i] < dense_s[i] { sparse[i] } else { Way::Dense }).collect();
     let mut least = cost(&best);
     loop {
         let mut better = None;
         for first in 0..count {
             for end in first + 1..=count {
-                for to in [Algorithm::Dense, Algorithm::Sparse] {
+                for to in [&vec![Way::Dense; count][..], sparse] {
                     let mut tried = best.clone();
-                    let changed = (first..end).filter(|&i| to == Algorithm::Dense || may(i));
-                    changed.for_each(|i| tried[i] = to);
+                    tried[first..end].copy_from_slice(&to[first..end]);
                     let cost = cost(&tried);
                     if cost < 0.999 * least {
                         (better, least) = (Some(tried), cost);
@@ -279,11 +321,11 @@ fn mix(
 }
 
 /// Index of the candidate whose calls take the shortest, in turns.
-fn fastest(candidates: &mut [(Vec<Algorithm>, impl Candidate)]) -> Result<usize> {
+fn fastest(candidates: &mut [impl Candidate]) -> Result<usize> {
     let mut best = vec![f64::INFINITY; candidates.len()];
     let (start, mut rounds) = (Instant::now(), 0);
     while rounds < ROUNDS || start.elapsed() < COMPARED {
-        for (best, (_, plan)) in best.iter_mut().zip(candidates.iter_mut()) {
+        for (best, plan) in best.iter_mut().zip(candidates.iter_mut()) {
             let start = Instant::now();
             plan.call()?;
             *best = best.min(start.elapsed().as_secs_f64());

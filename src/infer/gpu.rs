@@ -1,10 +1,9 @@
 //! A network on a GPU: the fused layers with packed filters, recorded once as a graph where the device has graphs.
 
-use super::fused::Network;
 use super::gpu_layers::{Compiled, timed};
-use super::gpu_ready::Target;
+use super::gpu_ready::{Shelf, Target};
 use super::gpu_values::{Form, Value, input};
-use super::plan::Algorithm;
+use super::way::Way;
 use crate::device::{Gpu, Graph};
 use crate::dtype::DType;
 use crate::ops::TileConfig;
@@ -19,16 +18,12 @@ pub(super) struct GpuPlan {
 }
 
 impl GpuPlan {
-    /// `algorithms` holds one for each layer; only convolutions look at theirs.
-    pub(super) fn build(
-        network: &Network,
-        algorithms: &[Algorithm],
-        target: &Target<'_>,
-    ) -> Result<Self> {
-        let &Target { device, batch, .. } = target;
-        let [h, w, c] = network.shapes[0];
+    /// `ways` holds one for each layer; only convolutions look at theirs.
+    pub(super) fn build(shelf: &mut Shelf<'_>, ways: &[Way]) -> Result<Self> {
+        let Target { device, batch, .. } = shelf.target;
+        let [h, w, c] = shelf.network.shapes[0];
         let input = Tensor::zeros(&[batch, h, w, c], DType::F32, device)?;
-        let compiled = Compiled::new(network, algorithms, target)?;
+        let compiled = Compiled::new(shelf, ways)?;
         let mut plan = Self { compiled, recorded: None, input };
         if gpu(device)?.records_graphs() {
             // Once before the recording: kernels that are compiled on first use are there then.

@@ -1,10 +1,10 @@
 //! A network on a GPU, layer by layer: how each runs.
 
-use super::fused::{Conv, Layer, LayerOp, Network};
+use super::fused::{Conv, Layer, LayerOp};
 use super::gpu::gpu;
-use super::gpu_ready::{Ready, Target};
+use super::gpu_ready::{Ready, Shelf};
 use super::gpu_values::{Form, Value, Values, input};
-use super::plan::Algorithm;
+use super::way::Way;
 use crate::ops::{self, TileConfig};
 use crate::{Device, Error, Mode, Result, Tape, Tensor};
 use std::time::Instant;
@@ -20,19 +20,13 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// `algorithms` holds one for each layer; only convolutions look at theirs.
-    pub(super) fn new(
-        network: &Network,
-        algorithms: &[Algorithm],
-        target: &Target<'_>,
-    ) -> Result<Self> {
-        let ready = |(i, layer): (usize, &Layer)| {
-            let from = network.shapes[layer.input];
-            let ready = Ready::new(i, layer, from, algorithms[i], target)?;
-            Ok((without_weights(layer), ready))
-        };
+    /// `ways` holds one for each layer; only convolutions look at theirs.
+    pub(super) fn new(shelf: &mut Shelf<'_>, ways: &[Way]) -> Result<Self> {
+        let network = shelf.network;
+        let ready =
+            |(i, layer): (usize, &Layer)| Ok((without_weights(layer), shelf.ready(i, ways[i])?));
         let layers = network.layers.iter().enumerate().map(ready).collect::<Result<_>>()?;
-        Ok(Self { layers, last_use: network.last_use(), mode: target.mode })
+        Ok(Self { layers, last_use: network.last_use(), mode: shelf.target.mode })
     }
 
     /// By layer: how its convolution is cut, where it is a dense one.

@@ -1,18 +1,20 @@
 //! What the layers of a plan need on a GPU.
 
-use super::fused::{Conv, Layer, LayerOp};
+use super::fused::{Conv, Layer, LayerOp, Network};
 use super::gpu::gpu;
 use super::gpu_layers::timed;
-use super::plan::Algorithm;
+use super::way::Way;
 use crate::ops::{
     Channels, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct, TileConfig,
 };
-use crate::{Device, Mode, Result, Tensor};
+use crate::{Device, ErrorKind, Mode, Result, Tensor};
+use std::collections::BTreeMap;
 
 /// Kept share from which 2:4 blocks would be so many that dense ones take fewer cycles.
 const DENSE_PRODUCT: f64 = 0.4;
 
 /// For what a network is made ready.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) device: &'a Device,
     pub(super) batch: usize,
@@ -29,7 +31,43 @@ pub(super) enum Tiles<'a> {
     Known(&'a [Option<TileConfig>]),
 }
 
+/// The layers of a network, made ready in each way at most once.
+pub(super) struct Shelf<'a> {
+    pub(super) network: &'a Network,
+    pub(super) target: Target<'a>,
+    made: BTreeMap<(usize, Way), Ready>,
+}
+
+impl<'a> Shelf<'a> {
+    pub(super) fn new(network: &'a Network, target: Target<'a>) -> Self {
+        Self { network, target, made: BTreeMap::new() }
+    }
+
+    /// Layer number `i`.
+    pub(super) fn ready(&mut self, i: usize, way: Way) -> Result<Ready> {
+        if let Some(made) = self.made.get(&(i, way)) {
+            return Ok(made.clone());
+        }
+        let layer = &self.network.layers[i];
+        let ready = Ready::new(i, layer, self.network.shapes[layer.input], way, &self.target)?;
+        self.made.insert((i, way), ready.clone());
+        Ok(ready)
+    }
+
+    /// These ways, but dense where a filter does not fit the sparse kernel.
+    pub(super) fn packable(&mut self, ways: &[Way]) -> Result<Vec<Way>> {
+        let own = ways.iter().enumerate().map(|(i, &way)| match self.ready(i, way) {
+            Err(error) if way != Way::Dense && matches!(error.kind(), ErrorKind::Shape { .. }) => {
+                Ok(Way::Dense)
+            }
+            ready => ready.map(|_| way),
+        });
+        own.collect()
+    }
+}
+
 /// A layer, ready to run.
+#[derive(Clone)]
 pub(super) enum Ready {
     /// A dense convolution over rows.
     Rows(InferConv2d, TileConfig),
@@ -52,7 +90,7 @@ impl Ready {
         i: usize,
         layer: &Layer,
         from: [usize; 3],
-        algorithm: Algorithm,
+        way: Way,
         target: &Target<'_>,
     ) -> Result<Self> {
         let device = target.device;
@@ -61,8 +99,11 @@ impl Ready {
                 weight: upload(&conv.weight, &[conv.dims[0], conv.dims[3]], device)?,
                 bias: upload(&conv.bias, &[conv.dims[0]], device)?,
             }),
-            LayerOp::Conv(conv) if algorithm == Algorithm::Sparse => sparse(conv, from, target),
-            LayerOp::Conv(conv) => dense(i, layer, conv, from, target),
+            LayerOp::Conv(conv) => match way {
+                Way::Dense => dense(i, layer, conv, from, target),
+                Way::Groups => groups(conv, from, target),
+                Way::Lists => lists(conv, from, target),
+            },
             LayerOp::Pointwise(Some((scale, shift))) => {
                 if layer.input == 0 && scale.iter().all(|&scale| scale != 0.0) {
                     return normalize(scale, shift, device);
@@ -97,21 +138,27 @@ fn diagonal(scale: &[f32], shift: &[f32]) -> Conv {
     Conv { name, dims, weight, bias, stride: 1, padding: 0, channels: None, linear: false }
 }
 
-fn sparse(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
-    let &Target { device, batch, mode, .. } = target;
-    let Conv { stride, padding, .. } = *conv;
-    let bias = upload(&conv.bias, &[conv.bias.len()], device)?;
+/// The filter over all `c` channels, and its bias.
+fn spread(conv: &Conv, c: usize, device: &Device) -> Result<[Tensor; 2]> {
     let (dims, weight) = conv.spread(c);
-    let weight = upload(&weight, &dims, device)?;
-    if mode != Mode::Bf16 {
-        let lists = FilterLists::new(&weight, &bias, batch, [h, w], [stride, padding], mode)?;
-        return Ok(Ready::Lists(lists));
-    }
+    Ok([upload(&weight, &dims, device)?, upload(&conv.bias, &[conv.bias.len()], device)?])
+}
+
+fn groups(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
+    let [weight, bias] = spread(conv, c, target.device)?;
     // By the cycles counted in kernels/infer_sparse_conv2d.cu; not measured.
     let full = conv.kept() as f64 > DENSE_PRODUCT * weight.len() as f64;
     let product = if full { SparseProduct::Dense } else { SparseProduct::TwoFour };
+    let Conv { stride, padding, .. } = *conv;
     let filter = PackedSparseFilter::new(&weight, Some(&bias), [h, w], stride, padding, product)?;
     Ok(Ready::Groups(filter))
+}
+
+fn lists(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
+    let &Target { device, batch, mode, .. } = target;
+    let [weight, bias] = spread(conv, c, device)?;
+    let of = [conv.stride, conv.padding];
+    Ok(Ready::Lists(FilterLists::new(&weight, &bias, batch, [h, w], of, mode)?))
 }
 
 fn dense(

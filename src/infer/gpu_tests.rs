@@ -1,14 +1,17 @@
-//! Plans on `cuda-host` whose convolutions take different algorithms.
+//! Plans on `cuda-host` whose convolutions run in different ways.
 
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
-use super::gpu_ready::{Target, Tiles};
-use super::plan::Algorithm;
+use super::gpu_ready::{Shelf, Target, Tiles};
 use super::reference::reference;
-use crate::nn::{ArchSpec, Model};
+use super::way::Way;
+use super::{Algorithm, Choice, Plan};
+use crate::nn::{ArchSpec, Graph, Model, Node, Op};
 use crate::ops::TileConfig;
 use crate::rng::Philox;
 use crate::{Device, Mode, Seed, Tensor, models};
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const IMAGES: usize = 5;
 const DRAWN: Philox = Philox { key: [3, 17], step: 0, layer: 0 };
@@ -35,14 +38,14 @@ fn images(model: &Model, device: &Device) -> Tensor {
 
 fn logits(
     network: &Network,
-    algorithms: &[Algorithm],
+    ways: &[Way],
     x: &Tensor,
     mode: Mode,
     tiles: Tiles<'_>,
 ) -> (Vec<f32>, Vec<Option<TileConfig>>) {
     let device = &x.device();
     let target = Target { device, batch: IMAGES, mode, tiles };
-    let plan = GpuPlan::build(network, algorithms, &target).unwrap();
+    let plan = GpuPlan::build(&mut Shelf::new(network, target), ways).unwrap();
     (plan.run(x).unwrap().to_vec().unwrap(), plan.tiles())
 }
 
@@ -55,13 +58,18 @@ fn mixed_plans_give_the_logits_of_float64_and_of_dense_plans() {
         let network = Network::of(&model).unwrap();
         let x = images(&model, &device);
         // What bf16 rounds between the layers adds up to the tolerance of one of them; a dense plan rounds the same.
-        let dense = vec![Algorithm::Dense; network.layers.len()];
+        let dense = vec![Way::Dense; network.layers.len()];
         let rounded = logits(&network, &dense, &x, Mode::Bf16, Tiles::Guessed).0;
         let rounded: Vec<f64> = rounded.into_iter().map(f64::from).collect();
         for (mode, period) in Mode::ALL.into_iter().flat_map(|mode| [1, 2, 3].map(|p| (mode, p))) {
-            let of = |i| if i % period == 0 { Algorithm::Sparse } else { Algorithm::Dense };
-            let algorithms: Vec<Algorithm> = (0..network.layers.len()).map(of).collect();
-            let (got, tiles) = logits(&network, &algorithms, &x, mode, Tiles::Guessed);
+            // Where there are two formats they take turns.
+            let sparse = Way::sparse(&device, mode);
+            let of = |i| match i % period {
+                0 => sparse[i / period % sparse.len()],
+                _ => Way::Dense,
+            };
+            let ways: Vec<Way> = (0..network.layers.len()).map(of).collect();
+            let (got, tiles) = logits(&network, &ways, &x, mode, Tiles::Guessed);
             let want = if mode == Mode::Bf16 { &rounded } else { &exact };
             let norm = want.iter().map(|v| v * v).sum::<f64>().sqrt();
             let squares = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).powi(2));
@@ -71,11 +79,89 @@ fn mixed_plans_give_the_logits_of_float64_and_of_dense_plans() {
             assert!(error <= mode.tolerance(), "{what}");
             for (i, layer) in network.layers.iter().enumerate() {
                 let conv = matches!(&layer.op, LayerOp::Conv(conv) if !conv.linear);
-                let dense = conv && algorithms[i] == Algorithm::Dense;
+                let dense = conv && ways[i] == Way::Dense;
                 assert_eq!(tiles[i].is_some(), dense, "{what}, layer {i}");
             }
-            let again = logits(&network, &algorithms, &x, mode, Tiles::Known(&tiles));
+            let again = logits(&network, &ways, &x, mode, Tiles::Known(&tiles));
             assert!(again == (got, tiles), "{what}: the same bits again");
         }
+    }
+}
+
+/// Three convolutions, a tenth of their weights kept, the second one with a stride for which no tile of outputs has inputs
+/// that fit shared memory.
+fn wide_stride() -> Model {
+    let conv = |name: &str, stride| Op::Conv {
+        bias: false,
+        channels: None,
+        name: name.into(),
+        padding: 1,
+        stride,
+    };
+    let linear = Op::Linear { bias: false, name: "fc".into() };
+    let ops =
+        [Op::Input, conv("a", 1), Op::Relu, conv("b", 20), conv("c", 1), Op::GlobalAvgPool, linear];
+    let node =
+        |(i, op): (usize, Op)| Node { inputs: (0..i).skip(i.saturating_sub(1)).collect(), op };
+    let nodes = ops.into_iter().enumerate().map(node).collect();
+    // Drawn anew each time, so that no choice of an earlier run is remembered.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u32;
+    println!("seed {now}");
+    let shapes: [(&str, &[usize]); 4] =
+        [("a", &[8, 3, 3, 2]), ("b", &[8, 3, 3, 8]), ("c", &[9, 3, 3, 8]), ("fc", &[4, 9])];
+    let tensor = |(layer, (name, shape)): (u32, (&str, &[usize]))| {
+        let drawn = Philox { key: [now, 29], step: 0, layer };
+        let kept = |i| name == "fc" || drawn.uniform(2 * i) < 0.1;
+        let values = (0..shape.iter().product())
+            .map(|i| if kept(i) { drawn.uniform(2 * i + 1) } else { 0.0 });
+        (
+            format!("{name}.weight"),
+            Tensor::from_vec::<f32>(values.collect(), shape, &Device::Cpu).unwrap(),
+        )
+    };
+    let tensors: BTreeMap<_, _> = (0..).zip(shapes).map(tensor).collect();
+    let mut arch = ArchSpec::named("resnet18").resolve();
+    (arch.size, arch.in_channels, arch.classes) = (64, 2, 4);
+    Model::new(arch, Graph { nodes }, tensors, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_layer_that_cannot_be_packed_is_dense_alone() {
+    let device = Device::new("cuda-host").unwrap();
+    let model = wide_stride();
+    let want = reference(&model, &images(&model, &Device::Cpu)).unwrap().logits;
+    let norm = want.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let network = Network::of(&model).unwrap();
+    let (x, model) = (images(&model, &device), model.to_device(&device).unwrap());
+    for mode in Mode::ALL {
+        for &way in Way::sparse(&device, mode) {
+            let target = Target { device: &device, batch: IMAGES, mode, tiles: Tiles::Guessed };
+            let ways: Vec<Way> = network
+                .layers
+                .iter()
+                .map(|layer| match &layer.op {
+                    LayerOp::Conv(conv) if !conv.linear => way,
+                    _ => Way::Dense,
+                })
+                .collect();
+            let packable = Shelf::new(&network, target).packable(&ways).unwrap();
+            for (i, layer) in network.layers.iter().enumerate() {
+                let LayerOp::Conv(conv) = &layer.op else { continue };
+                let want = if conv.name == "b" { Way::Dense } else { ways[i] };
+                assert_eq!(packable[i], want, "{mode}, {}", conv.name);
+            }
+        }
+        let mut plan = Plan::build(&model, IMAGES, mode, Choice::Measured).unwrap();
+        let names: Vec<_> = plan.layers().iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "fc"]);
+        assert_eq!(plan.layers()[1].algorithm, Algorithm::Dense, "{mode}");
+        assert!(plan.layers()[0].sparse_ms.is_some(), "{mode}: the others are tried");
+        let got = plan.run(&x).unwrap().to_vec::<f32>().unwrap();
+        let squares = got.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want).powi(2));
+        let error = squares.sum::<f64>().sqrt() / norm;
+        assert!(error <= mode.tolerance(), "{mode}: {error:.1e}");
+        let forced = Plan::build(&model, IMAGES, mode, Choice::Forced(Algorithm::Sparse));
+        let message = forced.err().unwrap().to_string();
+        assert!(message.contains("smaller stride"), "{message}");
     }
 }

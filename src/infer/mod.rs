@@ -17,6 +17,7 @@ mod remember;
 mod result;
 mod step;
 mod train_step;
+mod way;
 
 pub use bench::Bench;
 pub use plan::{Algorithm, BuildTimes, Choice, Plan, PlannedLayer};

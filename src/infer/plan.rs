@@ -4,7 +4,8 @@ use super::choose;
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
-use super::gpu_ready::{Target, Tiles};
+use super::gpu_ready::{Shelf, Target, Tiles};
+use super::way::Way;
 use crate::dtype::DType;
 use crate::nn::Model;
 use crate::{Device, Error, Mode, Result, Tensor};
@@ -71,7 +72,7 @@ pub struct PlannedLayer {
     /// dense; absent where nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_ms: Option<f64>,
-    /// Measured time of the layer in a network that runs sparse.
+    /// Measured time of the layer in a network that runs sparse, in the format that took the shortest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sparse_ms: Option<f64>,
 }
@@ -83,7 +84,7 @@ pub struct BuildTimes {
     pub fuse_ms: f64,
     /// Measuring the algorithms; 0 where the choice was forced or remembered.
     pub measure_ms: f64,
-    /// Packing filters and sparse formats of the final plan, planning buffers.
+    /// Packing filters and sparse formats, planning buffers; 0 where the plan was built to be measured, and kept.
     pub pack_ms: f64,
 }
 
@@ -100,24 +101,33 @@ impl Plan {
         let fuse_ms = milliseconds(start.elapsed());
         let start = Instant::now();
         let device = model.device();
-        let chosen = match (choice, device) {
-            (Choice::Forced(algorithm), _) => choose::forced(&network, algorithm),
-            (Choice::Measured, Device::Cpu) => choose::measured_on_cpu(&network, batch, mode)?,
+        let (chosen, kept) = match (choice, device) {
+            (Choice::Forced(algorithm), _) => {
+                (choose::forced(&network, Way::forced(algorithm, device, mode)), None)
+            }
+            (Choice::Measured, Device::Cpu) => {
+                let (chosen, plan) = choose::measured_on_cpu(&network, batch, mode)?;
+                (chosen, plan.map(Backend::Cpu))
+            }
             (Choice::Measured, Device::Gpu(_)) => {
-                choose::measured_on_gpu(&network, batch, mode, device)?
+                let (chosen, plan) = choose::measured_on_gpu(&network, batch, mode, device)?;
+                (chosen, plan.map(|plan| Backend::Gpu(Box::new(plan))))
             }
         };
         let measure_ms = if chosen.measured { milliseconds(start.elapsed()) } else { 0.0 };
         let start = Instant::now();
-        let backend = match device {
-            Device::Cpu => Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms)),
-            Device::Gpu(_) => {
+        let backend = match (kept, device) {
+            (Some(backend), _) => backend,
+            (None, Device::Cpu) => {
+                Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms()))
+            }
+            (None, Device::Gpu(_)) => {
                 let tiles = match choice {
                     Choice::Forced(_) => Tiles::Guessed,
                     Choice::Measured => Tiles::Known(&chosen.tiles),
                 };
-                let target = Target { device, batch, mode, tiles };
-                Backend::Gpu(Box::new(GpuPlan::build(&network, &chosen.algorithms, &target)?))
+                let mut shelf = Shelf::new(&network, Target { device, batch, mode, tiles });
+                Backend::Gpu(Box::new(GpuPlan::build(&mut shelf, &chosen.ways)?))
             }
         };
         let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };
@@ -185,7 +195,7 @@ fn layers(network: &Network, chosen: &choose::Chosen) -> Vec<PlannedLayer> {
     let time = |times: &Option<Vec<f64>>, i: usize| times.as_ref().map(|times| times[i] * 1e3);
     let planned = named.map(|(i, conv)| PlannedLayer {
         name: conv.name.clone(),
-        algorithm: chosen.algorithms[i],
+        algorithm: chosen.ways[i].algorithm(),
         weights: conv.weight.len(),
         kept: conv.kept(),
         dense_ms: time(&chosen.dense, i),

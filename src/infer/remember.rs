@@ -1,7 +1,7 @@
 //! Choices that were measured, on disk.
 
 use super::fused::{LayerOp, Network};
-use super::plan::Algorithm;
+use super::way::Way;
 use crate::ops::TileConfig;
 use crate::{Device, Mode, file};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub(super) struct Remembered {
 /// By layer.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Content {
-    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) ways: Vec<Way>,
     /// How dense convolutions are cut on a GPU; nothing on a CPU.
     pub(super) tiles: Vec<Option<TileConfig>>,
 }
@@ -31,8 +31,9 @@ impl Remembered {
         let read = |file: &PathBuf| -> Option<Content> {
             let content: Content = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
             let tiles = if *device == Device::Cpu { 0 } else { layers };
-            let fits = content.algorithms.len() == layers && content.tiles.len() == tiles;
-            fits.then_some(content)
+            let there = |way: &Way| *way == Way::Dense || Way::sparse(device, mode).contains(way);
+            let fits = content.ways.len() == layers && content.tiles.len() == tiles;
+            (fits && content.ways.iter().all(there)).then_some(content)
         };
         let content = file.as_ref().and_then(read);
         Self { file, content }

@@ -7,20 +7,19 @@ mod tests;
 use super::conv_shape::ConvShape;
 use super::implicit_gemm::{blocks, int, ints};
 use super::infer_planes::{expect_planes, on_gpu};
+use super::plane_tile::{FEW_BLOCKS, FITS, PlaneTile};
 use super::product::same_device;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-use pack::{GROUP, IMAGES, Packed, Tile};
+use pack::{GROUP, IMAGES, Packed};
 
 pub use pack::BankCount;
 
 const OP: &str = "infer_sparse_conv2d";
 /// Groups of filters that a block of threads computes, two warps each.
 const BLOCK_GROUPS: usize = 4;
-/// Blocks of threads below which a launch is cut finer: two for each multiprocessor of a large GPU.
-const FEW_BLOCKS: usize = 264;
 
 /// How the columns of a group of 32 filters that are not empty are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +44,12 @@ impl SparseProduct {
 /// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
 ///
 /// Packed on the device, by `kernels/infer_sparse_pack.cu`.
+#[derive(Clone)]
 pub struct PackedSparseFilter {
     product: SparseProduct,
     /// Of one image.
     shape: ConvShape,
-    tile: Tile,
+    tile: PlaneTile,
     kept: usize,
     columns: usize,
     blocks: usize,
@@ -89,8 +89,8 @@ impl PackedSparseFilter {
             let want = format!("filters of 1 to {} by 1 to {}", room[0], room[1]);
             return Err(Error::shape(OP, "w", want, w.shape()));
         }
-        let Some(tile) = Tile::of(&shape) else {
-            return Err(Error::shape(OP, "w", "of fewer taps", w.shape()));
+        let Some(tile) = pack::tile(&shape) else {
+            return Err(Error::shape(OP, "w", FITS, w.shape()));
         };
         let bias = match bias {
             Some(bias) => {
@@ -186,7 +186,7 @@ pub fn infer_sparse_conv2d(
     int(image_blocks * k * p * q * IMAGES)?;
     y.make_unique()?;
     let tile = &filter.tile;
-    let tiles = tile.count(image_blocks, p, q);
+    let tiles = tile.count(image_blocks, &filter.shape);
     let groups = block_groups(filter.groups, tiles);
     let name = match filter.product {
         SparseProduct::Dense => "infer_sparse_conv2d_dense_bf16",
@@ -206,8 +206,8 @@ pub fn infer_sparse_conv2d(
     let [relu, pool] = [relu, pool].map(usize::from);
     let lists = [filter.groups, tile.chunks, tile.chunk];
     let layer = [image_blocks, c, h, w, k, p, q, stride, pad];
-    let tile = [tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.plane, relu, pool];
-    ints(launch, &[&lists[..], &layer, &tile].concat())?.run(on_gpu(OP, x)?)
+    ints(launch, &[&lists[..], &layer, &tile.arguments(), &[relu, pool]].concat())?
+        .run(on_gpu(OP, x)?)
 }
 
 /// As many groups of filters as read an input tile together, fewer where blocks would be.

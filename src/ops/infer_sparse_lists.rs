@@ -1,36 +1,37 @@
-//! Inference with irregularly masked filters on CUDA cores, in f32, with the sum, ReLU and pooling behind the convolution.
+//! Inference with irregularly masked filters on CUDA cores, with the sum, ReLU and pooling behind the convolution.
 
 mod pack;
 #[cfg(test)]
 mod tests;
 
 use super::conv_shape::ConvShape;
-use super::cpu::round;
 use super::implicit_gemm::{blocks, int, ints};
 use super::infer_planes::{expect_planes, images_of, on_gpu};
+use super::plane_tile::{FITS, PlaneTile};
 use super::product::same_device;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Mode, Result};
-use pack::{Packed, Split, Tile};
+use pack::{Packed, Split};
 
 const OP: &str = "infer_sparse_lists";
 
 /// The kept weights of a filter, its bias, and where each weight finds its input: packed for one layer and a number of
 /// images, which decide the tile in shared memory.
 ///
-/// Packed on the host: the weights are read back once, when a plan is built.
+/// Packed on the device, by `kernels/infer_sparse_lists_pack.cu`.
+#[derive(Clone)]
 pub struct FilterLists {
     mode: Mode,
     /// Of one image.
     shape: ConvShape,
-    tile: Tile,
+    tile: PlaneTile,
     split: Split,
     kept: usize,
     rows: Tensor,
-    streams: Tensor,
     counts: Tensor,
+    starts: Tensor,
     entries: Tensor,
     bias: Tensor,
 }
@@ -41,8 +42,8 @@ impl FilterLists {
     ///
     /// Shapes: w `[K, R, S, C]`, bias `[K]`, both f32.
     /// Errors: [`crate::ErrorKind::Shape`] where operands do not fit, have no elements, or the filter with its outputs
-    /// exceeds 48 KiB of shared memory for a channel; [`crate::ErrorKind::Param`] for a stride of 0 and for
-    /// [`Mode::Bf16`], whose kernels are [`crate::ops::infer_sparse_conv2d()`]; [`crate::ErrorKind::Device`] on `cpu`.
+    /// exceeds 48 KiB of shared memory for a channel; [`crate::ErrorKind::Param`] for a stride of 0;
+    /// [`crate::ErrorKind::Device`] on `cpu`.
     pub fn new(
         w: &Tensor,
         bias: &Tensor,
@@ -60,30 +61,19 @@ impl FilterLists {
         if stride == 0 {
             return Err(Error::param(format!("{OP}: stride"), stride, "at least 1"));
         }
-        if mode == Mode::Bf16 {
-            return Err(Error::param(format!("{OP}: mode"), mode, "f32 or tf32"));
-        }
         let shape = ConvShape { n: 1, h: height, w: width, c, k, r, s, stride, pad: padding };
         if w.is_empty() || shape.p() == 0 || shape.q() == 0 {
             let room = [height, width].map(|extent| extent + 2 * padding);
             let want = format!("filters of 1 to {} by 1 to {}", room[0], room[1]);
             return Err(Error::shape(OP, "w", want, w.shape()));
         }
-        let image_blocks = images.div_ceil(images_of(DType::F32));
-        let Some(tile) = Tile::of(&shape, image_blocks) else {
-            return Err(Error::shape(OP, "w", "of fewer taps", w.shape()));
+        let image_blocks = images.div_ceil(images_of(mode.storage()));
+        let Some(tile) = pack::tile(&shape, image_blocks, mode.storage()) else {
+            return Err(Error::shape(OP, "w", FITS, w.shape()));
         };
         let split = Split::of(k, tile.count(image_blocks, &shape));
-        let mut weights = w.to_vec::<f32>()?;
-        weights.iter_mut().for_each(|w| *w = round::round(mode, *w));
-        let Packed { rows, streams, counts, entries, kept } =
-            pack::pack(&weights, &shape, &tile, split);
-        let words = |words: Vec<i32>| {
-            let len = words.len();
-            Tensor::from_vec(words, &[len], &w.device())
-        };
-        let [rows, streams, counts, entries] =
-            [words(rows)?, words(streams)?, words(counts)?, words(entries)?];
+        let Packed { rows, counts, starts, entries, kept } =
+            pack::pack(w, &shape, &tile, split, mode)?;
         Ok(Self {
             mode,
             shape,
@@ -91,8 +81,8 @@ impl FilterLists {
             split,
             kept,
             rows,
-            streams,
             counts,
+            starts,
             entries,
             bias: bias.clone(),
         })
@@ -103,20 +93,21 @@ impl FilterLists {
         self.kept
     }
 
-    /// Shape of the output planes for `x`'s: `[blocks, K, P, Q, 4]`, halved with `pool`.
+    /// Shape of the output planes for `x`'s: `[blocks, K, P, Q, images]`, halved with `pool`.
     pub fn output_shape(&self, x: &Tensor, pool: bool) -> Vec<usize> {
         let halved = |extent: usize| if pool { extent / 2 } else { extent };
         let blocks = x.shape().first().copied().unwrap_or(0);
         let (p, q) = (halved(self.shape.p()), halved(self.shape.q()));
-        vec![blocks, self.shape.k, p, q, images_of(DType::F32)]
+        vec![blocks, self.shape.k, p, q, images_of(self.mode.storage())]
     }
 }
 
 /// `y = pool(relu(x ∗ w + bias + residual))`, each of residual, ReLU and pooling as asked for; x rounded to the filter's
-/// mode, products exact and sums in f32. Pooling takes the largest of each 2 × 2, an odd last row or column left out.
+/// mode, products exact and sums in f32; with bf16 rounded at the end. Pooling takes the largest of each 2 × 2, an odd last
+/// row or column left out.
 ///
-/// Shapes: planes ([`crate::ops::planes_shape`]), f32: x `[blocks, C, H, W, 4]`, residual `[blocks, K, P, Q, 4]`, y
-/// [`FilterLists::output_shape`]. Images behind the last one are computed too; they are nobody's.
+/// Shapes: planes ([`crate::ops::planes_shape`]) in the mode's storage type: x `[blocks, C, H, W, images]`, residual
+/// `[blocks, K, P, Q, images]`, y [`FilterLists::output_shape`]. Images behind the last one are computed too; they are nobody's.
 /// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where operands do not fit the filter.
 /// Source: `kernels/infer_sparse_lists.cu`.
 pub fn infer_sparse_lists(
@@ -130,15 +121,16 @@ pub fn infer_sparse_lists(
     let FilterLists { shape, tile, split, .. } = filter;
     let ConvShape { h, w, c, k, stride, pad, .. } = *shape;
     let (p, q) = (shape.p(), shape.q());
-    let image_blocks = expect_planes(OP, x, DType::F32, [c, h, w])?;
-    let unpooled = [image_blocks, k, p, q, images_of(DType::F32)];
+    let storage = filter.mode.storage();
+    let image_blocks = expect_planes(OP, x, storage, [c, h, w])?;
+    let unpooled = [image_blocks, k, p, q, images_of(storage)];
     if let Some(residual) = residual {
         residual.expect_shape(OP, "residual", &unpooled)?;
     }
     y.expect_shape(OP, "y", &filter.output_shape(x, pool))?;
     for (operand, what) in [(Some(&*y), "y"), (residual, "residual")] {
         let Some(operand) = operand else { continue };
-        operand.expect_dtype(OP, DType::F32)?;
+        operand.expect_dtype(OP, storage)?;
         same_device(OP, what, x, operand)?;
     }
     same_device(OP, "filter", x, &filter.rows)?;
@@ -148,10 +140,10 @@ pub fn infer_sparse_lists(
     int(x.len())?;
     int(unpooled.iter().product())?;
     y.make_unique()?;
-    let name = if filter.mode == Mode::Tf32 {
-        "infer_sparse_lists_tf32"
-    } else {
-        "infer_sparse_lists_f32"
+    let name = match filter.mode {
+        Mode::F32 => "infer_sparse_lists_f32",
+        Mode::Tf32 => "infer_sparse_lists_tf32",
+        Mode::Bf16 => "infer_sparse_lists_bf16",
     };
     let launch = Launch::new(name)
         .grid(blocks(tile.count(image_blocks, shape), 1)?, blocks(split.warps, split.together)?, 1)
@@ -160,7 +152,7 @@ pub fn infer_sparse_lists(
         .arg(x)
         .arg(&filter.entries)
         .arg(&filter.counts)
-        .arg(&filter.streams)
+        .arg(&filter.starts)
         .arg(&filter.rows)
         .arg(&filter.bias)
         .arg(&residual)
@@ -168,6 +160,6 @@ pub fn infer_sparse_lists(
     let [relu, pool] = [relu, pool].map(usize::from);
     let lists = [split.warps, tile.chunks, tile.chunk];
     let layer = [image_blocks, c, h, w, k, p, q, stride, pad];
-    let tile = [tile.block_bits, tile.p, tile.q, tile.height, tile.width, tile.sheet, relu, pool];
-    ints(launch, &[&lists[..], &layer, &tile].concat())?.run(on_gpu(OP, x)?)
+    ints(launch, &[&lists[..], &layer, &tile.arguments(), &[relu, pool]].concat())?
+        .run(on_gpu(OP, x)?)
 }

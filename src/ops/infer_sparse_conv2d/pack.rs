@@ -5,7 +5,9 @@ use super::{OP, SparseProduct, on_gpu};
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, int, ints};
+use crate::ops::plane_tile::{CHUNK_BYTES, PlaneTile, ROW_BYTES};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -15,56 +17,16 @@ pub(super) const GROUP: usize = 32;
 pub(super) const OCTET: usize = 8;
 /// Images side by side in a plane: 16 bytes.
 pub(super) const IMAGES: usize = 8;
-pub(super) const ROW_BYTES: usize = 2 * IMAGES;
 /// Outputs of a block of threads, times 8 images.
 const OUTPUTS: usize = 16;
-/// Shared memory for one chunk of channels. Two chunks, and two blocks of threads on a multiprocessor, fit 227 KiB.
-const CHUNK_BYTES: usize = 48 << 10;
 
-/// What a block of threads computes and holds in shared memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    /// Blocks of 8 images: 2^this.
-    pub(super) block_bits: usize,
-    pub(super) p: usize,
-    pub(super) q: usize,
-    /// Inputs of these outputs, with the border.
-    pub(super) height: usize,
-    pub(super) width: usize,
-    /// 16-byte rows from channel to channel: odd, so that channels spread over the banks.
-    pub(super) plane: usize,
-    /// Channels at a time, and how often.
-    pub(super) chunk: usize,
-    pub(super) chunks: usize,
-}
-
-impl Tile {
-    /// None where not even one channel fits shared memory.
-    pub(super) fn of(shape: &ConvShape) -> Option<Self> {
-        let extent = |outputs: usize| if outputs > 2 { 4 } else { 2 };
-        let (p, q) = (extent(shape.p()), extent(shape.q()));
-        let block_bits = (OUTPUTS / (p * q)).ilog2() as usize;
-        let height = (p - 1) * shape.stride + shape.r;
-        let width = (q - 1) * shape.stride + shape.s;
-        let plane = ((height * width) << block_bits) | 1;
-        let most = CHUNK_BYTES / (plane * ROW_BYTES);
-        if most == 0 {
-            return None;
-        }
-        let chunks = shape.c.div_ceil(most).max(1);
-        let chunk = shape.c.div_ceil(chunks);
-        Some(Self { block_bits, p, q, height, width, plane, chunk, chunks })
-    }
-
-    /// Bytes of shared memory: the chunk that is multiplied and the one that is loaded.
-    pub(super) fn shared_bytes(&self) -> usize {
-        self.chunks.min(2) * self.chunk * self.plane * ROW_BYTES
-    }
-
-    /// Tiles of a whole output.
-    pub(super) fn count(&self, image_blocks: usize, p: usize, q: usize) -> usize {
-        image_blocks.div_ceil(1 << self.block_bits) * p.div_ceil(self.p) * q.div_ceil(self.q)
-    }
+/// None where not even one channel fits shared memory.
+pub(super) fn tile(shape: &ConvShape) -> Option<PlaneTile> {
+    let extent = |outputs: usize| if outputs > 2 { 4 } else { 2 };
+    let (p, q) = (extent(shape.p()), extent(shape.q()));
+    let tile = PlaneTile::new(shape, (OUTPUTS / (p * q)).ilog2() as usize, [p, q]);
+    // Odd, so that channels spread over the banks.
+    PlaneTile { plane: tile.plane | 1, ..tile }.in_chunks(shape)
 }
 
 /// A packed filter on the device.
@@ -111,7 +73,7 @@ fn kernels(product: SparseProduct) -> ([&'static str; 2], usize) {
 pub(super) fn pack(
     w: &Tensor,
     shape: &ConvShape,
-    tile: &Tile,
+    tile: &PlaneTile,
     product: SparseProduct,
 ) -> Result<Packed> {
     let gpu = on_gpu(OP, w)?;
@@ -119,12 +81,7 @@ pub(super) fn pack(
     if groups > 65_535 {
         return Err(Error::shape(OP, "w", "of fewer filters", w.shape()));
     }
-    let counts = w.empty_like(&[shape.k], DType::I32)?;
-    let launch = Launch::new("infer_sparse_pack_count").grid(blocks(shape.k, 8)?, 1, 1);
-    ints(launch.arg(w).arg(&counts), &[shape.k, taps * shape.c])?.run(gpu)?;
-    let rows = w.empty_like(&[groups * GROUP], DType::I32)?;
-    let launch = Launch::new("infer_sparse_pack_order").grid(blocks(rows.len(), 256)?, 1, 1);
-    ints(launch.arg(&counts).arg(&rows), &[shape.k, groups])?.run(gpu)?;
+    let rows = filter_order(gpu, w, GROUP, GROUP)?;
 
     // Each octet takes a column at least; without the rule of 2:4 each block all that it has places for.
     let least = match product {

@@ -3,9 +3,10 @@
 
 mod packing;
 
-use super::pack::{self, Tile};
+use super::pack;
 use super::{BankCount, SparseProduct};
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::plane_tile::PlaneTile;
 use crate::rng::Philox;
 use crate::{Device, Tensor};
 use packing::Packed;
@@ -51,8 +52,8 @@ fn draw(shape: &ConvShape, mask: Mask, philox: &Philox) -> Vec<f32> {
         .collect()
 }
 
-fn packed(w: &[f32], shape: &ConvShape, product: SparseProduct) -> (Tile, Packed) {
-    let tile = Tile::of(shape).unwrap();
+fn packed(w: &[f32], shape: &ConvShape, product: SparseProduct) -> (PlaneTile, Packed) {
+    let tile = pack::tile(shape).unwrap();
     let packed = packing::pack(w, shape, &tile, product);
     (tile, packed)
 }
@@ -91,7 +92,7 @@ fn unpack_record(record: &[u32], product: SparseProduct) -> (Vec<Vec<f32>>, Vec<
 /// The filter that was packed, and the accesses counted from the offsets.
 fn unpack(
     shape: &ConvShape,
-    tile: &Tile,
+    tile: &PlaneTile,
     packed: &Packed,
     product: SparseProduct,
 ) -> (Vec<f32>, BankCount) {
@@ -227,7 +228,7 @@ fn sparse_masks_waste_little() {
 fn packed_there(w: &[f32], shape: &ConvShape, product: SparseProduct, device: &Device) -> Packed {
     let dims = [shape.k, shape.r, shape.s, shape.c];
     let w = Tensor::from_vec(w.to_vec(), &dims, device).unwrap();
-    let tile = Tile::of(shape).unwrap();
+    let tile = pack::tile(shape).unwrap();
     let pack::Packed { rows, starts, records, kept, columns, blocks, banks } =
         pack::pack(&w, shape, &tile, product).unwrap();
     let [rows, starts, records] = [rows, starts, records].map(|t| t.to_vec::<i32>().unwrap());

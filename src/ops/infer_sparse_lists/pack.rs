@@ -1,100 +1,71 @@
-//! The format of `kernels/infer_sparse_lists.cu`: which outputs share shared memory, and the lists of kept weights.
+//! The format of `kernels/infer_sparse_lists.cu`: which outputs share shared memory, and the lists of kept weights, which
+//! `kernels/infer_sparse_lists_pack.cu` builds on the device.
 
+use super::{OP, on_gpu};
+use crate::device::Launch;
+use crate::dtype::DType;
 use crate::ops::conv_shape::ConvShape;
-use std::cmp::Reverse;
+use crate::ops::filter_order::filter_order;
+use crate::ops::implicit_gemm::{blocks, ints};
+use crate::ops::infer_planes::images_of;
+use crate::ops::plane_tile::{FEW_BLOCKS, PlaneTile};
+use crate::tensor::Tensor;
+use crate::{Error, Mode, Result};
 
 /// Filters of a warp.
 pub(super) const FILTERS: usize = 8;
 /// Warps of a block of threads.
 const WARPS: usize = 8;
-/// Lanes, and outputs of a lane, one below the other.
 const LANES: usize = 32;
-const LANE_ROWS: usize = 2;
+/// Sums that a lane has of a filter: outputs, one below the other, with the images of each.
+const LANE_SUMS: usize = 8;
 /// Lanes whose 16 bytes are one access to shared memory.
 const OCTET: usize = 8;
-pub(super) const ROW_BYTES: usize = 16;
-/// Shared memory for one chunk of channels. Two chunks, and two blocks of threads on a multiprocessor, fit 227 KiB.
-const CHUNK_BYTES: usize = 48 << 10;
-/// Blocks of threads below which a launch is cut finer: two for each multiprocessor of a large GPU.
-const FEW_BLOCKS: usize = 264;
-/// What a tile costs besides its copies, in 16-byte rows copied for a channel: reading 64 outputs for each of 64 filters
-/// that keep 5 % of 9 weights, a row read counting a quarter of a row copied. (Reasoned, not measured.)
-const TILE_ROWS: usize = 460;
+/// What a tile with one output a lane costs besides its copies, in 16-byte rows copied for a channel: reading 32 outputs
+/// for each of 64 filters that keep 5 % of 9 weights, a row read counting a quarter of a row copied. (Reasoned, not
+/// measured.)
+const TILE_ROWS: usize = 230;
 
-/// What a block of threads computes and holds in shared memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tile {
-    /// Blocks of 4 images: 2^this.
-    pub(super) block_bits: usize,
-    pub(super) p: usize,
-    pub(super) q: usize,
-    /// Inputs of these outputs, with the border.
-    pub(super) height: usize,
-    pub(super) width: usize,
-    /// 16-byte rows from one block of images to the next.
-    pub(super) sheet: usize,
-    /// Channels at a time, and how often.
-    pub(super) chunk: usize,
-    pub(super) chunks: usize,
+/// The cheapest tile for that many blocks of images in a storage type. None where not even one channel fits shared memory.
+pub(super) fn tile(shape: &ConvShape, image_blocks: usize, storage: DType) -> Option<PlaneTile> {
+    let outputs = LANES * LANE_SUMS / images_of(storage);
+    let extents = [2, 4, 8];
+    let pairs = extents.into_iter().flat_map(|p| extents.map(|q| [p, q]));
+    let tiles =
+        pairs.filter(|[p, q]| p * q <= outputs).map(|extents| spread(shape, extents, outputs));
+    let cost = |tile: &PlaneTile| {
+        let cycles = lane_rows(tile) * cycles(tile, shape.stride);
+        tile.count(image_blocks, shape) * (TILE_ROWS * cycles / (LANES / OCTET) + tile.plane)
+    };
+    tiles.flatten().min_by_key(cost)
 }
 
-impl Tile {
-    /// The cheapest tile for that many blocks of images. None where not even one channel fits shared memory.
-    pub(super) fn of(shape: &ConvShape, image_blocks: usize) -> Option<Self> {
-        let extents = [2, 4, 8];
-        let tiles = extents.into_iter().flat_map(|p| extents.map(|q| Self::new(shape, p, q)));
-        let cost = |tile: &Self| {
-            let multiplied = TILE_ROWS * tile.cycles(shape.stride) / (LANES / OCTET);
-            tile.count(image_blocks, shape) * (multiplied + tile.plane())
-        };
-        tiles.filter(|tile| tile.chunk > 0).min_by_key(cost)
-    }
+/// The blocks of images so far apart that lanes meet in as few banks as can be.
+fn spread(shape: &ConvShape, [p, q]: [usize; 2], outputs: usize) -> Option<PlaneTile> {
+    let tile = PlaneTile::new(shape, (outputs / (p * q)).ilog2() as usize, [p, q]);
+    let sheets = (tile.sheet..).take(OCTET);
+    let tiles = sheets.map(|sheet| PlaneTile { sheet, plane: sheet << tile.block_bits, ..tile });
+    tiles.min_by_key(|tile| cycles(tile, shape.stride))?.in_chunks(shape)
+}
 
-    fn new(shape: &ConvShape, p: usize, q: usize) -> Self {
-        let block_bits = (LANES * LANE_ROWS / (p * q)).ilog2() as usize;
-        let height = (p - 1) * shape.stride + shape.r;
-        let width = (q - 1) * shape.stride + shape.s;
-        let tile = Self { block_bits, p, q, height, width, sheet: 0, chunk: 0, chunks: 0 };
-        let sheets = (height * width..).take(OCTET).map(|sheet| Self { sheet, ..tile });
-        let tile = sheets.min_by_key(|tile| tile.cycles(shape.stride)).unwrap_or(tile);
-        let most = CHUNK_BYTES / (tile.plane() * ROW_BYTES);
-        if most == 0 {
-            return tile;
-        }
-        let chunks = shape.c.div_ceil(most).max(1);
-        Self { chunk: shape.c.div_ceil(chunks), chunks, ..tile }
-    }
+/// Outputs of a lane, one below the other.
+fn lane_rows(tile: &PlaneTile) -> usize {
+    ((tile.p * tile.q) << tile.block_bits) / LANES
+}
 
-    /// 16-byte rows from channel to channel.
-    pub(super) fn plane(&self) -> usize {
-        self.sheet << self.block_bits
-    }
-
-    /// Cycles in which a warp reads a row of each lane; 4 where banks do not meet.
-    pub(super) fn cycles(&self, stride: usize) -> usize {
-        let row = |lane: usize| {
-            let (block, pixel) = (lane % (1 << self.block_bits), lane >> self.block_bits);
-            let (p, q) = (pixel / self.q * LANE_ROWS, pixel % self.q);
-            block * self.sheet + (p * self.width + q) * stride
-        };
-        let cycles = |octet: usize| {
-            let mut load = [0; OCTET];
-            (0..OCTET).for_each(|i| load[row(octet * OCTET + i) % OCTET] += 1);
-            load.into_iter().max().unwrap_or(0)
-        };
-        (0..LANES / OCTET).map(cycles).sum()
-    }
-
-    /// Bytes of shared memory: the chunk that is multiplied and the one that is loaded.
-    pub(super) fn shared_bytes(&self) -> usize {
-        self.chunks.min(2) * self.chunk * self.plane() * ROW_BYTES
-    }
-
-    /// Tiles of a whole output.
-    pub(super) fn count(&self, image_blocks: usize, shape: &ConvShape) -> usize {
-        let sheets = shape.p().div_ceil(self.p) * shape.q().div_ceil(self.q);
-        image_blocks.div_ceil(1 << self.block_bits) * sheets
-    }
+/// Cycles in which a warp reads a row of each lane; 4 where banks do not meet.
+pub(super) fn cycles(tile: &PlaneTile, stride: usize) -> usize {
+    let row = |lane: usize| {
+        let (block, pixel) = (lane % (1 << tile.block_bits), lane >> tile.block_bits);
+        let (p, q) = (pixel / tile.q * lane_rows(tile), pixel % tile.q);
+        block * tile.sheet + (p * tile.width + q) * stride
+    };
+    let cycles = |octet: usize| {
+        let mut load = [0; OCTET];
+        (0..OCTET).for_each(|i| load[row(octet * OCTET + i) % OCTET] += 1);
+        load.into_iter().max().unwrap_or(0)
+    };
+    (0..LANES / OCTET).map(cycles).sum()
 }
 
 /// How filters are dealt to warps.
@@ -122,66 +93,49 @@ impl Split {
     }
 }
 
-/// The lists on the host.
+/// The lists on the device.
 pub(super) struct Packed {
-    /// Filter of each place of each warp, -1 for none: those with most weights first.
-    pub(super) rows: Vec<i32>,
-    /// Where a warp's entries begin, in 16 bytes.
-    pub(super) streams: Vec<i32>,
-    /// Weights of each filter of a warp in a chunk, 16 bits each: by warp, chunk, filter.
-    pub(super) counts: Vec<i32>,
-    /// Bits of a weight and its byte offset in the tile, as they are read; a list begins at 16 bytes.
-    pub(super) entries: Vec<i32>,
+    /// i32, filter of each place of each warp, -1 for none: those with most weights first.
+    pub(super) rows: Tensor,
+    /// i32, weights of each filter of a warp in a chunk, 16 bits each: by warp, chunk, filter.
+    pub(super) counts: Tensor,
+    /// i32, where the entries of a warp and chunk begin, in 16 bytes.
+    pub(super) starts: Tensor,
+    /// i32, bits of a weight and its byte offset in the tile, as they are read; a list begins at 16 bytes.
+    pub(super) entries: Tensor,
     pub(super) kept: usize,
 }
 
-/// The nonzero weights of the filters `w`, `[k, r, s, c]`.
-pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, split: Split) -> Packed {
-    let len = shape.r * shape.s * shape.c;
-    let kept = |filter: &[f32]| filter.iter().filter(|&&w| w != 0.0).count();
-    let filters: Vec<&[f32]> = w.chunks_exact(len.max(1)).collect();
-    let mut order: Vec<usize> = (0..filters.len()).collect();
-    order.sort_by_key(|&filter| Reverse(kept(filters[filter])));
-    let mut packed = Packed {
-        rows: vec![-1; split.warps * FILTERS],
-        streams: Vec::new(),
-        counts: Vec::new(),
-        entries: Vec::new(),
-        kept: kept(w),
-    };
-    for (warp, own) in order.chunks(split.each).enumerate() {
-        let rows = &mut packed.rows[warp * FILTERS..];
-        rows.iter_mut().zip(own).for_each(|(row, &filter)| *row = filter as i32);
-        packed.streams.push((packed.entries.len() / 4) as i32);
-        for chunk in 0..tile.chunks {
-            let mut counts = [0; FILTERS];
-            for (count, &filter) in counts.iter_mut().zip(own) {
-                *count = list(filters[filter], shape, tile, chunk, &mut packed.entries);
-            }
-            packed.counts.extend(counts.chunks_exact(2).map(|pair| pair[0] | pair[1] << 16));
-        }
+/// The nonzero weights of the filters `w`, `[k, r, s, c]` on a GPU, rounded to `mode`, by the rules of
+/// `kernels/infer_sparse_lists_pack.cu`. Two numbers come back: how long the lists are, and how many weights they hold.
+pub(super) fn pack(
+    w: &Tensor,
+    shape: &ConvShape,
+    tile: &PlaneTile,
+    split: Split,
+    mode: Mode,
+) -> Result<Packed> {
+    let gpu = on_gpu(OP, w)?;
+    if tile.chunks > 65_535 {
+        return Err(Error::shape(OP, "w", "of fewer channels", w.shape()));
     }
+    let rows = filter_order(gpu, w, split.each, FILTERS)?;
+    let lists = split.warps * tile.chunks;
+    let words = |shape: &[usize]| w.empty_like(shape, DType::I32);
+    let (counts, lengths) = (words(&[lists, FILTERS / 2])?, words(&[lists, 2])?);
+    let (starts, sizes) = (words(&[lists])?, words(&[2])?);
+    let warps = blocks(split.warps, 1)?;
+    let grid = |name| Launch::new(name).grid(warps, tile.chunks as u32, 1);
+    let filter = [shape.r * shape.s, shape.c, tile.chunk];
+    let launch = grid("infer_sparse_lists_pack_count").arg(w).arg(&rows).arg(&counts).arg(&lengths);
+    ints(launch, &filter)?.run(gpu)?;
+    let launch = Launch::new("infer_sparse_lists_pack_scan").arg(&lengths).arg(&starts).arg(&sizes);
+    ints(launch, &[lists])?.run(gpu)?;
+    let sizes: Vec<usize> = sizes.to_vec::<i32>()?.into_iter().map(|size| size as usize).collect();
     // A warp asks for 16 bytes more than it reads.
-    packed.entries.extend([0; 4]);
-    packed
-}
-
-/// The weights of a filter in a chunk of channels, at most as many as rows of 16 bytes fit a chunk.
-fn list(w: &[f32], shape: &ConvShape, tile: &Tile, chunk: usize, out: &mut Vec<i32>) -> i32 {
-    let first = chunk * tile.chunk;
-    let mut count = 0;
-    for channel in first..(first + tile.chunk).min(shape.c) {
-        for tap in 0..shape.r * shape.s {
-            let weight = w[tap * shape.c + channel];
-            if weight == 0.0 {
-                continue;
-            }
-            let pixel = tap / shape.s * tile.width + tap % shape.s;
-            let offset = ((channel - first) * tile.plane() + pixel) * ROW_BYTES;
-            out.extend([weight.to_bits() as i32, offset as i32]);
-            count += 1;
-        }
-    }
-    out.resize(out.len().next_multiple_of(4), 0);
-    count
+    let entries = words(&[4 * (sizes[0] + 1)])?;
+    let launch = grid("infer_sparse_lists_pack_write").arg(w).arg(&rows).arg(&counts);
+    let geometry = [mode as usize, shape.s, tile.width, tile.plane];
+    ints(launch.arg(&starts).arg(&entries), &[&geometry[..], &filter].concat())?.run(gpu)?;
+    Ok(Packed { rows, counts, starts, entries, kept: sizes[1] })
 }

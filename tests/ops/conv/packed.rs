@@ -194,6 +194,7 @@ fn infer_sparse_conv2d_equals_float64_loops() {
 #[test]
 fn infer_sparse_lists_equals_float64_loops() {
     equals_float64(&[Mode::F32, Mode::Tf32], &[None], Mode::F32.tolerance());
+    equals_float64(&[Mode::Bf16], &[None], TOLERANCE);
 }
 
 #[test]
@@ -251,6 +252,11 @@ fn operands_of_packed_convolutions_that_do_not_fit_are_errors() {
             new(&w, [0, 4], 1),
             "infer_sparse_conv2d: w must be filters of 1 to 2 by 1 to 6, got [4, 3, 3, 6]"
         );
+        assert_eq!(
+            new(&w, [64, 64], 20),
+            "infer_sparse_conv2d: w must be of fewer taps or a smaller stride: the inputs of a tile of outputs fit \
+             48 KiB, got [4, 3, 3, 6]"
+        );
         let filter =
             PackedSparseFilter::new(&w, None, [4, 4], 1, 1, SparseProduct::TwoFour).unwrap();
         let planes = |shape: &[usize]| Tensor::zeros(shape, DType::Bf16, &device).unwrap();
@@ -290,7 +296,6 @@ fn operands_of_filter_lists_that_do_not_fit_are_errors() {
     for device in gpus() {
         for (size, stride, mode, want) in [
             ([4, 4], 0, Mode::F32, "infer_sparse_lists: stride = 0: must be at least 1"),
-            ([4, 4], 1, Mode::Bf16, "infer_sparse_lists: mode = bf16: must be f32 or tf32"),
             (
                 [0, 4],
                 1,
@@ -299,6 +304,13 @@ fn operands_of_filter_lists_that_do_not_fit_are_errors() {
             ),
         ] {
             assert_eq!(message(new(&device, size, stride, mode)), want);
+        }
+        for mode in Mode::ALL {
+            assert_eq!(
+                message(new(&device, [64, 64], 20, mode)),
+                "infer_sparse_lists: w must be of fewer taps or a smaller stride: the inputs of a tile of outputs \
+                 fit 48 KiB, got [4, 3, 3, 6]"
+            );
         }
         let filter = new(&device, [4, 4], 1, Mode::F32).unwrap();
         let (x, mut y) = (zeros(&[1, 6, 4, 4, 4], &device), zeros(&[1, 4, 4, 4, 4], &device));

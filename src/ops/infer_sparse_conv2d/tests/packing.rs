@@ -1,8 +1,9 @@
 //! The packing of `kernels/infer_sparse_pack.cu` as loops: its file states the rules.
 
 use super::super::SparseProduct;
-use super::super::pack::{BankCount, GROUP, OCTET, ROW_BYTES, Tile};
+use super::super::pack::{BankCount, GROUP, OCTET};
 use crate::ops::conv_shape::ConvShape;
+use crate::ops::plane_tile::{PlaneTile, ROW_BYTES};
 use std::cmp::Reverse;
 
 /// A packed filter.
@@ -36,7 +37,12 @@ impl Column {
 }
 
 /// The nonzero weights of the filters `w`, `[k, r, s, c]`.
-pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, product: SparseProduct) -> Packed {
+pub(super) fn pack(
+    w: &[f32],
+    shape: &ConvShape,
+    tile: &PlaneTile,
+    product: SparseProduct,
+) -> Packed {
     let len = shape.r * shape.s * shape.c;
     let filters: Vec<&[f32]> = w.chunks_exact(len.max(1)).collect();
     let counts: Vec<usize> =
@@ -65,7 +71,7 @@ pub(super) fn pack(w: &[f32], shape: &ConvShape, tile: &Tile, product: SparsePro
 }
 
 /// The columns of a chunk that one of the filters keeps.
-fn columns(group: &[&[f32]], shape: &ConvShape, tile: &Tile, chunk: usize) -> Vec<Column> {
+fn columns(group: &[&[f32]], shape: &ConvShape, tile: &PlaneTile, chunk: usize) -> Vec<Column> {
     let first = chunk * tile.chunk;
     let mut columns = Vec::new();
     for tap in 0..shape.r * shape.s {

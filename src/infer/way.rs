@@ -1,0 +1,42 @@
+//! How a layer runs: its algorithm, and how the kept weights of a sparse one are packed.
+
+use super::plan::Algorithm;
+use crate::{Device, Mode};
+use serde::{Deserialize, Serialize};
+
+/// One layer's way; only convolutions have others than the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Way {
+    /// Every stored weight.
+    Dense,
+    /// The columns that a group of filters keeps, on tensor cores: [`crate::ops::PackedSparseFilter`].
+    Groups,
+    /// Each filter's kept weights, one by one: [`crate::ops::FilterLists`], and the sparse layers of a CPU.
+    Lists,
+}
+
+impl Way {
+    pub(super) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Dense => Algorithm::Dense,
+            Self::Groups | Self::Lists => Algorithm::Sparse,
+        }
+    }
+
+    /// The sparse ones that there are; the first is taken where no other is asked for.
+    pub(super) fn sparse(device: &Device, mode: Mode) -> &'static [Self] {
+        match (device, mode) {
+            (Device::Gpu(_), Mode::Bf16) => &[Self::Groups, Self::Lists],
+            _ => &[Self::Lists],
+        }
+    }
+
+    /// Of an algorithm that is forced.
+    pub(super) fn forced(algorithm: Algorithm, device: &Device, mode: Mode) -> Self {
+        match algorithm {
+            Algorithm::Dense => Self::Dense,
+            Algorithm::Sparse => Self::sparse(device, mode)[0],
+        }
+    }
+}
