@@ -430,7 +430,7 @@ fn report_draws_kernels_and_training_steps_beside_their_peers() {
     }
     // The bar is that of the fastest peer.
     assert!(
-        page.contains("<svg") && page.contains("1.2 times") && !page.contains("18 times"),
+        page.contains("<svg") && page.contains("1.20 times") && !page.contains("18.00 times"),
         "{page}"
     );
     let error = refused(folder, &["report", "other.json", "--out", "drawn"]);

@@ -53,11 +53,13 @@ machine() {
     echo "commit $(cat commit), $(date -u +%F)"
 }
 
-# Every operation on fresh random inputs against float64, the compiled plans, and a training run from end to end.
+# Every operation on fresh random inputs against float64, the compiled plans, what is timed at small sizes, and a training
+# run from end to end.
 check() {
     local folder
     folder=$(mktemp -d)
     ./tests ops:: plan:: --skip pytorch_ops --test-threads=1 &&
+        ./benches rows --small &&
         ./rewire train small-dnr-irregular --device cuda --mode bf16 --out "$folder" --force --set train.epochs=1
 }
 

@@ -2,6 +2,7 @@
 
     python3 benches/peers/kernels.py --binary BENCHES --json kernels.json        BENCHES: what cargo bench --no-run makes
     python3 benches/peers/kernels.py --rows conv/c4 pgd_step                      rows whose name has one of these parts
+    python3 benches/peers/kernels.py --small --rounds 1                           whether everything runs
     python3 benches/peers/kernels.py --check                                      the peers' results alone, small, on the CPU
 
 Rows are those of `benches rows --list`: convolutions of VGG16 with bias and ReLU (`conv/LAYER/MODE/IMAGES`), the same with 10, 5 or
@@ -53,6 +54,10 @@ def device():
     return torch.device("cpu" if OPTIONS.check else "cuda")
 
 
+def sets_for(size):
+    return 3 if OPTIONS.small else sets_of(size)
+
+
 def rounded(x, mode):
     return x.to(torch.bfloat16) if mode == "bf16" else x.float()
 
@@ -81,10 +86,10 @@ def relative(got, want, tolerance, what):
     return error
 
 
-def tried(peers, left_out, name, make):
-    """Adds a peer, or why there is none."""
+def tried(found, left_out, name, make):
+    """Adds what `make` gives, or why there is nothing."""
     try:
-        peers[name] = make()
+        found[name] = make()
     except Exception as error:
         text = str(error).splitlines() or [""]
         left_out[name] = f"{type(error).__name__}: {text[0][:160]}"
@@ -111,7 +116,7 @@ def convolution_peers(weight, side, images, mode, share):
     filters, channels = weight.shape[:2]
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
     size = torch.empty((), dtype=dtype).element_size()
-    sets = sets_of(size * (images * side * side * (channels + filters) + weight.numel())) if device().type == "cuda" else 3
+    sets = sets_for(size * (images * side * side * (channels + filters) + weight.numel()))
     torch.manual_seed(2)
     x = rounded(torch.rand(images, channels, side, side, device=device()) - 0.5, mode)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -162,7 +167,7 @@ def convolution_peers(weight, side, images, mode, share):
         ready = {}
 
         def structured():
-            if OPTIONS.check:  # No library on a CPU: the same operands as a dense product.
+            if device().type == "cpu":  # No library there: the same operands as a dense product.
                 return copies(permuted, sets)
             torch.sparse.SparseSemiStructuredTensor._FORCE_CUTLASS = False
             all = [torch.sparse.to_sparse_semi_structured(copy) for copy in copies(permuted, sets)]
@@ -223,7 +228,7 @@ def convolution_peers(weight, side, images, mode, share):
 
 def pgd_peers(images):
     shape, eps, size = (images, 32, 32, 3), 8 / 255, 2 / 255
-    count = sets_of(12 * images * 3072) if device().type == "cuda" else 3
+    count = sets_for(12 * images * 3072)
     x0 = torch.rand(shape, device=device())
     start = x0 + 2 * eps * (torch.rand(shape, device=device()) - 0.5)
     gradient = torch.rand(shape, device=device()) - 0.5
@@ -248,7 +253,7 @@ def pgd_peers(images):
 
 
 def layers():
-    part = 8 if OPTIONS.check else 1
+    part = 8 if OPTIONS.small else 1
     shapes = [(-(-k // part), -(-c // part), 3, 3) for k, c in CONVOLUTIONS]
     return [torch.rand(shape, device=device()) - 0.5 for shape in shapes]
 
@@ -257,7 +262,7 @@ def noise_peers():
     alpha, weights = 0.25, layers()
     masks = [(torch.rand_like(w) < 0.05).float() for w in weights]
     total = sum(w.numel() for w in weights)
-    count = sets_of(12 * total) if device().type == "cuda" else 3
+    count = sets_for(12 * total)
     sets = [(copies(w, count), copies(m, count)) for w, m in zip(weights, masks)]
 
     def noisy(w, m):
@@ -286,7 +291,7 @@ def noise_peers():
 def prune_peers():
     flat = torch.cat([w.flatten() for w in layers()])
     kept = int(0.05 * len(flat))
-    sets = copies(flat, sets_of(5 * len(flat)) if device().type == "cuda" else 3)
+    sets = copies(flat, sets_for(5 * len(flat)))
     least = flat.abs().cpu().double().sort(descending=True).values[kept - 1]
     want = (flat.abs().cpu().double() >= least).to(flat.device)
 
@@ -319,7 +324,7 @@ def sgd_peers(masked):
     start = [w * m for w, m in zip(start, masks)]
     gradients = [torch.rand_like(w) - 0.5 for w in start]
     total = sum(w.numel() for w in start)
-    count = sets_of((16 if masked else 12) * total) if device().type == "cuda" else 3
+    count = sets_for((16 if masked else 12) * total)
     lr, momentum, decay = 1e-3, 0.9, 5e-4
 
     def of(**how):
@@ -368,7 +373,7 @@ def peers_of(row, weight):
         layer, mode, images = parts[0], parts[-2], int(parts[-1])
         share = int(parts[1].removeprefix("keep")) / 100 if kind == "sparse" else 1
         side, channels, filters = LAYERS[layer]
-        if OPTIONS.check:
+        if OPTIONS.small:
             channels, filters, images = channels // 8, filters // 8, 3
         if weight is None:
             weight = numpy.random.default_rng(1).random((filters, 3, 3, channels), numpy.float32) - 0.5
@@ -379,7 +384,7 @@ def peers_of(row, weight):
     torch.manual_seed(4)
     set_precision("f32")
     if kind == "pgd_step":
-        return pgd_peers(3 if OPTIONS.check else int(parts[0]))
+        return pgd_peers(3 if OPTIONS.small else int(parts[0]))
     return {"noise": noise_peers, "prune": prune_peers, "sgd": lambda: sgd_peers(False), "sgd_masked": lambda: sgd_peers(True)}[kind]()
 
 
@@ -389,7 +394,7 @@ class Rewire:
     def __init__(self):
         environment = os.environ | {"REWIRE_BENCH_DEVICE": OPTIONS.device}
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen([OPTIONS.binary, "turns"], stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.process = subprocess.Popen([OPTIONS.binary, "turns", *(["--small"] if OPTIONS.small else [])], stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def ask(self, line):
         try:
@@ -409,14 +414,18 @@ class Rewire:
 def floor_microseconds(row, own):
     """Computed, not measured: the longer of operations over the ceiling and bytes over a copy's speed."""
     kind, *parts = row.split("/")
-    operations = 0.0
+    seconds = 0.0
     if kind == "conv":
-        operations = own["flop"] / PEAK[parts[1]]
+        seconds = own["flop"] / PEAK[parts[1]]
     elif kind == "sparse" and parts[2] == "bf16":
-        operations = own["flop"] / GATHERED[int(parts[1].removeprefix("keep"))]
+        seconds = own["flop"] / GATHERED[int(parts[1].removeprefix("keep"))]
     elif kind == "sparse":
-        operations = own["kept_flop"] / PEAK["f32"]
-    return 1e6 * max(operations, own["bytes"] / COPY)
+        seconds = own["kept_flop"] / PEAK["f32"]
+    if seconds:
+        # Taps in the padding need not be multiplied.
+        side = LAYERS[parts[0]][0]
+        seconds *= ((3 * side - 2) / (3 * side)) ** 2
+    return 1e6 * max(seconds, own["bytes"] / COPY)
 
 
 def measure(row, rewire, folder):
@@ -424,7 +433,9 @@ def measure(row, rewire, folder):
     own = rewire.ask(f"prepare {row} {file}")
     weight = numpy.load(file) if own["shape"] else None
     peers, left_out = peers_of(row, weight)
-    timed = {name: Timed(peer.call, peer.sets) for name, peer in peers.items()}
+    timed = {}
+    for name, peer in peers.items():
+        tried(timed, left_out, name, lambda peer=peer: Timed(peer.call, peer.sets))
     rounds, hot = [], []
     for _ in range(OPTIONS.rounds):
         turns = {"rewire": [rewire.ask(f"time {OPTIONS.seconds}")]}
@@ -459,9 +470,11 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
     parser.add_argument("--limit", type=float, default=1e9, metavar="S", help="no row is begun after so many seconds")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of each peer: takes long")
+    parser.add_argument("--small", action="store_true", help="sizes at which times mean nothing")
     parser.add_argument("--check", action="store_true", help="peers' results alone, small, on the CPU")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     OPTIONS = parser.parse_args()
+    OPTIONS.small |= OPTIONS.check
     listed = subprocess.run([OPTIONS.binary, "rows", "--list"], capture_output=True, text=True, check=True).stdout.split()
     names = [row for row in listed if any(part in row for part in OPTIONS.rows)]
     if not names:

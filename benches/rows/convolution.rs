@@ -19,6 +19,7 @@ pub struct Layer {
     side: usize,
     channels: usize,
     filters: usize,
+    small: bool,
 }
 
 impl Layer {
@@ -34,7 +35,7 @@ impl Layer {
             _ => (2, 512, 512),
         };
         let (part, images) = if small { (8, images / 128 * 3) } else { (1, images) };
-        Self { images, side, channels: channels / part, filters: filters / part }
+        Self { images, side, channels: channels / part, filters: filters / part, small }
     }
 
     fn pixels(&self) -> usize {
@@ -65,7 +66,7 @@ impl Layer {
         let drawn = Seed(3).stream("positions", 0, 0);
         let len = self.pixels() * filters;
         let at: Vec<usize> = (0..SAMPLES.min(len))
-            .map(|i| (u64::from(drawn.bits(i)) * len as u64 >> 32) as usize)
+            .map(|i| ((u64::from(drawn.bits(i)) * len as u64) >> 32) as usize)
             .collect();
         let value = |&at: &usize| {
             let (k, pixel) = (at % filters, at / filters);
@@ -162,7 +163,7 @@ pub fn dense(layer: &Layer, mode: Mode, device: &Device) -> Result<Prepared> {
     let storage = mode.storage();
     let output = poisoned(&[n, h, side, storage.padded(k)], storage, device)?;
     let bytes = (input.len() + weight.len() + output.len()) * storage.size();
-    let sets = sets(bytes, device);
+    let sets = sets(bytes, layer.small);
     let mut all = Vec::new();
     for (x, y) in copies(input, sets)?.into_iter().zip(copies(output, sets)?) {
         let filter = PackedFilter::new(&weight, &shift, mode, None)?;
@@ -212,7 +213,7 @@ pub fn sparse(layer: &Layer, density: f32, mode: Mode, device: &Device) -> Resul
     let kept = w.iter().filter(|&&w| w != 0.0).count();
     // A kept weight is its value and where its input lies.
     let bytes = (input.len() + output.len()) * storage.size() + 8 * kept;
-    let sets = sets(bytes, device);
+    let sets = sets(bytes, layer.small);
     let buffers = copies(input, sets)?.into_iter().zip(copies(output, sets)?);
     let (side, operands) = (layer.side, [&x[..], &w, &bias]);
     let prepared = |call, error, how| Prepared {

@@ -49,9 +49,9 @@ fn copies(of: &Tensor, count: usize) -> rewire::Result<Vec<Tensor>> {
     Ok(all)
 }
 
-pub fn pgd_step(images: usize, device: &Device) -> Result<Prepared> {
+pub fn pgd_step(images: usize, small: bool, device: &Device) -> Result<Prepared> {
     let (eps, size) = (8.0 / 255.0, 2.0 / 255.0);
-    let shape = [images, 32, 32, 3];
+    let shape = [if small { 3 } else { images }, 32, 32, 3];
     let len: usize = shape.iter().product();
     let pixels: Vec<f32> = values("x", len).iter().map(|x| x + 0.5).collect();
     let started: Vec<f32> =
@@ -59,7 +59,7 @@ pub fn pgd_step(images: usize, device: &Device) -> Result<Prepared> {
     let gradient = values("g", len);
     let upload = |data: &[f32]| Tensor::from_vec(data.to_vec(), &shape, device);
     let bytes = 16 * len;
-    let sets = sets(bytes - 4 * len, device);
+    let sets = sets(bytes - 4 * len, small);
     let mut x = copies(&upload(&started)?, sets)?;
     let (x0, g) = (copies(&upload(&pixels)?, sets)?, copies(&upload(&gradient)?, sets)?);
     let mut call = move |set: usize| -> rewire::Result<Tensor> {
@@ -92,7 +92,7 @@ pub fn noise(small: bool, device: &Device) -> Result<Prepared> {
     let total = weights(small);
     // Weights twice, for their deviation and for the sum; masks; results.
     let (bytes, buffers) = (13 * total, 9 * total);
-    let sets = sets(buffers, device);
+    let sets = sets(buffers, small);
     let stream = |layer: usize| Seed(1).stream("noise", 0, layer as u32);
     let (mut hosts, mut all) = (Vec::new(), vec![Vec::new(); sets]);
     for (i, shape) in shapes.iter().enumerate() {
@@ -144,7 +144,7 @@ pub fn prune(small: bool, device: &Device) -> Result<Prepared> {
     let (host, count) = (values("w", len), len - (DENSITY * len as f64) as usize);
     let weight = Tensor::from_vec(host.clone(), &[len], device)?;
     let ones = Tensor::from_vec(vec![1u8; len], &[len], device)?;
-    let sets = sets(5 * len, device);
+    let sets = sets(5 * len, small);
     let (w, mut masks) = (copies(&weight, sets)?, copies(&ones, sets)?);
     let mut call = move |set: usize| -> rewire::Result<Tensor> {
         masks[set].copy_front(&ones)?;
@@ -185,7 +185,7 @@ pub fn sgd(small: bool, masked: bool, device: &Device) -> Result<Prepared> {
     let upload = |data: &[f32]| Tensor::from_vec(data.to_vec(), &[len], device);
     let mask = Tensor::from_vec(m_host.clone(), &[len], device)?;
     let buffers = if masked { 13 * len } else { 12 * len };
-    let sets = sets(buffers, device);
+    let sets = sets(buffers, small);
     let mut w = copies(&upload(&w_host)?, sets)?;
     let (mut v, g) = (copies(&upload(&g_host)?, sets)?, copies(&upload(&g_host)?, sets)?);
     let masks = copies(&mask, sets)?;

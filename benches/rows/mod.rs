@@ -2,13 +2,14 @@
 //! buffers. Every result is compared with float64 first.
 //!
 //! ```text
-//! benches rows [PART…]   checks and times every row whose name has one of the parts; all without any
-//! benches rows --list    their names
-//! benches turns          reads `prepare ROW [FILE]`, `time SECONDS` and `quit` line by line and answers each
-//!                        with a line of JSON, for benches/peers/kernels.py; FILE gets the weight (.npy, KRSC)
+//! benches rows [--small] [PART…]   checks and times every row whose name has one of the parts; all without any
+//! benches rows --list              their names
+//! benches turns [--small]          reads `prepare ROW [FILE]`, `time SECONDS` and `quit` line by line and answers each
+//!                                  with a line of JSON, for benches/peers/kernels.py; FILE gets the weight (.npy, KRSC)
 //! ```
 //!
-//! Where a device records no graphs (`cuda-host`), `rows` takes small sizes, checks, and times nothing.
+//! Small sizes show that everything runs and is right. Where a device records no graphs (`cuda-host`) sizes are small, and nothing
+//! is timed.
 
 mod convolution;
 mod flat;
@@ -94,7 +95,6 @@ impl Row {
         }
     }
 
-    /// Small sizes show that it runs and is right.
     fn prepare(self, device: &Device, small: bool) -> Result<Prepared> {
         match self {
             Self::Dense { layer, mode, images } => {
@@ -104,7 +104,7 @@ impl Row {
                 let layer = convolution::Layer::new(layer, images, small);
                 convolution::sparse(&layer, kept as f32 / 100.0, mode, device)
             }
-            Self::PgdStep { images } => flat::pgd_step(if small { 3 } else { images }, device),
+            Self::PgdStep { images } => flat::pgd_step(images, small, device),
             Self::Noise => flat::noise(small, device),
             Self::Prune => flat::prune(small, device),
             Self::Sgd { masked } => flat::sgd(small, masked, device),
@@ -121,8 +121,10 @@ pub fn main(arguments: &[String]) -> Option<Result<()>> {
             Row::all().iter().for_each(|row| println!("{}", row.name()));
             Some(Ok(()))
         }
-        ["rows", parts @ ..] => Some(rows(parts)),
-        ["turns"] => Some(turns()),
+        ["rows", "--small", parts @ ..] => Some(rows(parts, true)),
+        ["rows", parts @ ..] => Some(rows(parts, false)),
+        ["turns", "--small"] => Some(turns(true)),
+        ["turns"] => Some(turns(false)),
         _ => None,
     }
 }
@@ -134,9 +136,9 @@ fn gpu() -> Result<Device> {
     }
 }
 
-fn rows(parts: &[&str]) -> Result<()> {
+fn rows(parts: &[&str], small: bool) -> Result<()> {
     let device = gpu()?;
-    let small = !timer::records(&device);
+    let small = small || !timer::records(&device);
     println!("{:<32}{:>10}{:>12}{:>10}{:>6}  how", "row", "error", "us rotating", "us hot", "sets");
     for row in Row::all() {
         let name = row.name();
@@ -155,8 +157,9 @@ fn rows(parts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn turns() -> Result<()> {
+fn turns(small: bool) -> Result<()> {
     let device = gpu()?;
+    let small = small || !timer::records(&device);
     // The timer's graphs name the memory of the operands: dropped first.
     let mut now: Option<(Option<Timer>, Prepared)> = None;
     for line in std::io::stdin().lock().lines() {
@@ -165,10 +168,12 @@ fn turns() -> Result<()> {
         let answer = match words.as_slice() {
             ["prepare", name, file @ ..] => {
                 now = None;
-                prepare(name, file.first().copied(), &device).map(|(timer, found, answer)| {
-                    now = Some((timer, found));
-                    answer
-                })
+                prepare(name, file.first().copied(), small, &device).map(
+                    |(timer, found, answer)| {
+                        now = Some((timer, found));
+                        answer
+                    },
+                )
             }
             ["time", seconds] => time(now.as_ref().and_then(|(timer, _)| timer.as_ref()), seconds),
             ["quit"] => return Ok(()),
@@ -184,11 +189,12 @@ fn turns() -> Result<()> {
 fn prepare(
     name: &str,
     file: Option<&str>,
+    small: bool,
     device: &Device,
 ) -> Result<(Option<Timer>, Prepared, serde_json::Value)> {
     let row = Row::all().into_iter().find(|row| row.name() == name);
     let row = row.with_context(|| format!("{name}: is no row (benches rows --list)"))?;
-    let mut found = row.prepare(device, !timer::records(device))?;
+    let mut found = row.prepare(device, small)?;
     if let (Some(file), Some(weight)) = (file, &found.weight) {
         rewire::npy::write(Path::new(file), weight.shape(), &weight.to_vec::<f32>()?)?;
     }

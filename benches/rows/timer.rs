@@ -26,12 +26,10 @@ pub struct Timer {
     launches: usize,
 }
 
-/// How many sets of so many bytes; no more than a handful where nothing is timed.
-pub fn sets(bytes: usize, device: &Device) -> usize {
-    match records(device) {
-        true => ROTATED_BYTES.div_ceil(bytes.max(1)).max(FEWEST_SETS),
-        false => FEWEST_SETS,
-    }
+/// How many sets of so many bytes; a handful at small sizes.
+pub fn sets(bytes: usize, small: bool) -> usize {
+    let rotated = if small { 0 } else { ROTATED_BYTES };
+    rotated.div_ceil(bytes.max(1)).max(FEWEST_SETS)
 }
 
 /// Whether launches queue on the device, so that their time means something.
