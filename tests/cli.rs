@@ -400,6 +400,26 @@ fn bad_attacks_are_refused_in_one_line() {
 }
 
 #[test]
+fn a_training_step_may_begin_with_an_attack_and_keep_masks() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    let step = ["bench", "m.safetensors", "--batch", "1,2", "--seconds", "0", "--train-step"];
+    let plain = done(folder, &step);
+    assert!(plain.lines().count() == 2 && plain.lines().all(|line| line.ends_with(" ms a step")));
+    let attack = ["--attack-steps", "3"];
+    let attacked = done(folder, &[&step[..], &attack].concat());
+    assert!(attacked.lines().all(|line| line.ends_with(" ms a step with PGD-3")), "{attacked}");
+    let pruned = ["--density", "0.1", "--granularity", "irregular", "--json"];
+    let json = done(folder, &[&step[..], &attack, &pruned].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let density = json["density"].as_f64().unwrap();
+    assert!(json["attack_steps"] == 3 && (0.09..0.11).contains(&density), "{json}");
+    let times = json["steps"].as_array().unwrap().iter();
+    assert!(times.map(|step| step["median_ms"].as_f64().unwrap()).all(|ms| ms > 0.0), "{json}");
+}
+
+#[test]
 fn report_draws_kernels_and_training_steps_beside_their_peers() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

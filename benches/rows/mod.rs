@@ -175,7 +175,10 @@ fn turns(small: bool) -> Result<()> {
                     },
                 )
             }
-            ["time", seconds] => time(now.as_ref().and_then(|(timer, _)| timer.as_ref()), seconds),
+            ["time", seconds] => match &now {
+                Some((timer, _)) => time(timer.as_ref(), seconds),
+                None => Err(anyhow::anyhow!("no row is prepared")),
+            },
             ["quit"] => return Ok(()),
             _ => Err(anyhow::anyhow!("`{line}`: must be prepare ROW [FILE], time SECONDS or quit")),
         };
