@@ -18,6 +18,9 @@ set -uo pipefail
 cd "$(dirname "$0")"
 out=${OUT:-$PWD/results}
 mkdir -p "$out"
+for name in rewire tests benches; do
+    [[ -x $name ]] || gunzip --keep "$name.gz" || exit 2
+done
 read -r -a parts <<<"${*:-check sanitize kernels sparse networks training}"
 known=" check sanitize kernels sparse networks training families "
 for name in "${parts[@]}"; do

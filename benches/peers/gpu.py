@@ -3,6 +3,7 @@
 import json
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -113,6 +114,11 @@ def print_row(row):
     print(f"{row['row']:<32}{own}   {ratios}", flush=True)
     for name, why in row.get("left_out", {}).items():
         print(f"{'':<32}left out: {name}: {why}", flush=True)
+
+
+def need_gpu():
+    if not torch.cuda.is_available():
+        sys.exit(f"PyTorch {torch.__version__} finds no GPU")
 
 
 def commit():

@@ -13,8 +13,8 @@ that rotate over at least three sets of buffers, larger together than 180 MB; `h
 the rounds of (peer's time / rewire's). `noise` is rewire against itself within a round.
 
 Peers: `cudnn` is the convolution with bias and ReLU as three kernels, `cudnn fused` cudnn_convolution_relu, `cudnn product` the convolution
-alone; `cusparselt` and `cusparse` are im2col and the product, `… product` the product alone. With --compile, torch.compile
-(max-autotune) of what eager runs.
+alone; `cusparselt` and `cusparse` are im2col and the product, `… product` the product alone; `compiled` is torch.compile
+(max-autotune) of what eager runs, for convolutions with --compile only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-from gpu import COPY, PEAK, Timed, document, print_header, print_row, save, sets_of, summary
+from gpu import COPY, PEAK, Timed, document, need_gpu, print_header, print_row, save, sets_of, summary
 from sparse import Columns, columns_first, permuted_for_two_four
 
 #: Side, channels and filters of VGG16's layers.
@@ -247,7 +247,7 @@ def pgd_peers(images):
     peers, left_out = {}, {}
     tried(peers, left_out, "eager 7 ops", lambda: of(seven))
     tried(peers, left_out, "eager 6 ops in place", lambda: of(in_place))
-    if OPTIONS.compile:
+    if device().type == "cuda":
         tried(peers, left_out, "compiled", lambda: of(torch.compile(seven, mode="max-autotune-no-cudagraphs", dynamic=False)))
     return peers, left_out
 
@@ -283,7 +283,7 @@ def noise_peers():
 
     peers, left_out = {}, {}
     tried(peers, left_out, "eager", lambda: of(noisy))
-    if OPTIONS.compile:
+    if device().type == "cuda":
         tried(peers, left_out, "compiled", lambda: of(torch.compile(noisy, mode="max-autotune-no-cudagraphs", dynamic=False)))
     return peers, left_out
 
@@ -469,7 +469,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
     parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
     parser.add_argument("--limit", type=float, default=1e9, metavar="S", help="no row is begun after so many seconds")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of each peer: takes long")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of convolutions: takes long")
     parser.add_argument("--small", action="store_true", help="sizes at which times mean nothing")
     parser.add_argument("--check", action="store_true", help="peers' results alone, small, on the CPU")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
@@ -481,6 +481,7 @@ def main():
         sys.exit(f"no row of {OPTIONS.binary} has {' or '.join(OPTIONS.rows)} in its name")
     if OPTIONS.check:
         return check(names)
+    need_gpu()
     results, rewire, start = document("Kernels", "us"), Rewire(), time.monotonic()
     results["not_begun"], failed = [], 0
     print(f"{results['gpu']}, PyTorch {results['torch']}, clocks {results['clocks']['before']}")

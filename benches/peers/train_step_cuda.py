@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpu import PEAK, document, print_header, print_row, save, summary
+from gpu import PEAK, document, need_gpu, print_header, print_row, save, summary
 
 WIDE = (64, 128, 256, 512)
 #: name: (network, widths, rewire's --arch, share of the convolutions' weights that are kept)
@@ -262,6 +262,7 @@ def run(options, builds):
         sys.exit(f"--nets {' '.join(unknown)}: must be of {', '.join(NETS)}, or all")
     if options.check:
         return check(names, options, builds)
+    need_gpu()
     results, start, failed = document("Training steps", "ms") | {"mode": options.mode, "not_begun": []}, time.monotonic(), 0
     print(f"{results['gpu']}, PyTorch {results['torch']}, clocks {results['clocks']['before']}")
     print_header("ms")
