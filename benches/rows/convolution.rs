@@ -126,11 +126,12 @@ fn copies(of: Tensor, count: usize) -> rewire::Result<Vec<Tensor>> {
     Ok(all)
 }
 
-/// Input, weight, of which `density` is kept, and bias.
-fn operands(layer: &Layer, density: f32) -> [Vec<f32>; 3] {
+/// Input, weight, of which each input channel keeps a share, and bias.
+fn operands(layer: &Layer, shares: &[f32]) -> [Vec<f32>; 3] {
     let mut w = values("w", layer.filter().iter().product());
-    for (w, drawn) in w.iter_mut().zip(values("mask", layer.filter().iter().product())) {
-        if drawn + 0.5 >= density {
+    let drawn = values("mask", w.len());
+    for (i, (w, drawn)) in w.iter_mut().zip(drawn).enumerate() {
+        if drawn + 0.5 >= shares[i % layer.channels] {
             *w = 0.0;
         }
     }
@@ -155,7 +156,7 @@ struct Set<F> {
 }
 
 pub fn dense(layer: &Layer, mode: Mode, device: &Device) -> Result<Prepared> {
-    let [x, w, bias] = operands(layer, 1.0);
+    let [x, w, bias] = operands(layer, &vec![1.0; layer.channels]);
     let input = rows(layer, &x, mode, device)?;
     let weight = Tensor::from_vec(w.clone(), &layer.filter(), device)?;
     let shift = Tensor::from_vec(bias.clone(), &[layer.filters], device)?;
@@ -200,9 +201,24 @@ fn fastest(set: &mut Set<InferConv2d>, device: &Device) -> Result<TileConfig> {
     Ok(best.1)
 }
 
+/// What each channel keeps: the same, or log-normal around it, σ = 1, as where pruning found channels of different worth.
+fn shares(channels: usize, density: f32, skewed: bool) -> Vec<f32> {
+    let drawn = Seed(2).stream("shares", 0, 0);
+    let weight = |channel| if skewed { drawn.normal(channel).exp() } else { 1.0 };
+    let weights: Vec<f32> = (0..channels).map(weight).collect();
+    let mean = weights.iter().sum::<f32>() / channels as f32;
+    weights.into_iter().map(|weight| density * weight / mean).collect()
+}
+
 /// bf16 on tensor cores by columns permuted for 2:4 sparsity; else on CUDA cores, kept weights alone.
-pub fn sparse(layer: &Layer, density: f32, mode: Mode, device: &Device) -> Result<Prepared> {
-    let [x, w, bias] = operands(layer, density);
+pub fn sparse(
+    layer: &Layer,
+    density: f32,
+    skewed: bool,
+    mode: Mode,
+    device: &Device,
+) -> Result<Prepared> {
+    let [x, w, bias] = operands(layer, &shares(layer.channels, density, skewed));
     let weight = Tensor::from_vec(w.clone(), &layer.filter(), device)?;
     let shift = Tensor::from_vec(bias.clone(), &[layer.filters], device)?;
     let storage = mode.storage();

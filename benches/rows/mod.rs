@@ -31,8 +31,8 @@ const SECONDS: f64 = 0.2;
 enum Row {
     /// `relu(x ∗ w + bias)` with every weight.
     Dense { layer: usize, mode: Mode, images: usize },
-    /// The same with a share of the weights, in percent.
-    Sparse { layer: usize, kept: usize, mode: Mode, images: usize },
+    /// The same with a share of the weights, in percent, drawn uniformly or with channels of very different shares.
+    Sparse { layer: usize, kept: usize, skewed: bool, mode: Mode, images: usize },
     /// A step of an attack.
     PgdStep { images: usize },
     /// Noise on the weights of every layer.
@@ -70,9 +70,9 @@ impl Row {
             }
         }
         for layer in [4, 5, 7, 8, 10] {
-            for kept in [10, 5, 3] {
-                let modes = [Mode::Bf16, Mode::Tf32, Mode::F32];
-                all.extend(modes.map(|mode| Self::Sparse { layer, kept, mode, images: 1024 }));
+            for (kept, skewed) in [(10, false), (5, false), (5, true), (3, false)] {
+                let row = |mode| Self::Sparse { layer, kept, skewed, mode, images: 1024 };
+                all.extend([Mode::Bf16, Mode::Tf32, Mode::F32].map(row));
             }
         }
         all.extend([128, 1024].map(|images| Self::PgdStep { images }));
@@ -84,8 +84,9 @@ impl Row {
     fn name(self) -> String {
         match self {
             Self::Dense { layer, mode, images } => format!("conv/c{layer}/{mode}/{images}"),
-            Self::Sparse { layer, kept, mode, images } => {
-                format!("sparse/c{layer}/keep{kept}/{mode}/{images}")
+            Self::Sparse { layer, kept, skewed, mode, images } => {
+                let how = if skewed { "skewed" } else { "" };
+                format!("sparse/c{layer}/keep{kept}{how}/{mode}/{images}")
             }
             Self::PgdStep { images } => format!("pgd_step/{images}"),
             Self::Noise => "noise/vgg16".into(),
@@ -100,9 +101,9 @@ impl Row {
             Self::Dense { layer, mode, images } => {
                 convolution::dense(&convolution::Layer::new(layer, images, small), mode, device)
             }
-            Self::Sparse { layer, kept, mode, images } => {
+            Self::Sparse { layer, kept, skewed, mode, images } => {
                 let layer = convolution::Layer::new(layer, images, small);
-                convolution::sparse(&layer, kept as f32 / 100.0, mode, device)
+                convolution::sparse(&layer, kept as f32 / 100.0, skewed, mode, device)
             }
             Self::PgdStep { images } => flat::pgd_step(images, small, device),
             Self::Noise => flat::noise(small, device),
@@ -147,8 +148,9 @@ fn rows(parts: &[&str], small: bool) -> Result<()> {
         }
         let mut found = row.prepare(&device, small).with_context(|| name.clone())?;
         let timer = Timer::record(&device, found.sets, &mut found.call)?;
+        let seconds = if small { 0.0 } else { SECONDS };
         let [rotating, hot] = match timer {
-            Some(timer) => timer.turn(SECONDS)?.map(|time| format!("{time:.2}")),
+            Some(timer) => timer.turn(seconds)?.map(|time| format!("{time:.2}")),
             None => ["-", "-"].map(str::to_owned),
         };
         let Prepared { error, sets, how, .. } = &found;
