@@ -1,13 +1,18 @@
 //! Criterion benchmarks: one group per kernel family, and whole networks. Every result is checked against float64 before it is timed.
 //!
-//! `REWIRE_BENCH_DEVICE` names the device (default `auto`); `cargo bench -- conv2d` picks a group.
+//! `REWIRE_BENCH_DEVICE` names the device (default `auto`); `cargo bench -- conv2d` picks a group. On a GPU `cargo bench -- rows`
+//! times single kernels at large sizes ([`rows`]).
 
 mod machine;
 mod networks;
+mod rows;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group};
+use rayon::prelude::*;
+use rewire::device::Graph;
 use rewire::ops::{self, AdamStep, SgdParameter, SgdStep, SparseFilter};
-use rewire::{Device, Mode, Seed, Tape, Tensor};
+use rewire::{Device, Mode, Result, Seed, Tape, Tensor};
+use std::time::Instant;
 
 fn device() -> Device {
     let name = std::env::var("REWIRE_BENCH_DEVICE").unwrap_or_else(|_| "auto".into());
@@ -17,7 +22,7 @@ fn device() -> Device {
 /// Uniform numbers in [-0.5, 0.5).
 fn values(stream: &str, len: usize) -> Vec<f32> {
     let stream = Seed(1).stream(stream, 0, 0);
-    (0..len).map(|index| stream.uniform(index) - 0.5).collect()
+    (0..len).into_par_iter().map(|index| stream.uniform(index) - 0.5).collect()
 }
 
 fn tensor(stream: &str, shape: &[usize], device: &Device) -> Tensor {
@@ -29,6 +34,41 @@ fn synchronize(device: &Device) {
     if let Device::Gpu(gpu) = device {
         gpu.synchronize().expect("a device that answers");
     }
+}
+
+/// Calls that a graph holds.
+const CALLS: u64 = 32;
+
+/// Times a call with the device's work in it. Where the device records graphs, and the call reads nothing back, it replays a
+/// graph of many: one alone would be timed with its launch and the wait for it, which are longer than many a kernel.
+fn calls<T>(b: &mut Bencher, device: &Device, mut call: impl FnMut() -> Result<T>) {
+    let graph = match timed_by_graph(device) {
+        true => {
+            // Kernels that are compiled on first use are there when the recording begins.
+            call().expect("a call");
+            Graph::record(device, || (0..CALLS).try_for_each(|_| call().map(drop))).ok()
+        }
+        false => None,
+    };
+    let Some((graph, ())) = graph else {
+        return b.iter(|| {
+            call().expect("a call");
+            synchronize(device);
+        });
+    };
+    b.iter_custom(|count| {
+        let replays = count.div_ceil(CALLS);
+        synchronize(device);
+        let start = Instant::now();
+        (0..replays).for_each(|_| graph.launch().expect("a replay"));
+        synchronize(device);
+        start.elapsed().mul_f64(count as f64 / (replays * CALLS) as f64)
+    });
+}
+
+/// Whether launches only queue, so that one call's time says little.
+fn timed_by_graph(device: &Device) -> bool {
+    matches!(device, Device::Gpu(gpu) if gpu.records_graphs())
 }
 
 /// Fails unless ‖got − want‖ ≤ tolerance · ‖want‖ and `want` is not all zero.
@@ -74,24 +114,18 @@ fn dense(c: &mut Criterion) {
         let want = convolution(&x.to_vec().unwrap(), &w.to_vec().unwrap(), shape);
         group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
         for mode in Mode::ALL {
-            let forward = || ops::conv2d(&mut Tape::new(mode), &x, &w, None, 1, 1).unwrap();
-            check("conv2d", &forward().to_vec().unwrap(), &want, mode.tolerance());
+            let forward = || ops::conv2d(&mut Tape::new(mode), &x, &w, None, 1, 1);
+            check("conv2d", &forward().unwrap().to_vec().unwrap(), &want, mode.tolerance());
             let id = BenchmarkId::new(format!("forward_{mode}"), format!("{shape:?}"));
-            group.bench_function(id, |b| {
-                b.iter(|| {
-                    forward();
-                    synchronize(&device);
-                });
-            });
+            group.bench_function(id, |b| calls(b, &device, forward));
         }
         group.bench_function(BenchmarkId::new("backward_f32", format!("{shape:?}")), |b| {
-            b.iter(|| {
+            calls(b, &device, || {
                 let mut tape = Tape::new(Mode::F32);
                 tape.watch(&x);
                 tape.watch(&w);
-                let y = ops::conv2d(&mut tape, &x, &w, None, 1, 1).unwrap();
-                tape.backward(&y, y.clone()).unwrap();
-                synchronize(&device);
+                let y = ops::conv2d(&mut tape, &x, &w, None, 1, 1)?;
+                tape.backward(&y, y.clone())
             });
         });
     }
@@ -109,21 +143,14 @@ fn sparse(c: &mut Criterion) {
         let w = Tensor::from_vec(kept, &[k, 3, 3, channels], &device).unwrap();
         let mask = Tensor::from_vec(mask, w.shape(), &device).unwrap();
         let filter = SparseFilter::build(&w, &mask).unwrap();
-        let forward =
-            || ops::sparse_conv2d(&mut Tape::new(Mode::F32), &x, &filter, &w, None, 1, 1).unwrap();
-        check("sparse_conv2d", &forward().to_vec().unwrap(), &want, 1e-5);
+        let forward = || ops::sparse_conv2d(&mut Tape::new(Mode::F32), &x, &filter, &w, None, 1, 1);
+        check("sparse_conv2d", &forward().unwrap().to_vec().unwrap(), &want, 1e-5);
         group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
         group.bench_function(BenchmarkId::new("forward_f32", format!("{shape:?}")), |b| {
-            b.iter(|| {
-                forward();
-                synchronize(&device);
-            });
+            calls(b, &device, forward);
         });
         group.bench_function(BenchmarkId::new("build", format!("{shape:?}")), |b| {
-            b.iter(|| {
-                SparseFilter::build(&w, &mask).unwrap();
-                synchronize(&device);
-            });
+            calls(b, &device, || SparseFilter::build(&w, &mask));
         });
     }
 }
@@ -139,15 +166,11 @@ fn gathered(c: &mut Criterion) {
         let shape = [n, h, list.len(), k];
         let want = convolution(&read, &w.to_vec().unwrap(), shape);
         let list = Tensor::from_vec(list, &[channels / 2], &device).unwrap();
-        let forward =
-            || ops::gather_conv2d(&mut Tape::new(Mode::F32), &x, &w, &list, None, 1, 1).unwrap();
-        check("gather_conv2d", &forward().to_vec().unwrap(), &want, 1e-5);
+        let forward = || ops::gather_conv2d(&mut Tape::new(Mode::F32), &x, &w, &list, None, 1, 1);
+        check("gather_conv2d", &forward().unwrap().to_vec().unwrap(), &want, 1e-5);
         group.throughput(Throughput::Elements((n * h * h * k * 9 * channels / 2) as u64));
         group.bench_function(BenchmarkId::new("forward_f32", format!("{shape:?}")), |b| {
-            b.iter(|| {
-                forward();
-                synchronize(&device);
-            });
+            calls(b, &device, forward);
         });
     }
 }
@@ -162,14 +185,9 @@ fn linear(c: &mut Criterion) {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
     let want: Vec<f64> = (0..n * o).map(dot).collect();
-    let forward = || ops::linear(&mut Tape::new(Mode::F32), &x, &w, None).unwrap();
-    check("linear", &forward().to_vec().unwrap(), &want, 1e-5);
-    group.bench_function("forward_f32", |b| {
-        b.iter(|| {
-            forward();
-            synchronize(&device);
-        });
-    });
+    let forward = || ops::linear(&mut Tape::new(Mode::F32), &x, &w, None);
+    check("linear", &forward().unwrap().to_vec().unwrap(), &want, 1e-5);
+    group.bench_function("forward_f32", |b| calls(b, &device, forward));
 }
 
 /// Activations of VGG16's second convolution at a batch of 32.
@@ -180,20 +198,15 @@ fn layers(c: &mut Criterion) {
     let x = tensor("x", &ACTIVATIONS, &device);
     let host = x.to_vec::<f32>().unwrap();
     let bytes = Throughput::Bytes(8 * host.len() as u64);
-    let mut run = |family: &str, want: &[f64], forward: &dyn Fn() -> Tensor| {
-        check(family, &forward().to_vec().unwrap(), want, 1e-5);
+    let mut run = |family: &str, want: &[f64], forward: &dyn Fn() -> Result<Tensor>| {
+        check(family, &forward().unwrap().to_vec().unwrap(), want, 1e-5);
         let mut group = c.benchmark_group(family);
         group.throughput(bytes.clone());
-        group.bench_function("forward_f32", |b| {
-            b.iter(|| {
-                forward();
-                synchronize(&device);
-            });
-        });
+        group.bench_function("forward_f32", |b| calls(b, &device, forward));
     };
     let tape = || Tape::new(Mode::F32);
     let want: Vec<f64> = host.iter().map(|x| f64::from(x.max(0.0))).collect();
-    run("elementwise", &want, &|| ops::relu(&mut tape(), &x).unwrap());
+    run("elementwise", &want, &|| ops::relu(&mut tape(), &x));
 
     let full = |value: f32| Tensor::from_vec(vec![value; 64], &[64], &device).unwrap();
     let (mean, var, gamma, beta) = (full(0.1), full(4.0), full(2.0), full(0.5));
@@ -202,7 +215,7 @@ fn layers(c: &mut Criterion) {
         .map(|x| (f64::from(*x) - f64::from(0.1f32)) / (4.0 + 1e-5f64).sqrt() * 2.0 + 0.5)
         .collect();
     let normal = || ops::batch_norm_eval(&mut tape(), &x, &gamma, &beta, &mean, &var, 1e-5);
-    run("batch_norm", &want, &|| normal().unwrap());
+    run("batch_norm", &want, &normal);
 
     let [n, h, w, k] = ACTIVATIONS;
     let at = |image: usize, y: usize, x: usize, c: usize| host[((image * h + y) * w + x) * k + c];
@@ -215,7 +228,7 @@ fn layers(c: &mut Criterion) {
             f64::from(values.into_iter().fold(f32::NEG_INFINITY, f32::max))
         })
         .collect();
-    run("pool", &want, &|| ops::max_pool2(&mut tape(), &x).unwrap());
+    run("pool", &want, &|| ops::max_pool2(&mut tape(), &x));
 }
 
 fn updates(c: &mut Criterion) {
@@ -227,19 +240,12 @@ fn updates(c: &mut Criterion) {
     let ones = Tensor::from_vec(vec![1u8; LEN], &shape, &device).unwrap();
 
     let step = SgdStep { lr: 0.5, momentum: 0.9, nesterov: true, weight_decay: 0.25 };
-    let update = || {
+    let update = || -> Result<Tensor> {
         let (mut w, mut v) = (w.clone(), g.clone());
-        let parameter = SgdParameter {
-            w: &mut w,
-            v: &mut v,
-            g: &g,
-            mask: Some(&ones),
-            z: None,
-            rho: 0.0,
-            first: true,
-        };
-        ops::masked_sgd(&mut [parameter], &step).unwrap();
-        w
+        let (mask, z, rho, first) = (Some(&ones), None, 0.0, true);
+        let parameter = SgdParameter { w: &mut w, v: &mut v, g: &g, mask, z, rho, first };
+        ops::masked_sgd(&mut [parameter], &step)?;
+        Ok(w)
     };
     let want: Vec<f64> = w_host
         .iter()
@@ -249,16 +255,16 @@ fn updates(c: &mut Criterion) {
             w - 0.5 * (g + f64::from(0.9f32) * g)
         })
         .collect();
-    check("masked_sgd", &update().to_vec().unwrap(), &want, 1e-5);
-    time(c, "masked_sgd", LEN, &device, &|| drop(update()));
+    check("masked_sgd", &update().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "masked_sgd", LEN, &device, &|| update().map(drop));
 
     let step =
         AdamStep { lr: 0.5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, rho: 0.0, t: 1 };
     let zeros = Tensor::zeros(&shape, rewire::DType::F32, &device).unwrap();
-    let update = || {
+    let update = || -> Result<Tensor> {
         let (mut w, mut first, mut second) = (w.clone(), zeros.clone(), zeros.clone());
-        ops::masked_adam(&mut w, [&mut first, &mut second], &g, Some(&ones), None, &step).unwrap();
-        w
+        ops::masked_adam(&mut w, [&mut first, &mut second], &g, Some(&ones), None, &step)?;
+        Ok(w)
     };
     // At t = 1 the moments are g and g².
     let moved = |(w, g): (&f32, &f32)| {
@@ -266,27 +272,27 @@ fn updates(c: &mut Criterion) {
         w - 0.5 * g / (g.abs() + 1e-8)
     };
     let want: Vec<f64> = w_host.iter().zip(&g_host).map(moved).collect();
-    check("adam", &update().to_vec().unwrap(), &want, 1e-5);
-    time(c, "adam", LEN, &device, &|| drop(update()));
+    check("adam", &update().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "adam", LEN, &device, &|| update().map(drop));
 
     let keep = LEN / 20;
-    let prune = || {
+    let prune = || -> Result<Tensor> {
         let mut mask = ones.clone();
-        ops::prune_smallest(&mut mask, &w, LEN - keep).unwrap();
-        mask
+        ops::prune_smallest(&mut mask, &w, LEN - keep)?;
+        Ok(mask)
     };
     let mut order: Vec<usize> = (0..LEN).collect();
     order.sort_by(|&a, &b| w_host[b].abs().total_cmp(&w_host[a].abs()).then(b.cmp(&a)));
     let mut want = vec![0u8; LEN];
     order[..keep].iter().for_each(|&index| want[index] = 1);
-    assert!(prune().to_vec::<u8>().unwrap() == want, "topk");
-    time(c, "topk", LEN, &device, &|| drop(prune()));
+    assert!(prune().unwrap().to_vec::<u8>().unwrap() == want, "topk");
+    time(c, "topk", LEN, &device, &|| prune().map(drop));
 
     let alpha = Tensor::from_vec(vec![0.5f32], &[1], &device).unwrap();
     let stream = Seed(1).stream("noise", 0, 0);
     let noise = || {
         let tape = &mut Tape::new(Mode::F32);
-        ops::noisy_weight(tape, &w, &alpha, None, &stream, rewire::DType::F32).unwrap()
+        ops::noisy_weight(tape, &w, &alpha, None, &stream, rewire::DType::F32)
     };
     let mean = w_host.iter().map(|w| f64::from(*w)).sum::<f64>() / LEN as f64;
     let square = w_host.iter().map(|w| (f64::from(*w) - mean).powi(2)).sum::<f64>();
@@ -296,13 +302,13 @@ fn updates(c: &mut Criterion) {
         .enumerate()
         .map(|(index, w)| f64::from(*w) + 0.5 * sigma * f64::from(stream.normal(index)))
         .collect();
-    check("noise", &noise().to_vec().unwrap(), &want, 1e-5);
-    time(c, "noise", LEN, &device, &|| drop(noise()));
+    check("noise", &noise().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "noise", LEN, &device, &|| noise().map(drop));
 
     let squares: f64 = w_host.iter().map(|w| f64::from(*w).powi(2)).sum();
-    let distance = || ops::squared_distance(&w, &ones, &zeros).unwrap();
-    assert!((distance() - squares).abs() <= 1e-9 * squares, "mask");
-    time(c, "mask", LEN, &device, &|| _ = distance());
+    let distance = || ops::squared_distance(&w, &ones, &zeros);
+    assert!((distance().unwrap() - squares).abs() <= 1e-9 * squares, "mask");
+    time(c, "mask", LEN, &device, &|| distance().map(drop));
 }
 
 fn attack(c: &mut Criterion) {
@@ -312,23 +318,23 @@ fn attack(c: &mut Criterion) {
     let pixels: Vec<f32> = values("x", len).iter().map(|x| x + 0.5).collect();
     let x = Tensor::from_vec(pixels.clone(), &shape, &device).unwrap();
     let g = tensor("g", &shape, &device);
-    let step = || {
+    let step = || -> Result<Tensor> {
         let mut moved = x.clone();
-        ops::pgd_step(&mut moved, &x, &g, 0.03, 0.01).unwrap();
-        moved
+        ops::pgd_step(&mut moved, &x, &g, 0.03, 0.01)?;
+        Ok(moved)
     };
     let want: Vec<f64> = pixels
         .iter()
         .zip(g.to_vec::<f32>().unwrap())
         .map(|(x, g)| (f64::from(*x) + 0.01 * f64::from(g.signum())).clamp(0.0, 1.0))
         .collect();
-    check("pgd_step", &step().to_vec().unwrap(), &want, 1e-5);
-    time(c, "pgd_step", len, &device, &|| drop(step()));
+    check("pgd_step", &step().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "pgd_step", len, &device, &|| step().map(drop));
 
-    let step = || {
+    let step = || -> Result<Tensor> {
         let mut moved = x.clone();
-        ops::pgd_l2_step(&mut moved, &x, &g, 0.5, 0.1).unwrap();
-        moved
+        ops::pgd_l2_step(&mut moved, &x, &g, 0.5, 0.1)?;
+        Ok(moved)
     };
     let g_host = g.to_vec::<f32>().unwrap();
     let want: Vec<f64> = pixels
@@ -340,8 +346,8 @@ fn attack(c: &mut Criterion) {
             x.iter().zip(g).map(moved).map(|x| x.clamp(0.0, 1.0))
         })
         .collect();
-    check("pgd_l2_step", &step().to_vec().unwrap(), &want, 1e-5);
-    time(c, "pgd_l2_step", len, &device, &|| drop(step()));
+    check("pgd_l2_step", &step().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "pgd_l2_step", len, &device, &|| step().map(drop));
 
     let logits = tensor("logits", &[1024, 100], &device);
     let labels: Vec<i32> = (0..1024).map(|i| i % 100).collect();
@@ -355,21 +361,22 @@ fn attack(c: &mut Criterion) {
         })
         .collect();
     let labels = Tensor::from_vec(labels, &[1024], &device).unwrap();
-    let loss = || ops::softmax_xent_each(&logits, &labels).unwrap();
-    check("softmax_xent", &loss().to_vec().unwrap(), &want, 1e-5);
-    time(c, "softmax_xent", host.len(), &device, &|| drop(loss()));
+    let loss = || ops::softmax_xent_each(&logits, &labels);
+    check("softmax_xent", &loss().unwrap().to_vec().unwrap(), &want, 1e-5);
+    time(c, "softmax_xent", host.len(), &device, &|| loss().map(drop));
 }
 
 /// A group of one benchmark over `len` elements.
-fn time(c: &mut Criterion, family: &str, len: usize, device: &Device, call: &dyn Fn()) {
+fn time(
+    c: &mut Criterion,
+    family: &str,
+    len: usize,
+    device: &Device,
+    call: &dyn Fn() -> Result<()>,
+) {
     let mut group = c.benchmark_group(family);
     group.throughput(Throughput::Elements(len as u64));
-    group.bench_function("f32", |b| {
-        b.iter(|| {
-            call();
-            synchronize(device);
-        });
-    });
+    group.bench_function("f32", |b| calls(b, device, call));
 }
 
 criterion_group! {
@@ -378,4 +385,13 @@ criterion_group! {
     targets = machine::machine, dense, sparse, gathered, linear, layers, updates, attack, networks::plans, networks::train_step,
         networks::inference_kernels
 }
-criterion_main!(benches);
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(done) = rows::main(&arguments) {
+        return done;
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Whole networks as compiled plans, a training step, and on a GPU the kernels that only plans use.
 
 use crate::{
-    ACTIVATIONS, CONVOLUTIONS, DENSITY, check, convolution, device, synchronize, tensor, values,
+    ACTIVATIONS, CONVOLUTIONS, DENSITY, calls, check, convolution, device, tensor, values,
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rewire::infer::{Algorithm, Choice, Plan};
@@ -53,10 +53,7 @@ pub(super) fn plans(c: &mut Criterion) {
                 let mut plan = Plan::build(&model, batch, Mode::F32, choice).unwrap();
                 check(name, &plan.run(&x).unwrap().to_vec().unwrap(), &want, 2e-5);
                 group.bench_function(BenchmarkId::new(format!("{name}_{way}"), batch), |b| {
-                    b.iter(|| {
-                        plan.run(&x).unwrap();
-                        synchronize(&device);
-                    });
+                    calls(b, &device, || plan.run(&x));
                 });
             }
         }
@@ -74,15 +71,14 @@ pub(super) fn train_step(c: &mut Criterion) {
         let seed = Tensor::from_vec(vec![1.0f32], &[1], &device).unwrap();
         group.throughput(Throughput::Elements(32));
         group.bench_function(arch, |b| {
-            b.iter(|| {
+            calls(b, &device, || {
                 let mut model = model.clone();
                 let mut tape = Tape::new(Mode::F32);
                 model.watch(&mut tape);
                 let how = Execution::default();
-                let logits = model.forward_train(&mut tape, &x, &how).unwrap();
-                let loss = ops::softmax_xent(&mut tape, &logits, &labels).unwrap();
-                tape.backward(&loss, seed.clone()).unwrap();
-                synchronize(&device);
+                let logits = model.forward_train(&mut tape, &x, &how)?;
+                let loss = ops::softmax_xent(&mut tape, &logits, &labels)?;
+                tape.backward(&loss, seed.clone())
             });
         });
     }
@@ -115,10 +111,7 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
             let mut group = c.benchmark_group("infer_conv2d");
             group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
             group.bench_function(BenchmarkId::new(mode.to_string(), format!("{shape:?}")), |b| {
-                b.iter(|| {
-                    conv.run(&rows, None, config, &mut y).unwrap();
-                    synchronize(&device);
-                });
+                calls(b, &device, || conv.run(&rows, None, config, &mut y));
             });
         }
         let drawn = values("mask", w.len());
@@ -129,12 +122,12 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
         let product = SparseProduct::TwoFour;
         let filter = PackedSparseFilter::new(&kept, Some(&bias), [h, h], 1, 1, product).unwrap();
         sparse(c, "infer_sparse_conv2d", &x, shape, Mode::Bf16, &want, |x, y| {
-            ops::infer_sparse_conv2d(x, &filter, None, false, false, y).unwrap();
+            ops::infer_sparse_conv2d(x, &filter, None, false, false, y)
         });
         for mode in Mode::ALL {
             let lists = FilterLists::new(&kept, &bias, n, [h, h], [1, 1], mode).unwrap();
             sparse(c, "infer_sparse_lists", &x, shape, mode, &want, |x, y| {
-                ops::infer_sparse_lists(x, &lists, None, false, false, y).unwrap();
+                ops::infer_sparse_lists(x, &lists, None, false, false, y)
             });
         }
     }
@@ -148,10 +141,7 @@ pub(super) fn inference_kernels(c: &mut Criterion) {
     let mut group = c.benchmark_group("infer_layers");
     group.throughput(Throughput::Bytes(4 * rows.len() as u64));
     group.bench_function("relu_bf16", |b| {
-        b.iter(|| {
-            ops::infer_relu(&rows, &mut y).unwrap();
-            synchronize(&device);
-        });
+        calls(b, &device, || ops::infer_relu(&rows, &mut y));
     });
 }
 
@@ -163,7 +153,7 @@ fn sparse(
     shape: [usize; 4],
     mode: Mode,
     want: &[f64],
-    run: impl Fn(&Tensor, &mut Tensor),
+    run: impl Fn(&Tensor, &mut Tensor) -> rewire::Result<()>,
 ) {
     let ([n, h, channels, k], device, storage) = (shape, x.device(), mode.storage());
     let zeros = |shape: &[usize]| Tensor::zeros(shape, storage, &device).unwrap();
@@ -172,16 +162,13 @@ fn sparse(
     ops::infer_input(x, None, &mut rows).unwrap();
     ops::rows_to_planes(&rows, &mut planes).unwrap();
     let (mut y, mut results) = (zeros(&planes_of(k)), zeros(&[n, h, h, k]));
-    run(&planes, &mut y);
+    run(&planes, &mut y).unwrap();
     ops::planes_to_rows(&y, &mut results).unwrap();
     check(name, &floats(&results), want, mode.tolerance());
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements((n * h * h * k * 9 * channels) as u64));
     group.bench_function(BenchmarkId::new(mode.to_string(), format!("{shape:?}")), |b| {
-        b.iter(|| {
-            run(&planes, &mut y);
-            synchronize(&device);
-        });
+        calls(b, &device, || run(&planes, &mut y));
     });
 }
 

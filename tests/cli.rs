@@ -398,3 +398,61 @@ fn bad_attacks_are_refused_in_one_line() {
         assert!(message.contains(word), "{args:?}: {message}");
     }
 }
+
+#[test]
+fn a_training_step_may_begin_with_an_attack_and_keep_masks() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    let step = ["bench", "m.safetensors", "--batch", "1,2", "--seconds", "0", "--train-step"];
+    let plain = done(folder, &step);
+    assert!(plain.lines().count() == 2 && plain.lines().all(|line| line.ends_with(" ms a step")));
+    let attack = ["--attack-steps", "3"];
+    let attacked = done(folder, &[&step[..], &attack].concat());
+    assert!(attacked.lines().all(|line| line.ends_with(" ms a step with PGD-3")), "{attacked}");
+    let pruned = ["--density", "0.1", "--granularity", "irregular", "--json"];
+    let json = done(folder, &[&step[..], &attack, &pruned].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let density = json["density"].as_f64().unwrap();
+    assert!(json["attack_steps"] == 3 && (0.09..0.11).contains(&density), "{json}");
+    let times = json["steps"].as_array().unwrap().iter();
+    assert!(times.map(|step| step["median_ms"].as_f64().unwrap()).all(|ms| ms > 0.0), "{json}");
+}
+
+#[test]
+fn report_draws_kernels_and_training_steps_beside_their_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // As benches/peers/kernels.py and train_step.py write them; the figures are made up.
+    let kernels = r#"{"date": "2026-01-02", "commit": "0123456789abcdef", "gpu": "Made-up GPU, 580.0", "torch": "2.11.0",
+        "what": "Kernels", "unit": "us", "clocks": {"before": "1980", "after": "1980"}, "rows": [
+        {"row": "conv/c4/bf16/1024", "time": 100.0, "hot": 90.0, "spread": 0.02, "noise": 0.004, "floor": 80.0, "error": 0.003,
+         "peers": {"cudnn": {"time": 125.0, "hot": 120.0, "ratio": 1.25, "spread": 0.03, "error": 0.003}}},
+        {"row": "sparse/c4/keep5/bf16/1024", "time": 50.0, "spread": 0.01, "noise": 0.002, "error": 0.003,
+         "peers": {"cusparse": {"time": 900.0, "ratio": 18.0, "spread": 0.01}, "cudnn": {"time": 60.0, "ratio": 1.2, "spread": 0}},
+         "left_out": {"cusparselt": "not in this PyTorch"}}]}"#;
+    let training = r#"{"date": "2026-01-02", "commit": "", "gpu": "Made-up GPU, 580.0", "torch": "2.11.0", "what": "Training steps",
+        "unit": "ms", "rows": [{"row": "vgg16 pgd-7 bf16 @128", "time": 4.0, "spread": 0.1, "noise": 0.0, "floor": null,
+        "peers": {"pytorch graph": {"time": 5.0, "ratio": 1.25, "spread": 0.2}}}]}"#;
+    std::fs::write(folder.join("kernels.json"), kernels).unwrap();
+    std::fs::write(folder.join("training.json"), training).unwrap();
+    std::fs::write(folder.join("other.json"), "{\"rows\": []}").unwrap();
+    done(folder, &["report", "kernels.json", "training.json", "--out", "drawn"]);
+    let page = std::fs::read_to_string(folder.join("drawn/report.html")).unwrap();
+    let text = std::fs::read_to_string(folder.join("drawn/report.md")).unwrap();
+    for line in [
+        "### Kernels: Made-up GPU, 580.0, PyTorch 2.11.0, 2026-01-02, commit 0123456789ab",
+        "| conv/c4/bf16/1024 | 100.00 | 2.0 % | 0.4 % | 80.0 % | cudnn | 125.00 | 1.25× | 3.0 % |",
+        "| sparse/c4/keep5/bf16/1024 | 50.00 | 1.0 % | 0.2 % | – | cusparselt: not in this PyTorch | – | – | – |",
+        "| vgg16 pgd-7 bf16 @128 | 4.00 | 10.0 % | 0.0 % | – | pytorch graph | 5.00 | 1.25× | 20.0 % |",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    // The bar is that of the fastest peer.
+    assert!(
+        page.contains("<svg") && page.contains("1.20 times") && !page.contains("18.00 times"),
+        "{page}"
+    );
+    let error = refused(folder, &["report", "other.json", "--out", "drawn"]);
+    assert!(error.contains("is no result of benches/peers"), "{error}");
+}

@@ -37,7 +37,7 @@ fn document(line: &str, output: &Output, status: i32) -> Value {
 }
 
 /// A row a command: the line, the status, a key of the document (`/` at its start: a JSON pointer).
-const LINES: [(&str, i32, &str); 42] = [
+const LINES: [(&str, i32, &str); 45] = [
     ("train tiny.toml --out run", 0, "density"),
     ("train --resume run", 0, "run"),
     ("train tiny.toml --out run", 2, "error"),
@@ -58,6 +58,9 @@ const LINES: [(&str, i32, &str); 42] = [
     ("demo --out tiny.toml", 2, "error"),
     ("bench m.safetensors --batch 1 --seconds 0", 0, "rows"),
     ("bench m.safetensors --batch 1 --seconds 0 --train-step", 0, "steps"),
+    ("bench m.safetensors --batch 1 --seconds 0 --train-step --attack-steps 2", 0, "attack_steps"),
+    ("bench m.safetensors --attack-steps 2", 2, "error"),
+    ("bench m.safetensors --train-step --attack-steps 0", 2, "error"),
     ("bench", 2, "error"),
     ("report run", 0, "files"),
     ("report absent", 2, "error"),

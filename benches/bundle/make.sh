@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes target/bundle: everything that a machine with an NVIDIA GPU, but without Rust and network, needs to check and
 # measure the kernels. Needs NVRTC here (CUDA_PATH, or a Python environment with nvidia-cuda-nvrtc), so that the
-# binaries carry the kernels compiled. Then, there: ./run.sh
+# binaries carry the kernels compiled. Then, there: ./run.sh, which unpacks the binaries first
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=target/bundle
@@ -32,6 +32,7 @@ kernels = json.load(sys.stdin)["kernels"]
 if kernels["embedded_as_ptx"] != kernels["files"]:
     sys.exit("error: no NVRTC at build time: the kernels are embedded as sources only")
 print("kernels:", kernels)'
+gzip --best "$bundle"/{rewire,tests,benches}
 mib=$(du -sm "$bundle" | cut -f1)
 du -h "$bundle"/*
 ((mib <= most_mib)) || { echo "error: $bundle has $mib MiB, must be at most $most_mib" >&2; exit 1; }

@@ -369,13 +369,18 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of rewire's turn; a peer has a quarter")
+    parser.add_argument("--limit", type=float, default=1e9, metavar="S", help="nothing is begun after so many seconds")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = machine(options) | {"cases": []}
     print(f"{'network':<18}{'batch':>6}{'rewire ms':>11}{'spread':>8}   peer's time / rewire's (peer's ms)")
+    start, left = time.monotonic(), []
     for name in options.cases:
         for batch in options.batch:
+            if time.monotonic() - start > options.limit:
+                left.append(f"{name} @{batch}")
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 case = compare(name, batch, options, folder)
             results["cases"].append(case)
@@ -386,6 +391,8 @@ def main():
             print(f"{name:<18}{batch:>6}{own:>11.3f}{100 * case['spread']:>7.0f}%   {ratios}", flush=True)
             if options.json:
                 Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+    if left:
+        print(f"not begun within {options.limit:.0f} s: {', '.join(left)}")
 
 
 if __name__ == "__main__":

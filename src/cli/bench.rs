@@ -2,7 +2,8 @@
 
 use super::inputs::OptionalModelArgs;
 use super::{Context, Outcome};
-use crate::infer::{Algorithm, Bench, BenchResult, train_step};
+use crate::infer::{Algorithm, Bench, BenchResult, TrainStep};
+use crate::nn::Model;
 use crate::prune::{Granularity, PruneSettings, Pruner};
 use crate::{Error, Seed};
 use serde::Serialize;
@@ -26,9 +27,13 @@ pub(super) struct Args {
     /// Seconds that the calls of a batch size may take
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
-    /// Measures a training step instead: forward, backward and SGD
-    #[arg(long, conflicts_with_all = ["density", "granularity"])]
+    /// Measures a training step instead: forward, backward and SGD; pruned weights stay pruned
+    #[arg(long)]
     train_step: bool,
+    /// Steps of a PGD attack in front of each training step, which then trains on its images; over kept weights alone where
+    /// --density prunes
+    #[arg(long, value_name = "K", requires = "train_step")]
+    attack_steps: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +42,10 @@ struct Steps {
     device: String,
     mode: String,
     threads: usize,
+    /// Of the attack in each step; 0 without one.
+    attack_steps: usize,
+    /// Kept share of the prunable weights.
+    density: f64,
     steps: Vec<Step>,
 }
 
@@ -44,6 +53,19 @@ struct Steps {
 struct Step {
     batch: usize,
     median_ms: f64,
+}
+
+impl Steps {
+    fn text(&self) -> String {
+        let attack = match self.attack_steps {
+            0 => String::new(),
+            steps => format!(" with PGD-{steps}"),
+        };
+        let line = |Step { batch, median_ms }: &Step| {
+            format!("batch {batch}: {median_ms:.2} ms a step{attack}")
+        };
+        self.steps.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl Args {
@@ -54,38 +76,53 @@ impl Args {
         if !(self.seconds.is_finite() && self.seconds >= 0.0) {
             return Err(Error::param("--seconds", self.seconds, "0 or more").into());
         }
+        if let Some(steps) = self.attack_steps.filter(|steps| !(1..=1000).contains(steps)) {
+            return Err(Error::param("--attack-steps", steps, "from 1 to 1000").into());
+        }
         let seed = context.seed.unwrap_or(Seed(1));
         let mut model = self.model.load(context)?;
         let budget = Duration::from_secs_f64(self.seconds);
-        if self.train_step {
-            let mut steps = Vec::new();
-            for batch in self.batch {
-                let median_ms = train_step(&model, batch, context.mode, budget, seed)? * 1e3;
-                steps.push(Step { batch, median_ms });
-            }
-            let text: Vec<String> = steps
-                .iter()
-                .map(|step| format!("batch {}: {:.2} ms a step", step.batch, step.median_ms))
-                .collect();
-            let steps = Steps {
-                arch: model.arch().to_string(),
-                device: model.device().to_string(),
-                mode: context.mode.to_string(),
-                threads: rayon::current_num_threads(),
-                steps,
-            };
-            context.print(&text.join("\n"), &steps)?;
-            return Ok(Outcome::Done);
-        }
         if let (Some(density), Some(granularity)) = (self.density, &self.granularity) {
             let settings = settings(density, granularity)?;
             Pruner::new(&settings, &model, seed)?.apply(&mut model)?;
+        }
+        if self.train_step {
+            let attack_steps = self.attack_steps.unwrap_or(0);
+            let (mode, density) = (context.mode, density(&model)?);
+            let masked = density < 1.0;
+            let mut steps = Vec::new();
+            for batch in self.batch {
+                let step = TrainStep { batch, mode, attack_steps, masked, budget, seed };
+                steps.push(Step { batch, median_ms: step.median_seconds(&model)? * 1e3 });
+            }
+            let steps = Steps {
+                arch: model.arch().to_string(),
+                device: model.device().to_string(),
+                mode: mode.to_string(),
+                threads: rayon::current_num_threads(),
+                attack_steps,
+                density,
+                steps,
+            };
+            context.print(&steps.text(), &steps)?;
+            return Ok(Outcome::Done);
         }
         let bench = Bench { batches: self.batch, mode: context.mode, budget, seed };
         let result = bench.run(&model, &mut |_| {})?;
         context.print(&table(&result), &result)?;
         Ok(if result.agrees() { Outcome::Done } else { Outcome::Failed })
     }
+}
+
+/// Kept share of the prunable weights.
+fn density(model: &Model) -> crate::Result<f64> {
+    let (mut kept, mut all) = (0, 0);
+    for name in model.prunable() {
+        let weight = model.param(&name)?;
+        kept += weight.to_vec::<f32>()?.iter().filter(|&&w| w != 0.0).count();
+        all += weight.len();
+    }
+    Ok(kept as f64 / all.max(1) as f64)
 }
 
 /// Magnitude, every convolution alike.

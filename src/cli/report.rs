@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Report of one run, or of several and of comparisons with peers: report.html, report.md, report.csv
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Run folders, folders and JSON files of `rewire attack`, and JSON files of benches/peers/inference.py
+    /// Run folders, folders and JSON files of `rewire attack`, and JSON files of benches/peers
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Where the files go; created [default: the run's folder, or `report` for several]

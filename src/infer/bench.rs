@@ -257,7 +257,7 @@ fn count(weights: &BTreeMap<String, Vec<f32>>) -> usize {
 }
 
 /// Every prunable weight with the mask of its values that are not 0.
-fn masks(model: &Model) -> Result<Vec<(String, Tensor, Tensor)>> {
+pub(super) fn masks(model: &Model) -> Result<Vec<(String, Tensor, Tensor)>> {
     let mut all = Vec::new();
     for (name, values) in weights(model)? {
         let weight = model.param(&name)?;

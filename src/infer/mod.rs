@@ -23,4 +23,4 @@ pub use bench::Bench;
 pub use plan::{Algorithm, BuildTimes, Choice, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
 pub use result::{BenchResult, BenchRow, Execution, Figures, PlanRow};
-pub use train_step::train_step;
+pub use train_step::TrainStep;

@@ -28,7 +28,7 @@ pub fn page(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Result<Stri
     let title = match runs {
         [run] => run.name(),
         [] if !attacked.is_empty() => "Accuracy under attacks".to_owned(),
-        [] => "Inference against other frameworks".to_owned(),
+        [] => "Against other frameworks".to_owned(),
         _ => format!("{} runs", runs.len()),
     };
     let title = escape(&title);

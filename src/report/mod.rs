@@ -7,6 +7,7 @@ mod load;
 mod peers;
 mod plot;
 mod table;
+mod turns;
 
 pub use load::Run;
 pub use peers::Peers;

@@ -1,14 +1,27 @@
-//! Comparisons with other frameworks: the results of `benches/peers/inference.py`.
+//! Comparisons with other frameworks: the results of `benches/peers`.
 
 use super::table::Table;
+use super::turns::Turns;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What one call of the script measured on one machine.
+/// A result of one of the scripts.
+pub struct Peers(Kind);
+
 #[derive(Deserialize)]
-pub struct Peers {
+#[serde(untagged)]
+enum Kind {
+    /// Of `inference.py`: whole networks.
+    Networks(Networks),
+    /// Of the others: kernels, training steps.
+    Turns(Turns),
+}
+
+/// What one call of `inference.py` measured on one machine.
+#[derive(Deserialize)]
+struct Networks {
     date: String,
     commit: String,
     device: String,
@@ -38,11 +51,29 @@ impl Peers {
     /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for one that is not such a result.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = crate::file::read(path)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::file(path, format!("is no result of benches/peers/inference.py: {error}"))
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let scripts = "inference.py, kernels.py or train_step.py --device cuda";
+            Error::file(path, format!("is no result of benches/peers ({scripts}): {error}"))
         })
     }
 
+    pub(super) fn table(&self) -> Table {
+        match &self.0 {
+            Kind::Networks(networks) => networks.table(),
+            Kind::Turns(turns) => turns.table(),
+        }
+    }
+
+    /// The ratio to the fastest peer, by what was compared.
+    pub(super) fn ratios(&self) -> Vec<(String, f64)> {
+        match &self.0 {
+            Kind::Networks(networks) => networks.ratios(),
+            Kind::Turns(turns) => turns.ratios(),
+        }
+    }
+}
+
+impl Networks {
     fn machine(&self) -> String {
         let Self { cpu, threads, device, mode, date, .. } = self;
         let on = match &self.gpu {
@@ -54,7 +85,7 @@ impl Peers {
     }
 
     /// One row a network and batch size: rewire's time, its spread, and each peer's time and ratio.
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mut peers: Vec<&str> = self
             .cases
             .iter()
@@ -87,7 +118,7 @@ impl Peers {
     }
 
     /// The ratio to the fastest peer, by network and batch size.
-    pub(super) fn ratios(&self) -> Vec<(String, f64)> {
+    fn ratios(&self) -> Vec<(String, f64)> {
         let least = |case: &Case| case.ratio_of_rewire_fastest.values().copied().reduce(f64::min);
         let label = |case: &Case| format!("{} @{}", case.case, case.batch);
         self.cases.iter().filter_map(|case| Some((label(case), least(case)?))).collect()
