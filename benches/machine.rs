@@ -8,10 +8,10 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-/// Independent sums: two units of a latency of four, three times over.
-const SUMS: usize = 24;
+/// Independent sums: two units of a latency of four, and some more. They fit 16 registers.
+const SUMS: usize = 12;
 /// Multiply-adds of each sum in a call.
-const STEPS: usize = 1 << 16;
+const STEPS: usize = 1 << 20;
 
 pub fn machine(c: &mut Criterion) {
     let Some(lanes) = lanes() else { return };
@@ -22,7 +22,7 @@ pub fn machine(c: &mut Criterion) {
     group.bench_function("multiply_add", |b| {
         b.iter(|| rayon::broadcast(|_| multiply_add(lanes)).into_iter().sum::<f32>());
     });
-    for kib in [1 << 5, 1 << 10, 1 << 13, 1 << 18] {
+    for kib in [1 << 13, 1 << 18] {
         let floats = vec![1.0f32; threads * kib * 256];
         group.throughput(Throughput::Bytes(4 * floats.len() as u64));
         group.bench_function(BenchmarkId::new("read", format!("{kib} KiB a thread")), |b| {
@@ -66,30 +66,35 @@ fn read(lanes: usize, floats: &[f32]) -> f32 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn multiply_add_512() -> f32 {
-    let (mut sums, a, b) =
-        black_box(([_mm512_set1_ps(1.0); SUMS], _mm512_set1_ps(0.5), _mm512_set1_ps(0.5)));
+    let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+    let mut sums = [_mm512_setzero_ps(); SUMS];
+    // Else all would be one sum.
+    for sum in &mut sums {
+        *sum = _mm512_set1_ps(black_box(1.0));
+    }
     for _ in 0..STEPS {
         for sum in &mut sums {
             *sum = _mm512_fmadd_ps(*sum, a, b);
         }
     }
-    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+    sums.into_iter().map(|sum| _mm512_cvtss_f32(sum)).sum()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn multiply_add_256() -> f32 {
-    // There are 16 registers.
-    let half = _mm256_set1_ps(0.5);
-    let (mut sums, a, b) = black_box(([[_mm256_set1_ps(1.0); 12]; SUMS / 12], half, half));
-    for sums in &mut sums {
-        for _ in 0..STEPS {
-            for sum in &mut *sums {
-                *sum = _mm256_fmadd_ps(*sum, a, b);
-            }
+    let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+    let mut sums = [_mm256_setzero_ps(); SUMS];
+    // Else all would be one sum.
+    for sum in &mut sums {
+        *sum = _mm256_set1_ps(black_box(1.0));
+    }
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, a, b);
         }
     }
-    sums.into_iter().flatten().map(|sum| _mm256_cvtss_f32(sum)).sum()
+    sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -434,16 +434,27 @@ fn report_draws_kernels_and_training_steps_beside_their_peers() {
     let training = r#"{"date": "2026-01-02", "commit": "", "gpu": "Made-up GPU, 580.0", "torch": "2.11.0", "what": "Training steps",
         "unit": "ms", "rows": [{"row": "vgg16 pgd-7 bf16 @128", "time": 4.0, "spread": 0.1, "noise": 0.0, "floor": null,
         "peers": {"pytorch graph": {"time": 5.0, "ratio": 1.25, "spread": 0.2}}}]}"#;
+    let networks = r#"{"date": "2026-01-02", "commit": "", "device": "cuda", "mode": "bf16", "threads": 2, "cpu": "", "gpu": "Made-up GPU",
+        "cases": [{"case": "vgg16 dense", "batch": 128, "median_ms": {"rewire fastest": 0.2, "pytorch": 0.3},
+        "ratio_of_rewire_fastest": {"pytorch": 1.5}, "spread": 0.01, "figures":
+        {"projected": 1.0, "mac_ratio": 1.0, "measured_compact": 1.0, "measured_sparse": 0.2}},
+        {"case": "vgg16 channels", "batch": 128, "median_ms": {"rewire fastest": 0.04, "pytorch": 0.1},
+        "ratio_of_rewire_fastest": {"pytorch": 2.5}, "spread": 0.02, "fastest_dense": {"side": "rewire fastest", "ms": 0.2, "ratio": 5.0},
+        "figures": {"projected": 3.5, "mac_ratio": 12.5, "measured_compact": 7.5, "measured_sparse": 1.25}}]}"#;
+    std::fs::write(folder.join("networks.json"), networks).unwrap();
     std::fs::write(folder.join("kernels.json"), kernels).unwrap();
     std::fs::write(folder.join("training.json"), training).unwrap();
     std::fs::write(folder.join("other.json"), "{\"rows\": []}").unwrap();
-    done(folder, &["report", "kernels.json", "training.json", "--out", "drawn"]);
+    let files = ["kernels.json", "training.json", "networks.json"];
+    done(folder, &[&["report"][..], &files, &["--out", "drawn"]].concat());
     let page = std::fs::read_to_string(folder.join("drawn/report.html")).unwrap();
     let text = std::fs::read_to_string(folder.join("drawn/report.md")).unwrap();
     for line in [
         "### Kernels: Made-up GPU, 580.0, PyTorch 2.11.0, 2026-01-02, commit 0123456789ab",
         "| conv/c4/bf16/1024 | 100.00 | 2.0 % | 0.4 % | 80.0 % | cudnn | 125.00 | 1.25× | 3.0 % |",
         "| sparse/c4/keep5/bf16/1024 | 50.00 | 1.0 % | 0.2 % | – | cusparselt: not in this PyTorch | – | – | – |",
+        "| vgg16 dense | 128 | 0.200 | 1 % | 0.300 | 1.50× | – | – | – | – | – |",
+        "| vgg16 channels | 128 | 0.040 | 2 % | 0.100 | 2.50× | 5.00× (rewire fastest) | 3.50× | 12.50× | 7.50× | 1.25× |",
         "| vgg16 pgd-7 bf16 @128 | 4.00 | 10.0 % | 0.0 % | – | pytorch graph | 5.00 | 1.25× | 20.0 % |",
     ] {
         assert!(text.contains(line), "{line} in {text}");

@@ -24,7 +24,7 @@ mkdir -p "$bundle"
 strip -o "$bundle/rewire" target/release/rewire
 strip -o "$bundle/tests" "$tests"
 strip -o "$bundle/benches" "$benches"
-cp benches/peers/*.py benches/bundle/run.sh "$bundle/"
+cp -r benches/peers/*.py benches/peers/masks benches/bundle/run.sh "$bundle/"
 git rev-parse HEAD >"$bundle/commit"
 "$bundle/rewire" doctor --json | python3 -c '
 import json, sys

@@ -159,6 +159,29 @@ def folded(net):
     return net
 
 
+def multiply_adds(net):
+    """Of the convolutions for one 32x32 image, zeros and taps outside the image left out."""
+    count = 0
+
+    def inside(size, out, tap, conv):
+        """Outputs along one side whose tap is inside."""
+        places = torch.arange(out) * conv.stride[0] + tap - conv.padding[0]
+        return int(((places >= 0) & (places < size)).sum())
+
+    def hook(conv, inputs, y):
+        nonlocal count
+        kept = (conv.weight != 0).sum((0, 1))
+        for r, s in numpy.ndindex(*kept.shape):
+            rows, columns = (inside(inputs[0].shape[d], y.shape[d], tap, conv) for d, tap in ((2, r), (3, s)))
+            count += int(kept[r, s]) * rows * columns
+
+    hooks = [module.register_forward_hook(hook) for module in net.modules() if isinstance(module, nn.Conv2d)]
+    net(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return count
+
+
 def median_call(call, seconds, synchronize=lambda: None):
     """Median milliseconds over `seconds`, at least three calls; one before them is not counted."""
     call()
@@ -317,9 +340,24 @@ def compare(name, batch, options, folder):
         "spread": (max(own) - min(own)) / statistics.median(own),
         "errors": errors,
         "build_ms": build,
+        # Speed-up over rewire's own dense execution: projected, counted, and measured in two ways.
+        "figures": {key: value for key, value in bench["figures"][0].items() if key != "batch"},
         "sparse_layers": sum(layer["algorithm"] == "sparse" for layer in last["layers"]),
         "rounds": rounds,
     }
+
+
+def add_fastest_dense(case, dense):
+    """To a pruned network: the fastest side, rewire or a peer, that has run the dense one at this batch size before, by
+    medians of the whole run."""
+    network = CASES[case["case"]][0]
+    key = (network, case["batch"])
+    if case["case"].endswith(" dense"):
+        sides = [*case["ratio_of_rewire_fastest"], "rewire fastest"]
+        dense[key] = min((case["median_ms"][side], side) for side in sides)
+    elif key in dense:
+        ms, side = dense[key]
+        case["fastest_dense"] = {"side": side, "ms": ms, "ratio": ms / case["median_ms"]["rewire fastest"]}
 
 
 def commit():
@@ -370,12 +408,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of rewire's turn; a peer has a quarter")
     parser.add_argument("--limit", type=float, default=1e9, metavar="S", help="nothing is begun after so many seconds")
+    parser.add_argument("--count", action="store_true", help="print the networks' multiply-adds and nothing else")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.count:
+        for name in options.cases:
+            kind, widths, _, kept = CASES[name]
+            net = network(kind, widths, kept)
+            net = without_dead_channels(net) if kept == "vgg16-channel" else net
+            weights = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Conv2d))
+            print(f"{name:<24}{multiply_adds(net) / 1e6:>9.2f} million multiply-adds{weights / 1e6:>9.2f} million stored weights")
+        return
     results = machine(options) | {"cases": []}
-    print(f"{'network':<18}{'batch':>6}{'rewire ms':>11}{'spread':>8}   peer's time / rewire's (peer's ms)")
-    start, left = time.monotonic(), []
+    print(f"{'network':<24}{'batch':>6}{'rewire ms':>11}{'spread':>8}   peer's time / rewire's (peer's ms)")
+    start, left, dense = time.monotonic(), [], {}
     for name in options.cases:
         for batch in options.batch:
             if time.monotonic() - start > options.limit:
@@ -383,12 +430,16 @@ def main():
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 case = compare(name, batch, options, folder)
+            add_fastest_dense(case, dense)
             results["cases"].append(case)
             ms, own = case["median_ms"], case["median_ms"]["rewire fastest"]
             ratios = "  ".join(
                 f"{peer} {ratio:.2f} ({ms[peer]:.2f})" for peer, ratio in case["ratio_of_rewire_fastest"].items()
             )
-            print(f"{name:<18}{batch:>6}{own:>11.3f}{100 * case['spread']:>7.0f}%   {ratios}", flush=True)
+            if "fastest_dense" in case:
+                fastest = case["fastest_dense"]
+                ratios += f"  fastest dense {fastest['ratio']:.2f} ({fastest['side']} {fastest['ms']:.2f})"
+            print(f"{name:<24}{batch:>6}{own:>11.3f}{100 * case['spread']:>7.0f}%   {ratios}", flush=True)
             if options.json:
                 Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
     if left:

@@ -43,6 +43,29 @@ struct Case {
     /// By peer: median over the rounds of its time over that of `rewire fastest`.
     ratio_of_rewire_fastest: BTreeMap<String, f64>,
     spread: f64,
+    /// Of a pruned network, where the run also had the dense one.
+    #[serde(default)]
+    fastest_dense: Option<FastestDense>,
+    /// Speed-up over rewire's own dense execution.
+    #[serde(default)]
+    figures: Option<Figures>,
+}
+
+/// The dense network on the side that runs it fastest.
+#[derive(Deserialize)]
+struct FastestDense {
+    side: String,
+    /// Its time over that of `rewire fastest` on the pruned network.
+    ratio: f64,
+}
+
+/// As in `crate::infer::Figures`, for one batch size.
+#[derive(Deserialize)]
+struct Figures {
+    projected: f64,
+    mac_ratio: f64,
+    measured_compact: f64,
+    measured_sparse: f64,
 }
 
 impl Peers {
@@ -97,6 +120,10 @@ impl Networks {
         let mut header: Vec<String> =
             ["network", "batch", "rewire ms", "spread"].map(str::to_owned).to_vec();
         header.extend(peers.iter().flat_map(|peer| [format!("{peer} ms"), "ratio".to_owned()]));
+        header.extend(
+            ["to the fastest dense", "projected", "counted", "measured compact", "measured sparse"]
+                .map(str::to_owned),
+        );
         let rows = self.cases.iter().map(|case| {
             let ms =
                 |side: &str| case.median_ms.get(side).map_or("–".into(), |ms| format!("{ms:.3}"));
@@ -107,11 +134,25 @@ impl Networks {
                 row.push(ms(peer));
                 row.push(ratio.map_or("–".into(), |ratio| format!("{ratio:.2}×")));
             }
+            let fastest = case.fastest_dense.as_ref();
+            row.push(
+                fastest
+                    .map_or("–".into(), |dense| format!("{:.2}× ({})", dense.ratio, dense.side)),
+            );
+            // Nothing is sped up where nothing is pruned.
+            let figures = case.figures.as_ref().filter(|_| fastest.is_some());
+            row.extend(match figures {
+                Some(Figures { projected, mac_ratio, measured_compact, measured_sparse }) => {
+                    [projected, mac_ratio, measured_compact, measured_sparse]
+                        .map(|figure| format!("{figure:.2}×"))
+                }
+                None => [(); 4].map(|()| "–".to_owned()),
+            });
             row
         });
         Table {
             title: format!("Against other frameworks: {}", self.machine()),
-            note: "Median time of a call; ratio: peer's time over rewire's, median over rounds in which both took turns. Spread: of rewire's time over the rounds.",
+            note: "Median time of a call; ratio: peer's time over rewire's on the same network, median over rounds in which both took turns. Spread: of rewire's time over the rounds. To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The last four are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.",
             header,
             rows: rows.collect(),
         }

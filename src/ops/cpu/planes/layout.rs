@@ -1,6 +1,6 @@
 //! How activations lie between the layers.
 
-use super::tile::Isa;
+use super::tile::{Isa, PERIODS};
 
 /// Pixels of a plane that is too small to fill a tile from one block of images.
 const SMALL: usize = 4;
@@ -17,8 +17,8 @@ const LINE: usize = 16;
 /// pixel lie together because a tile reads a few pixels of all channels: apart by planes, every line would be in
 /// another page, which took a fifth more time.
 ///
-/// Few images: `[n][c][h + 2 halo][w]` where rows divide a vector: a tap reads a run of whole rows, moved by its column, and
-/// spares the lanes that this brings into the wrong row. Else `[n][c][2 halo + 1][h + 2 halo][w]` where copy `i` of a plane
+/// Few images: `[n][c][h + 2 halo][w]` where rows divide a vector, or vectors a row: a tap reads a run of whole rows, moved by
+/// its column, and spares the lanes that this brings into the wrong row. Else `[n][c][2 halo + 1][h + 2 halo][w]` where copy `i` of a plane
 /// has its columns moved left by `i − halo` and zeros in place of what is not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -49,7 +49,7 @@ impl Layout {
         let layout = Self { n, h, w, c, halo, lanes, ..Self::default() };
         // A block costs the same however few of its lanes hold images: VGG16's with 16 lanes took as long as six images.
         if 5 * n < 2 * lanes {
-            let copies = if divides(lanes, w) { 1 } else { 2 * halo + 1 };
+            let copies = if period(lanes, w).is_some() { 1 } else { 2 * halo + 1 };
             let copy = (h + 2 * halo) * w;
             let copy = if copies == 1 { copy } else { copy.next_multiple_of(LINE) };
             let channel = copy * copies;
@@ -126,7 +126,9 @@ impl Layout {
     }
 }
 
-/// Whether vectors hold whole rows.
-pub(super) fn divides(lanes: usize, w: usize) -> bool {
-    w != 0 && lanes.is_multiple_of(w)
+/// Vectors after which rows begin at the same lanes again, where that is soon: those of a row, or one of whole rows.
+pub(super) fn period(lanes: usize, w: usize) -> Option<usize> {
+    let vectors = (w / lanes).max(1);
+    let whole = w != 0 && (lanes.is_multiple_of(w) || w.is_multiple_of(lanes));
+    (whole && PERIODS.contains(&vectors)).then_some(vectors)
 }

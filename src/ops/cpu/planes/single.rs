@@ -6,7 +6,7 @@
 //! size of the plane, they are gathered first.
 
 use super::batched::powers;
-use super::layout::divides;
+use super::layout::period;
 use super::tile::{Isa, Spread, Tile};
 use super::{Layout, Offsets, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
@@ -22,7 +22,7 @@ pub(super) struct Single {
     /// Output pixels before pooling.
     p: usize,
     q: usize,
-    /// Of each column of taps, the lanes that it reaches; empty where copies spare them.
+    /// Of each column of taps, the lanes that it reaches in each vector of a period; empty where copies spare them.
     reached: Vec<u32>,
     /// Of the layout that is written.
     masks: Vec<u32>,
@@ -59,12 +59,16 @@ impl Single {
         let masks = output.masks();
         if direct(shape) {
             let skip = input.halo - pad;
-            if divides(input.lanes, w) {
+            if let Some(period) = period(input.lanes, w) {
                 let lead = input.origin - input.halo * (w + 1);
                 let tap = |tap: usize| lead + (tap / s + skip) * w + tap % s + skip;
                 let reaches = |ds: usize, lane: usize| (pad..pad + w).contains(&(lane % w + ds));
-                let lanes = |ds| (0..input.lanes).filter(move |&lane| reaches(ds, lane));
-                let reached = (0..s).map(|ds| lanes(ds).map(|lane| 1 << lane).sum()).collect();
+                let vectors = (0..s).flat_map(|ds| (0..period).map(move |v| (ds, v)));
+                let mask = |(ds, v)| {
+                    let reached = |lane: &usize| reaches(ds, v * input.lanes + lane);
+                    (0..input.lanes).filter(reached).map(|lane| 1 << lane).sum()
+                };
+                let reached = vectors.map(mask).collect();
                 let offsets =
                     Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
                 return (Self { p, q, reached, masks, gather: None }, offsets, s);

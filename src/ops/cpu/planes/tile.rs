@@ -17,7 +17,7 @@ pub(super) struct Term {
 /// One tile of one output channel: `out[i, j] = max(floor, bias + Σ weight · input[offset + i · row + j · column]
 /// + residual[i, j])`, or the maxima of 2×2 of these.
 pub(super) struct Tile<'a> {
-    /// [`Isa::flat`]: of each list, the lanes whose pixel its taps reach.
+    /// [`Isa::flat`]: of each list, the lanes whose pixel its taps reach in each vector of a period.
     pub(super) masks: &'a [u32],
     /// Of the whole layer.
     pub(super) terms: &'a [Term],
@@ -54,6 +54,9 @@ type Run = unsafe fn(&Tile);
 /// Floats between the terms that are multiplied and those that are asked for.
 const AHEAD: usize = 512;
 
+/// Lengths of a period that [`Isa::flat`] takes.
+pub(super) const PERIODS: [usize; 3] = [1, 2, 4];
+
 /// Exponents of tile edges: 1, 2, 4.
 const EDGES: usize = 3;
 
@@ -74,8 +77,8 @@ pub(crate) struct Isa {
     tiles: [[[Run; 1 + EDGES]; EDGES]; EDGES],
     /// 3×3 over a whole plane: 4×4 of one block, 2×2 of 1, 2 and 4 blocks.
     exact: [Run; 1 + EDGES],
-    /// `2^i` vectors side by side.
-    flat: [Run; 5],
+    /// By period and `i`: `2^i` vectors side by side, whole periods.
+    flat: [[Run; 5]; PERIODS.len()],
     /// As `flat`, where every lane counts.
     whole: [Run; 5],
     /// 8 pixels or fewer.
@@ -136,17 +139,21 @@ impl Isa {
         unsafe { self.exact[if edge == 4 { 0 } else { 1 + blocks }](tile) }
     }
 
-    /// `2^vectors` vectors side by side, of which only `pixels` are wanted.
+    /// `2^vectors` vectors side by side, of which only `pixels` are wanted; they start with a period and are whole ones.
     ///
     /// # Safety
     /// As [`Self::tile`].
     pub(super) unsafe fn flat(&self, vectors: usize, pixels: usize, tile: &Tile) {
         let lists = tile.starts.len() - 1;
-        assert!(tile.masks.is_empty() && lists == 1 || tile.masks.len() == lists);
-        let run = match tile.masks {
-            [] => self.whole[vectors],
-            _ if pixels <= 8 => self.narrow,
-            _ => self.flat[vectors],
+        let period = tile.masks.len() / lists;
+        assert!(tile.masks.is_empty() && lists == 1 || tile.masks.len() == lists * period);
+        let run = match PERIODS.iter().position(|&known| known == period) {
+            None => self.whole[vectors],
+            Some(0) if pixels <= 8 => self.narrow,
+            Some(i) => {
+                assert!((1 << vectors) % period == 0);
+                self.flat[i][vectors]
+            }
         };
         // SAFETY: as in `tile`.
         unsafe { run(tile) }
@@ -178,20 +185,23 @@ macro_rules! isa {
                 unsafe { exact_body::<$vector, T, B>(tile) }
             }
             $(#[$feature])?
-            unsafe fn flat<const C: usize, const CHAINS: usize>(tile: &Tile) {
+            unsafe fn flat<const C: usize, const CHAINS: usize, const PERIOD: usize>(tile: &Tile) {
                 // SAFETY: by the caller's word.
-                unsafe { flat_body::<$vector, C, CHAINS, true>(tile) }
+                unsafe { flat_body::<$vector, C, CHAINS, PERIOD>(tile) }
+            }
+            const fn flats<const PERIOD: usize>() -> [Run; 5] {
+                [flat::<1, 4, PERIOD>, flat::<2, 4, PERIOD>, flat::<4, 2, PERIOD>, flat::<8, 1, PERIOD>, flat::<16, 1, PERIOD>]
             }
             $(#[$feature])?
             unsafe fn whole<const C: usize, const CHAINS: usize>(tile: &Tile) {
                 // SAFETY: by the caller's word.
-                unsafe { flat_body::<$vector, C, CHAINS, false>(tile) }
+                unsafe { flat_body::<$vector, C, CHAINS, 0>(tile) }
             }
             // A vector twice as wide would straddle two cache lines more often than not.
             $(#[$feature])?
             unsafe fn narrow(tile: &Tile) {
                 // SAFETY: by the caller's word.
-                unsafe { flat_body::<$narrow, 1, 4, true>(tile) }
+                unsafe { flat_body::<$narrow, 1, 4, 1>(tile) }
             }
             $(#[$feature])?
             unsafe fn spread(spread: &Spread) {
@@ -214,13 +224,7 @@ macro_rules! isa {
                     [small::<4, 1>(), kinds::<4, 2>(), kinds::<4, 4>()],
                 ],
                 exact: [exact::<4, 1>, exact::<2, 1>, exact::<2, 2>, exact::<2, 4>],
-                flat: [
-                    flat::<1, 4>,
-                    flat::<2, 4>,
-                    flat::<4, 2>,
-                    flat::<8, 1>,
-                    flat::<16, 1>,
-                ],
+                flat: [flats::<1>(), flats::<2>(), flats::<4>()],
                 whole: [
                     whole::<1, 4>,
                     whole::<2, 4>,
@@ -382,27 +386,28 @@ unsafe fn tap<V: Vector, const T: usize, const B: usize, const DR: usize, const 
     }
 }
 
-/// `CHAINS` sums in turn for each vector: one alone would wait for itself.
+/// `CHAINS` sums in turn for each vector: one alone would wait for itself. Without a period every lane counts.
 ///
 /// # Safety
 /// As [`finish`].
 #[inline(always)]
-unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const MASKED: bool>(
+unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD: usize>(
     tile: &Tile,
 ) {
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
         let mut sums = [[V::zero(); C]; CHAINS];
         sums[0] = [V::splat(tile.bias); C];
-        for i in 0..if MASKED { tile.masks.len() } else { 1 } {
-            let mask = if MASKED { tile.masks[i] } else { 0 };
+        for i in 0..if PERIOD > 0 { tile.masks.len() / PERIOD } else { 1 } {
+            let mut masks = [0; 4];
+            masks[..PERIOD].copy_from_slice(&tile.masks[i * PERIOD..(i + 1) * PERIOD]);
             let mut step = |chain: usize, term: &Term| {
                 let weight = V::splat(term.weight);
                 let input = tile.input.add(term.offset as usize);
                 for j in 0..C {
                     let (x, sum) = (V::load(input.add(j * V::LANES)), sums[chain][j]);
-                    sums[chain][j] = if MASKED {
-                        V::multiply_add_masked(weight, x, sum, mask)
+                    sums[chain][j] = if PERIOD > 0 {
+                        V::multiply_add_masked(weight, x, sum, masks[j % PERIOD.max(1)])
                     } else {
                         V::multiply_add(weight, x, sum)
                     };
