@@ -34,6 +34,8 @@ struct Team {
     done: AtomicUsize,
     panicked: AtomicBool,
     over: AtomicBool,
+    /// Followers that are there.
+    following: AtomicUsize,
     threads: usize,
 }
 
@@ -47,14 +49,16 @@ pub(crate) fn lead<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         done: AtomicUsize::new(0),
         panicked: AtomicBool::new(false),
         over: AtomicBool::new(false),
+        following: AtomicUsize::new(0),
         threads: rayon::current_num_threads(),
     };
-    rayon::scope(|scope| {
+    rayon::in_place_scope(|scope| {
         (1..team.threads).for_each(|_| scope.spawn(|_| team.follow()));
         let before = LED.replace(&team);
         let result = catch_unwind(AssertUnwindSafe(f));
         LED.set(before);
         team.over.store(true, Ordering::Release);
+        team.part();
         result
     })
     .unwrap_or_else(|panic| resume_unwind(panic))
@@ -105,7 +109,26 @@ impl Team {
         }
     }
 
+    /// Waits awake for the followers, who leave in a moment: to sleep until they have left would take far longer.
+    fn part(&self) {
+        let mut after = 0;
+        for _ in 0..PATIENCE {
+            after += usize::from(self.following.load(Ordering::Acquire) == 0);
+            // Some looks more, in which the pool notes that they have.
+            if after == LOOKS / 4 {
+                break;
+            }
+            spin_loop();
+        }
+    }
+
     fn follow(&self) {
+        self.following.fetch_add(1, Ordering::Relaxed);
+        self.follow_until_over();
+        self.following.fetch_sub(1, Ordering::Release);
+    }
+
+    fn follow_until_over(&self) {
         let mut looks = 0;
         while looks < PATIENCE && !self.over.load(Ordering::Acquire) {
             looks += 1;
