@@ -386,7 +386,8 @@ unsafe fn tap<V: Vector, const T: usize, const B: usize, const DR: usize, const 
     }
 }
 
-/// `CHAINS` sums in turn for each vector: one alone would wait for itself. Without a period every lane counts.
+/// `CHAINS` sums in turn for each vector: one alone would wait for itself. Without a period every lane counts; with one, lanes are
+/// masked where a product is added, or, of few vectors, where the sum of a list is.
 ///
 /// # Safety
 /// As [`finish`].
@@ -396,39 +397,68 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
 ) {
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
+        let late = masked_late(C, PERIOD);
         let mut sums = [[V::zero(); C]; CHAINS];
-        sums[0] = [V::splat(tile.bias); C];
+        let mut total = [V::splat(tile.bias); C];
         for i in 0..if PERIOD > 0 { tile.masks.len() / PERIOD } else { 1 } {
             let mut masks = [0; 4];
             masks[..PERIOD].copy_from_slice(&tile.masks[i * PERIOD..(i + 1) * PERIOD]);
-            let mut step = |chain: usize, term: &Term| {
-                let weight = V::splat(term.weight);
-                let input = tile.input.add(term.offset as usize);
-                for j in 0..C {
-                    let (x, sum) = (V::load(input.add(j * V::LANES)), sums[chain][j]);
-                    sums[chain][j] = if PERIOD > 0 {
-                        V::multiply_add_masked(weight, x, sum, masks[j % PERIOD.max(1)])
-                    } else {
-                        V::multiply_add(weight, x, sum)
-                    };
-                }
-            };
             let (whole, rest) = list(tile, i).as_chunks::<CHAINS>();
             for terms in whole {
                 V::prefetch(terms.as_ptr().cast::<f32>().wrapping_add(AHEAD));
                 for chain in 0..CHAINS {
-                    step(chain, &terms[chain]);
+                    flat_step::<V, C, PERIOD>(tile, &terms[chain], &masks, &mut sums[chain]);
                 }
             }
-            rest.iter().for_each(|term| step(0, term));
+            for term in rest {
+                flat_step::<V, C, PERIOD>(tile, term, &masks, &mut sums[0]);
+            }
+            if late {
+                for chain in 0..CHAINS {
+                    for j in 0..C {
+                        let (own, mask) = (sums[chain][j], masks[j % PERIOD.max(1)]);
+                        total[j] = V::multiply_add_masked(V::splat(1.0), own, total[j], mask);
+                        sums[chain][j] = V::zero();
+                    }
+                }
+            }
         }
-        let mut total = sums[0];
-        for chain in 1..CHAINS {
-            for j in 0..C {
-                total[j] = V::add(total[j], sums[chain][j]);
+        if !late {
+            for chain in 0..CHAINS {
+                for j in 0..C {
+                    total[j] = V::add(total[j], sums[chain][j]);
+                }
             }
         }
         finish::<V, 1, C, 1>(tile, [total.map(|sum| [sum])]);
+    }
+}
+
+/// Of few vectors there are registers for sums of a list and sums of all.
+const fn masked_late(vectors: usize, period: usize) -> bool {
+    period > 0 && vectors <= 2
+}
+
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn flat_step<V: Vector, const C: usize, const PERIOD: usize>(
+    tile: &Tile,
+    term: &Term,
+    masks: &[u32; 4],
+    sums: &mut [V; C],
+) {
+    // SAFETY: addresses lie in `input` by the caller's word.
+    unsafe {
+        let weight = V::splat(term.weight);
+        let input = tile.input.add(term.offset as usize);
+        for j in 0..C {
+            let x = V::load(input.add(j * V::LANES));
+            sums[j] = match PERIOD > 0 && !masked_late(C, PERIOD) {
+                true => V::multiply_add_masked(weight, x, sums[j], masks[j % PERIOD.max(1)]),
+                false => V::multiply_add(weight, x, sums[j]),
+            };
+        }
     }
 }
 
