@@ -64,6 +64,9 @@ fn commands_launch_every_kernel() {
     let l2 = ["--set", "train.adversary.attack=\"pgd-l2\""];
     let train = ["train", "dense.toml", "--out", "adam"];
     rewire(dir, &[&train[..], &adam, &residual, &noise, &tf32, &l2].concat());
+    let bf16 =
+        ["train", "dense.toml", "--out", "noisy", "--mode", "bf16", "--set", "train.epochs=1"];
+    rewire(dir, &[&bf16[..], &noise].concat());
     let still = ["--set", "prune={ method = \"static\", density = 0.2 }"];
     let sparse = ["--set", "train.execution=\"sparse\"", "--set", "train.epochs=1"];
     for mode in ["f32", "tf32", "bf16"] {
