@@ -151,7 +151,7 @@ impl Isa {
             None => self.whole[vectors],
             Some(0) if pixels <= 8 => self.narrow,
             Some(i) => {
-                assert!((1 << vectors) % period == 0);
+                assert!((1usize << vectors).is_multiple_of(period));
                 self.flat[i][vectors]
             }
         };
@@ -400,7 +400,7 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
         let late = masked_late(C, PERIOD);
         let mut sums = [[V::zero(); C]; CHAINS];
         let mut total = [V::splat(tile.bias); C];
-        for i in 0..if PERIOD > 0 { tile.masks.len() / PERIOD } else { 1 } {
+        for i in 0..tile.starts.len() - 1 {
             let mut masks = [0; 4];
             masks[..PERIOD].copy_from_slice(&tile.masks[i * PERIOD..(i + 1) * PERIOD]);
             let (whole, rest) = list(tile, i).as_chunks::<CHAINS>();
