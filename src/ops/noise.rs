@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// Shapes: w, w' `[K, ..]` of 2 elements or more; alpha `[1]` or `[K]`; mask like w, u8, without one m = 1.
 /// Gradient: `dw = m⊙dw'`, `dα_k = Σ m·dw'·η` over what α_k scales; η and σ are constants. η is drawn again in
 /// the backward pass, not kept. The stream must differ from forward to forward. On a GPU w' has the type `storage`, F32
-/// or the [`operand_type`] of the convolution that reads it; on the CPU it is f32.
+/// or the [`operand_type`](super::operand_type) of the convolution that reads it; on the CPU it is f32.
 /// Source: Rakin et al. 2019 (arXiv 1905.13074) section 3; He et al. 2019 (PNI).
 pub fn noisy_weight(
     tape: &mut Tape,
