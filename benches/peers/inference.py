@@ -35,6 +35,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from gpu import commit
+
 CASES = {
     # name: (network, widths, the same as --arch, share of the weights that are kept or file of their mask)
     "vgg16 dense": ("vgg16", (64, 128, 256, 512), "vgg16", 1.0),
@@ -358,17 +360,6 @@ def add_fastest_dense(case, dense):
     elif key in dense:
         ms, side = dense[key]
         case["fastest_dense"] = {"side": side, "ms": ms, "ratio": ms / case["median_ms"]["rewire fastest"]}
-
-
-def commit():
-    """Of the bundle, or of the checkout."""
-    stored = Path(__file__).parent / "commit"
-    if stored.exists():
-        return stored.read_text().strip()
-    try:
-        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
 
 
 def machine(options):
