@@ -64,64 +64,65 @@ fn read(lanes: usize, floats: &[f32]) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn multiply_add_512() -> f32 {
-    let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
-    let mut sums = [_mm512_setzero_ps(); SUMS];
-    // Else all would be one sum.
-    for sum in &mut sums {
-        *sum = _mm512_set1_ps(black_box(1.0));
-    }
-    for _ in 0..STEPS {
-        for sum in &mut sums {
-            *sum = _mm512_fmadd_ps(*sum, a, b);
+macro_rules! limits {
+    ($lanes:expr, $feature:literal, $multiply_add:ident, $read:ident,
+     $zero:ident, $splat:ident, $fused:ident, $load:ident, $add:ident, $first:ident) => {
+        #[target_feature(enable = $feature)]
+        fn $multiply_add() -> f32 {
+            let (a, b) = ($splat(black_box(0.5)), $splat(black_box(0.25)));
+            let mut sums = [$zero(); SUMS];
+            // Else all would be one sum.
+            for sum in &mut sums {
+                *sum = $splat(black_box(1.0));
+            }
+            for _ in 0..STEPS {
+                for sum in &mut sums {
+                    *sum = $fused(*sum, a, b);
+                }
+            }
+            sums.into_iter().map(|sum| $first(sum)).sum()
         }
-    }
-    sums.into_iter().map(|sum| _mm512_cvtss_f32(sum)).sum()
+
+        #[target_feature(enable = $feature)]
+        fn $read(floats: &[f32]) -> f32 {
+            let mut sums = [$zero(); 8];
+            for chunk in floats.chunks_exact(8 * $lanes) {
+                for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact($lanes)) {
+                    // SAFETY: a vector of floats.
+                    *sum = $add(*sum, unsafe { $load(part.as_ptr()) });
+                }
+            }
+            sums.into_iter().map(|sum| $first(sum)).sum()
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn multiply_add_256() -> f32 {
-    let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
-    let mut sums = [_mm256_setzero_ps(); SUMS];
-    // Else all would be one sum.
-    for sum in &mut sums {
-        *sum = _mm256_set1_ps(black_box(1.0));
-    }
-    for _ in 0..STEPS {
-        for sum in &mut sums {
-            *sum = _mm256_fmadd_ps(*sum, a, b);
-        }
-    }
-    sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
-}
-
+limits!(
+    16,
+    "avx512f",
+    multiply_add_512,
+    read_512,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_loadu_ps,
+    _mm512_add_ps,
+    _mm512_cvtss_f32
+);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn read_512(floats: &[f32]) -> f32 {
-    let mut sums = [_mm512_setzero_ps(); 8];
-    for chunk in floats.chunks_exact(128) {
-        for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact(16)) {
-            // SAFETY: 16 floats.
-            *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(part.as_ptr()) });
-        }
-    }
-    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn read_256(floats: &[f32]) -> f32 {
-    let mut sums = [_mm256_setzero_ps(); 8];
-    for chunk in floats.chunks_exact(64) {
-        for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
-            // SAFETY: 8 floats.
-            *sum = _mm256_add_ps(*sum, unsafe { _mm256_loadu_ps(part.as_ptr()) });
-        }
-    }
-    sums.into_iter().map(|sum| _mm256_cvtss_f32(sum)).sum()
-}
+limits!(
+    8,
+    "avx2,fma",
+    multiply_add_256,
+    read_256,
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_loadu_ps,
+    _mm256_add_ps,
+    _mm256_cvtss_f32
+);
 
 #[cfg(not(target_arch = "x86_64"))]
 fn multiply_add(_: usize) -> f32 {

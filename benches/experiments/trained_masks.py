@@ -4,7 +4,8 @@
     python3 benches/experiments/trained_masks.py --out runs/trained-masks
 
 Writes benches/peers/masks/vgg16-irregular.npz (a 34.57th of the weights) and vgg16-channel.npz (a 12.61th): for each
-convolution its shape [K, C, 3, 3] and the bits of its mask. Speed depends on where the zeros are, not on the weights, so only the
+convolution its shape [K, C, 3, 3] and the bits of the weights that are not 0. In the second, filters that nothing reads have become
+0 as well, so that fewer are left than the mask allows (`kept` in the results of inference.py). Speed depends on where the zeros are, not on the weights, so only the
 masks are kept. The training is short, 4 epochs of 6,000 images with FGSM from a random start at 8/255; what matters here is that
 DNR has moved the weights between and inside the layers. Images: Fashion-MNIST (Debian's package
 dataset-fashion-mnist, or `--data FOLDER` with its four files), padded to 32 x 32 pixels, three equal channels. Needs numpy, safetensors.
@@ -12,7 +13,6 @@ dataset-fashion-mnist, or `--data FOLDER` with its four files), padded to 32 x 3
 
 import argparse
 import gzip
-import json
 import subprocess
 from pathlib import Path
 
@@ -60,8 +60,6 @@ def train(options, granularity, data):
         for setting in settings:
             command += ["--set", setting]
         subprocess.run(command, check=True)
-    result = json.loads((out / "result.json").read_text())
-    print(granularity, json.dumps({key: result[key] for key in ("clean", "density") if key in result}))
     return load_file(out / "checkpoints" / "best.safetensors")
 
 

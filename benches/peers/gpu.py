@@ -25,6 +25,17 @@ def sets_of(size):
     return max(FEWEST_SETS, -(-ROTATED_BYTES // max(size, 1)))
 
 
+def elapsed(run, count):
+    """Milliseconds of so many calls, queued."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(count):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
 class Timed:
     """Calls `call(set)` as a CUDA graph of many, or queued one by one where it cannot be captured; results live until
     the next call on their set, so that those of different sets lie apart."""
@@ -62,17 +73,8 @@ class Timed:
         return graph
 
     def _microseconds(self, run, seconds):
-        def elapsed(count):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            for _ in range(count):
-                run()
-            end.record()
-            end.synchronize()
-            return start.elapsed_time(end)
-
-        count = max(2, int(1e3 * seconds / max(elapsed(1), 1e-3)))
-        return 1e3 * elapsed(count) / (count * self.launches)
+        count = max(2, int(1e3 * seconds / max(elapsed(run, 1), 1e-3)))
+        return 1e3 * elapsed(run, count) / (count * self.launches)
 
     def turn(self, seconds):
         """Microseconds a call: rotating over the sets, and of the first set alone."""

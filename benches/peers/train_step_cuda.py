@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpu import PEAK, document, need_gpu, print_header, print_row, save, summary
+from gpu import PEAK, document, elapsed, need_gpu, print_header, print_row, save, summary
 
 WIDE = (64, 128, 256, 512)
 #: name: (network, widths, rewire's --arch, share of the convolutions' weights that are kept)
@@ -154,19 +154,9 @@ def graphed(step):
 
 def milliseconds(run, seconds):
     """A step's mean over about so many seconds of queued steps, at least five."""
-
-    def elapsed(count):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(count):
-            run()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    elapsed(2)
-    count = max(5, int(1e3 * seconds / elapsed(1)))
-    return elapsed(count) / count
+    elapsed(run, 2)
+    count = max(5, int(1e3 * seconds / elapsed(run, 1)))
+    return elapsed(run, count) / count
 
 
 def rewire_milliseconds(options, name, batch, attack_steps):

@@ -280,7 +280,7 @@ pub fn operand_type(mode: Mode, w: &Tensor) -> DType {
 pub fn operand(mode: Mode, w: &Tensor) -> Result<Tensor> {
     let c = w.shape().last().copied().unwrap_or(0);
     match w.on() {
-        On::Gpu(gpu) if w.dtype() != operand_type(mode, w) => {
+        On::Gpu(gpu) if w.dtype() == DType::F32 && operand_type(mode, w) != DType::F32 => {
             pack_rows(gpu, mode, w, w.len() / c.max(1), c, None)?.elements.reshape(w.shape())
         }
         _ => Ok(w.clone()),

@@ -42,7 +42,7 @@ struct Team {
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// Runs `f`, whose [`for_each`] the other threads of the pool share in until it returns.
-pub(crate) fn lead<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn lead<R>(f: impl FnOnce() -> R) -> R {
     let team = Team {
         tasks: AtomicU64::new(0),
         job: AtomicPtr::default(),
