@@ -11,7 +11,7 @@ use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{Finish, Isa, Layout, SparseLayer};
 use crate::ops::cpu::round;
-use crate::ops::cpu::winograd::WinogradConv;
+use crate::ops::cpu::winograd::{LaneWinogradConv, WinogradConv};
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -50,10 +50,11 @@ pub(super) fn program(
     Program { steps: planner.steps, lens: planner.buffers.lens, image, logits }
 }
 
-/// Lanes where they are mostly full.
+/// Lanes where they are mostly full, and for more images than there are lanes: their parts are as many as there are threads, and
+/// results must not have other bits on another machine.
 fn dense_form(batch: usize) -> Form {
-    let filled = batch.next_multiple_of(lanes::lanes());
-    if 4 * batch >= 3 * filled { Form::Lanes } else { Form::Nhwc }
+    let lanes = lanes::lanes();
+    if batch > lanes || 4 * batch >= 3 * lanes { Form::Lanes } else { Form::Nhwc }
 }
 
 /// The zeros that readers want around each value where it lies in planes. What is added lies as the sum does.
@@ -189,18 +190,17 @@ impl Planner<'_> {
             x = y;
             picked = Some(y);
         }
-        let (weight, bias, relu) = (&conv.weight, &conv.bias, layer.relu);
-        let work = match form {
-            Form::Lanes => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, self.mode)),
-            // More images than lanes take one form or the other by the number of threads, and must have the same bits.
-            _ => match (self.batch <= lanes::lanes())
-                .then(|| WinogradConv::new(&shape, weight, bias, relu, self.mode))
-                .flatten()
-            {
-                Some(conv) => Work::WinogradConv(conv),
-                None => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, self.mode)),
-            },
+        let (weight, bias, relu, mode) = (&conv.weight, &conv.bias, layer.relu, self.mode);
+        let lanes = form == Form::Lanes;
+        let work = if lanes {
+            LaneWinogradConv::new(&shape, weight, bias, relu, mode).map(Work::LaneWinogradConv)
+        } else {
+            WinogradConv::new(&shape, weight, bias, relu, mode).map(Work::WinogradConv)
         };
+        let work = work.unwrap_or_else(|| match lanes {
+            true => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, mode)),
+            false => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, mode)),
+        });
         let result = [shape.p(), shape.q(), shape.k];
         let y = self.buffers.take(self.len_of(result, &form), None);
         self.step(i, work, x, residual, y);

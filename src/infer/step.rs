@@ -5,7 +5,7 @@ use crate::ops::Window;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
-use crate::ops::cpu::winograd::WinogradConv;
+use crate::ops::cpu::winograd::{LaneWinogradConv, WinogradConv};
 use crate::ops::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::tensor::nhwc_to_nchw;
 
@@ -40,6 +40,7 @@ pub(super) enum Work {
     NhwcConv(NhwcConv),
     WinogradConv(WinogradConv),
     LaneConv(LaneConv),
+    LaneWinogradConv(LaneWinogradConv),
     Sparse(Box<SparseLayer>),
     /// Scale and shift by channel.
     Pointwise {
@@ -80,6 +81,7 @@ impl Work {
             Self::NhwcConv(conv) => conv.run(x, residual, y),
             Self::WinogradConv(conv) => conv.run(x, residual, y),
             Self::LaneConv(conv) => conv.run(x, residual, y),
+            Self::LaneWinogradConv(conv) => conv.run(x, residual, y),
             Self::Sparse(layer) => layer.run(x, residual, y),
             Self::Pointwise { scale, relu, channels } => {
                 let scale = scale.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));

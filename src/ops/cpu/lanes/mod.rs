@@ -8,7 +8,7 @@ mod convert;
 mod kernel;
 
 pub(crate) use convert::{from_nhwc, max_pool2, mean, pick, to_nhwc};
-pub(super) use kernel::Isa;
+pub(super) use kernel::{Isa, PIXELS, Place, Tap, Tile};
 
 use super::aligned::Aligned;
 use super::conv2d::split;
@@ -18,7 +18,6 @@ use super::taps::{Axis, Group};
 use super::team;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
-use kernel::{PIXELS, Place, Tap, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 

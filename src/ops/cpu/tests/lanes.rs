@@ -4,13 +4,20 @@ use crate::Mode;
 use crate::ops::cpu::lanes::{self, Isa, LaneConv};
 
 /// `[n, pixels, c]` with images in lanes.
-fn to_lanes(lanes: usize, [n, pixels, c]: [usize; 3], x: &[f32]) -> Vec<f32> {
+pub(super) fn to_lanes(lanes: usize, [n, pixels, c]: [usize; 3], x: &[f32]) -> Vec<f32> {
     let (blocks, len) = (n.div_ceil(lanes), pixels * c);
     let at = |i: usize| (i / (len * lanes).max(1) * lanes + i % lanes, i / lanes % len.max(1));
     (0..blocks * len * lanes)
         .map(at)
         .map(|(image, i)| if image < n { x[image * len + i] } else { 0.0 })
         .collect()
+}
+
+/// Back from there.
+pub(super) fn from_lanes(lanes: usize, [n, pixels, c]: [usize; 3], y: &[f32]) -> Vec<f32> {
+    let len = pixels * c;
+    let at = |i: usize| (i / len / lanes * len + i % len) * lanes + i / len % lanes;
+    (0..n * len).map(|i| y[at(i)]).collect()
 }
 
 #[test]
@@ -31,11 +38,7 @@ fn convolution_equals_float64() {
             let residual = place(&residual, [n, pixels, shape.k]);
             for (mode, [plain, finished]) in Mode::ALL.into_iter().zip(&wants) {
                 let what = |name| format!("{name} {values:?} {mode}, {lanes} lanes");
-                let read = |y: &[f32]| -> Vec<f32> {
-                    let len = pixels * shape.k;
-                    let at = |i: usize| (i / len / lanes * len + i % len) * lanes + i / len % lanes;
-                    (0..n * len).map(|i| y[at(i)]).collect()
-                };
+                let read = |y: &[f32]| from_lanes(lanes, [n, pixels, shape.k], y);
                 let mut y = unwritten(residual.len());
                 LaneConv::new_on(isa, &shape, &w, &bias, false, mode).run(&x, None, &mut y);
                 check(&what("sums"), &read(&y), plain, 1e-5);

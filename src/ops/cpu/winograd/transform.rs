@@ -57,7 +57,8 @@ type Input = unsafe fn(&Patch);
 type Output = unsafe fn(&Sums);
 
 /// The transforms for one instruction set.
-pub(in crate::ops::cpu) struct Transforms {
+pub(super) struct Transforms {
+    lanes: usize,
     input: [Input; 2],
     output: [Output; 2],
 }
@@ -72,6 +73,11 @@ impl Transforms {
             InstructionSet::Avx2 => &AVX2,
             InstructionSet::Portable => &PORTABLE,
         }
+    }
+
+    /// Floats of a vector.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes
     }
 
     /// # Safety
@@ -106,7 +112,11 @@ macro_rules! transforms {
                 // SAFETY: by the caller's word.
                 unsafe { output_of::<$vector, N, M>(sums) }
             }
-            Transforms { input: [input::<4>, input::<6>], output: [output::<4, 2>, output::<6, 4>] }
+            Transforms {
+                lanes: <$vector>::LANES,
+                input: [input::<4>, input::<6>],
+                output: [output::<4, 2>, output::<6, 4>],
+            }
         };
     };
 }
