@@ -20,6 +20,7 @@ use super::aligned::huge_pages;
 use crate::ops::conv_shape::ConvShape;
 use batched::Batched;
 use single::Single;
+use std::ops::Range;
 use tile::Term;
 
 /// What follows the sums of a convolution.
@@ -38,10 +39,12 @@ pub(crate) struct SparseLayer {
     output: Layout,
     finish: Finish,
     bias: Vec<f32>,
+    order: Order,
     terms: Vec<Term>,
-    /// `lists` lists for each output channel, and the end.
+    /// Of all lists, and the end of the last.
     starts: Vec<u32>,
-    lists: usize,
+    /// Whose lists they are.
+    filters: Vec<u32>,
     path: Path,
 }
 
@@ -78,18 +81,21 @@ impl SparseLayer {
         assert!(input == Layout::new(isa, [n, h, w, c], input.halo));
         assert!(output == Layout::new(isa, [n, edge(shape.p()), edge(shape.q()), k], output.halo));
         assert!(input.halo >= Self::halo(isa, shape));
-        let (path, offsets, lists) = match input.blocks {
+        let (path, offsets, order) = match input.blocks {
             Some(_) => {
-                let (path, offsets, lists) = Batched::new(isa, shape, finish, &input, &output);
-                (Path::Batched(path), offsets, lists)
+                let kept = weight.iter().filter(|&&weight| weight != 0.0).count();
+                let (path, offsets, order) =
+                    Batched::new(isa, shape, kept, finish, &input, &output);
+                (Path::Batched(path), offsets, order)
             }
             None => {
-                let (path, offsets, lists) = Single::new(shape, &input, &output);
-                (Path::Single(path), offsets, lists)
+                let (path, offsets, order) = Single::new(shape, &input, &output);
+                (Path::Single(path), offsets, order)
             }
         };
-        let (terms, starts) = terms(shape, weight, &offsets, lists);
-        Self { isa, input, output, finish, bias: bias.to_vec(), terms, starts, lists, path }
+        let Lists { terms, starts, filters } = Lists::new(shape, weight, &offsets, &order);
+        let bias = bias.to_vec();
+        Self { isa, input, output, finish, bias, order, terms, starts, filters, path }
     }
 
     /// Layout of what the layer reads.
@@ -117,9 +123,10 @@ impl SparseLayer {
         }
     }
 
-    /// The starts of an output channel's lists, and the end of the last.
-    fn lists(&self, channel: usize) -> &[u32] {
-        &self.starts[channel * self.lists..=(channel + 1) * self.lists]
+    /// Filters at these places of the order, and the starts of their lists with the end of the last.
+    fn lists(&self, places: Range<usize>) -> (&[u32], &[u32]) {
+        let lists = self.order.lists;
+        (&self.filters[places.clone()], &self.starts[places.start * lists..=places.end * lists])
     }
 
     fn floor(&self) -> f32 {
@@ -133,40 +140,80 @@ struct Offsets {
     channel: usize,
 }
 
-/// The lists of all output channels: one each, one for each column of taps, or one for each tap.
-fn terms(
-    shape: &ConvShape,
-    weight: &[f32],
-    offsets: &Offsets,
+/// How the kept weights follow each other: by groups of filters, for a group by blocks of channels, in a block by filters,
+/// and of a filter there in some lists: one, one for each column of taps, or one for each tap.
+struct Order {
+    filters: usize,
+    groups: usize,
+    blocks: usize,
     lists: usize,
-) -> (Vec<Term>, Vec<u32>) {
-    let &ConvShape { c, k, r, s, .. } = shape;
-    let kept = weight.iter().filter(|&&weight| weight != 0.0).count();
-    let (mut terms, mut starts) = (Vec::with_capacity(kept), Vec::with_capacity(k * lists + 1));
-    huge_pages(&terms);
-    let mut term = |filter: usize, channel: usize, tap: usize| {
-        let weight = weight[(filter * r * s + tap) * c + channel];
-        let offset = offsets.taps[tap] + channel * offsets.channel;
-        let offset = u32::try_from(offset).expect("a group of images has less than 2^32 floats");
-        if weight != 0.0 {
-            terms.push(Term { weight, offset });
-        }
-        terms.len() as u32
-    };
-    starts.push(0);
-    for filter in 0..k {
-        for list in 0..lists {
-            let taps = (list..r * s).step_by(lists);
-            let mut end = *starts.last().expect("0 is there");
-            // There and back: the input that the last list ended with is still in the first cache.
-            for channel in 0..c {
-                let channel = if filter % 2 == 0 { channel } else { c - 1 - channel };
-                for tap in taps.clone() {
-                    end = term(filter, channel, tap);
+}
+
+impl Order {
+    /// The filters of a group.
+    fn group(&self, group: usize) -> Range<usize> {
+        self.filters * group / self.groups..self.filters * (group + 1) / self.groups
+    }
+
+    /// Places of a group's filters in a block of channels.
+    fn places(&self, group: usize, block: usize) -> Range<usize> {
+        let group = self.group(group);
+        let first = group.start * self.blocks + block * group.len();
+        first..first + group.len()
+    }
+}
+
+/// The kept weights in their order.
+struct Lists {
+    terms: Vec<Term>,
+    starts: Vec<u32>,
+    filters: Vec<u32>,
+}
+
+impl Lists {
+    fn new(shape: &ConvShape, weight: &[f32], offsets: &Offsets, order: &Order) -> Self {
+        let &ConvShape { c, k, r, s, .. } = shape;
+        let kept = |filter: usize, channel: usize, tap: usize| {
+            Some(weight[(filter * r * s + tap) * c + channel]).filter(|&weight| weight != 0.0)
+        };
+        let count = weight.iter().filter(|&&weight| weight != 0.0).count();
+        let (places, mut terms) = (k * order.blocks, Vec::with_capacity(count));
+        huge_pages(&terms);
+        let (mut starts, mut filters) = (Vec::with_capacity(places * order.lists + 1), Vec::new());
+        starts.push(0);
+        for group in 0..order.groups {
+            for block in 0..order.blocks {
+                let channels = c * block / order.blocks..c * (block + 1) / order.blocks;
+                let mut group: Vec<usize> = order.group(group).collect();
+                if order.blocks > 1 {
+                    // Lists of one length follow each other: where a list ends is then foreseen, which saved a tenth.
+                    let taps = |channel| (0..r * s).map(move |tap| (channel, tap));
+                    group.sort_by_cached_key(|&filter| {
+                        let all = channels.clone().flat_map(taps);
+                        all.filter(|&(channel, tap)| kept(filter, channel, tap).is_some()).count()
+                    });
+                }
+                for filter in group {
+                    filters.push(filter as u32);
+                    for list in 0..order.lists {
+                        for i in 0..channels.len() {
+                            // There and back: the input that the last list ended with is still in the first cache.
+                            let back = order.blocks == 1 && filter % 2 == 1;
+                            let channel = if back { c - 1 - i } else { channels.start + i };
+                            for tap in (list..r * s).step_by(order.lists) {
+                                let offset = offsets.taps[tap] + channel * offsets.channel;
+                                let offset = u32::try_from(offset)
+                                    .expect("a group of images has less than 2^32 floats");
+                                if let Some(weight) = kept(filter, channel, tap) {
+                                    terms.push(Term { weight, offset });
+                                }
+                            }
+                        }
+                        starts.push(terms.len() as u32);
+                    }
                 }
             }
-            starts.push(end);
         }
+        Self { terms, starts, filters }
     }
-    (terms, starts)
 }

@@ -7,8 +7,8 @@
 
 use super::batched::powers;
 use super::layout::period;
-use super::tile::{Isa, Spread, Tile};
-use super::{Layout, Offsets, SparseLayer};
+use super::tile::{Blocks, Isa, Spread, Tile};
+use super::{Layout, Offsets, Order, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::scratch::{self, Shared};
@@ -48,13 +48,15 @@ pub(super) fn direct(shape: &ConvShape) -> bool {
 }
 
 impl Single {
-    /// Also where the taps read, and the lists of an output channel.
+    /// Also where the taps read, and the order of the kept weights.
     pub(super) fn new(
         shape: &ConvShape,
         input: &Layout,
         output: &Layout,
-    ) -> (Self, Offsets, usize) {
-        let &ConvShape { w, r, s, stride, pad, .. } = shape;
+    ) -> (Self, Offsets, Order) {
+        let &ConvShape { w, k, r, s, stride, pad, .. } = shape;
+        let groups = split(k, CHANNELS).count();
+        let order = |lists: usize| Order { filters: k, groups, blocks: 1, lists };
         let (p, q) = (shape.p(), shape.q());
         let masks = output.masks();
         if direct(shape) {
@@ -71,12 +73,12 @@ impl Single {
                 let reached = vectors.map(mask).collect();
                 let offsets =
                     Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
-                return (Self { p, q, reached, masks, gather: None }, offsets, s);
+                return (Self { p, q, reached, masks, gather: None }, offsets, order(s));
             }
             let lead = input.origin - input.halo * (input.copy + w);
             let tap = |tap: usize| lead + (tap % s + skip) * input.copy + (tap / s + skip) * w;
             let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
-            return (Self { p, q, reached: Vec::new(), masks, gather: None }, offsets, 1);
+            return (Self { p, q, reached: Vec::new(), masks, gather: None }, offsets, order(1));
         }
         let phases = stride.min(r);
         let rows = p + r.saturating_sub(1) / stride;
@@ -87,7 +89,7 @@ impl Single {
             (dr % stride * s + ds) * copy + dr / stride * q
         };
         let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: gather.channel() };
-        (Self { p, q, reached: Vec::new(), masks, gather: Some(gather) }, offsets, 1)
+        (Self { p, q, reached: Vec::new(), masks, gather: Some(gather) }, offsets, order(1))
     }
 
     pub(super) fn run(
@@ -118,7 +120,7 @@ impl Single {
     ) {
         let (isa, output, pool) = (layer.isa, &layer.output, layer.finish.pool);
         let lanes = output.lanes;
-        let groups = split(output.c, CHANNELS).count();
+        let groups = layer.order.groups;
         let most = isa.most().ilog2() as usize;
         let len = (self.p * self.q).next_multiple_of(lanes);
         let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
@@ -127,15 +129,17 @@ impl Single {
             let (n, group) = (task / groups, task % groups);
             scratch::with(len + pooled, |planes| {
                 let (plane, small) = planes.split_at_mut(len);
-                for k in output.c * group / groups..output.c * (group + 1) / groups {
+                for k in layer.order.group(group) {
+                    let (filters, starts) = layer.lists(k..k + 1);
                     let place = output.at(n, 0, 0) + k * output.channel;
                     for (start, vectors) in powers(len / lanes, most) {
                         let start = start * lanes;
                         let tile = Tile {
                             masks: &self.reached,
                             terms: &layer.terms,
-                            starts: layer.lists(k),
-                            bias: layer.bias[k],
+                            starts,
+                            filters,
+                            bias: &layer.bias,
                             floor: layer.floor(),
                             pool: false,
                             input: x.as_ptr().wrapping_add(n * image + start),
@@ -147,6 +151,8 @@ impl Single {
                             out: plane.as_mut_ptr().wrapping_add(start),
                             out_row: 0,
                             out_column: lanes,
+                            out_channel: 0,
+                            blocks: Blocks::All,
                         };
                         // SAFETY: `plane` holds whole vectors; the pixels read lie in the copies, and the lanes of a
                         // last vector beyond them in what follows: other copies, or the end of the buffer, which

@@ -10,7 +10,7 @@ fn zeros(layout: &Layout) -> Aligned {
     Aligned::zeros(layout.len())
 }
 
-/// Filled, half filled and left over blocks; planes that are one tile; planes of many; every stride; n, h, w, c, k, r, s,
+/// Filled, half filled and left over blocks of images, several of channels; planes that are one tile; planes of many; every stride; n, h, w, c, k, r, s,
 /// stride, pad.
 const LAYERS: &[[usize; 9]] = &[
     [1, 8, 8, 20, 9, 3, 3, 1, 1],
@@ -42,6 +42,7 @@ const LAYERS: &[[usize; 9]] = &[
     [16, 2, 2, 5, 6, 5, 5, 1, 2],
     [16, 3, 3, 5, 6, 2, 2, 1, 1],
     [16, 4, 4, 5, 6, 3, 3, 1, 0],
+    [9, 5, 6, 130, 67, 3, 3, 1, 1],
 ];
 
 /// Share of kept weights, in percent.

@@ -18,8 +18,7 @@ const SHAPES: &[[usize; 6]] = &[
 ];
 
 /// More images than a vector has lanes; so many filters that more tiles than three share their weights.
-const BLOCKS: &[[usize; 6]] =
-    &[[19, 6, 5, 3, 9, 1], [37, 4, 4, 8, 16, 1], [20, 4, 5, 340, 352, 1]];
+const BLOCKS: &[[usize; 6]] = &[[19, 6, 5, 3, 9, 1], [37, 4, 4, 8, 16, 1], [20, 4, 5, 340, 352, 1]];
 
 #[test]
 fn convolution_equals_float64() {

@@ -103,8 +103,7 @@ impl WinogradConv {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
-        let (lanes, k, positions) =
-            (self.isa.lanes(), self.tiles.shape.k, self.tiles.positions());
+        let (lanes, k, positions) = (self.isa.lanes(), self.tiles.shape.k, self.tiles.positions());
         // Positions a line more than their tiles apart, so that those of a tile lie in different sets of the cache.
         let deep = self.tiles.shape.c.next_multiple_of(lanes);
         let from = range.len() * deep + 16;
