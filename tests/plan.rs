@@ -273,7 +273,7 @@ fn bits_do_not_depend_on_threads() {
     };
     for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
         // By parts, a part left over, and layer by layer.
-        for batch in [16, 17, 33, 70, 128] {
+        for batch in [2, 16, 17, 33, 70, 128] {
             let one = run(1, batch, choice);
             for threads in [2, 5, 11] {
                 assert_eq!(run(threads, batch, choice), one, "{choice:?}, {batch}, {threads}");

@@ -1,6 +1,6 @@
 //! A layer on blocks of images: each lane is an image, a tile is some pixels of one block or of a few.
 
-use super::tile::{Blocks, Columns, Isa, Tile};
+use super::tile::{Blocks, Columns, Isa, Sums, Tile};
 use super::{Finish, Layout, Offsets, Order, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
@@ -9,12 +9,8 @@ use crate::ops::cpu::team;
 
 /// Output channels of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
 const CHANNELS: usize = 64;
-
-/// Floats of the first cache. What a tile reads of so many channels stays there while the filters pass over it: loads
-/// from the second cache take twice as long, which bounds everything here.
-const NEAR: usize = 12 << 10;
-/// Kept weights of a filter in a block of channels from which it pays to keep the sums between blocks in memory. VGG16 on
-/// 16 images took 2.8 ms without and 3.0 with blocks at 1.5 % of its weights, 4.6 and 4.4 at 2.9 %, 7.3 and 6.5 at 5 %.
+/// Fewest weights of a filter in a block of channels. VGG16 on 16 images took 2.8 ms without blocks and 3.0 with them at 1.5 %
+/// of its weights, 4.6 and 4.4 at 2.9 %, 7.3 and 6.5 at 5 %.
 const TERMS: usize = 5;
 
 /// Some output pixels before pooling: the first, and exponents of the extents.
@@ -87,13 +83,8 @@ impl Batched {
             let [rows, columns] = place.size.map(|size| ((1 << size) - 1) * stride);
             (rows + r) * (columns + s) * (input.lanes << blocks)
         });
-        let near = (c * most.max().unwrap_or(0)).div_ceil(NEAR).max(1);
-        let order = Order {
-            filters: k,
-            groups,
-            blocks: if kept < TERMS * k * near { 1 } else { near },
-            lists: 1,
-        };
+        let cut = super::blocks(c * most.max().unwrap_or(0), kept, k, TERMS);
+        let order = Order { filters: k, groups, blocks: cut, lists: 1 };
         (Self { blocks, units, kind: Kind::Tile(kind), places, stride }, offsets, order)
     }
 
@@ -126,8 +117,9 @@ impl Batched {
             let vectors = place.size.iter().sum::<usize>() + self.blocks;
             let kept = if blocks > 1 { filters.len() * (input.lanes << vectors) } else { 0 };
             scratch::with(kept, |sums| {
-                // The first filter's would be there.
-                let sums = sums.as_mut_ptr().wrapping_sub(filters.start * (input.lanes << vectors));
+                let channel = input.lanes << vectors;
+                let start = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
+                let sums = Sums { start, channel };
                 for block in 0..blocks {
                     let (filters, starts) = layer.lists(layer.order.places(group, block));
                     let tile = Tile {
@@ -148,12 +140,8 @@ impl Batched {
                         out_row: output.row,
                         out_column: output.column,
                         out_channel: output.channel,
-                        blocks: match block {
-                            _ if blocks == 1 => Blocks::All,
-                            0 => Blocks::First { sums },
-                            _ if block + 1 < blocks => Blocks::Middle { sums },
-                            _ => Blocks::Last { sums },
-                        },
+                        residual_channel: output.channel,
+                        blocks: Blocks::of(block, blocks, sums),
                     };
                     // SAFETY: the tile's pixels lie in the output, whose blocks are whole vectors, and are this task's
                     // alone, as the sums are, of which there is a tile for each filter of the group; what taps read lies

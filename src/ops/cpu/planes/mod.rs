@@ -23,6 +23,10 @@ use single::Single;
 use std::ops::Range;
 use tile::Term;
 
+/// Floats of the first cache, roughly. What a tile reads of so many channels stays there while filters pass over it: from the
+/// second cache it comes half as fast, which bounds everything here.
+const NEAR: usize = 12 << 10;
+
 /// What follows the sums of a convolution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Finish {
@@ -81,15 +85,15 @@ impl SparseLayer {
         assert!(input == Layout::new(isa, [n, h, w, c], input.halo));
         assert!(output == Layout::new(isa, [n, edge(shape.p()), edge(shape.q()), k], output.halo));
         assert!(input.halo >= Self::halo(isa, shape));
+        let kept = weight.iter().filter(|&&weight| weight != 0.0).count();
         let (path, offsets, order) = match input.blocks {
             Some(_) => {
-                let kept = weight.iter().filter(|&&weight| weight != 0.0).count();
                 let (path, offsets, order) =
                     Batched::new(isa, shape, kept, finish, &input, &output);
                 (Path::Batched(path), offsets, order)
             }
             None => {
-                let (path, offsets, order) = Single::new(shape, &input, &output);
+                let (path, offsets, order) = Single::new(isa, shape, kept, &input, &output);
                 (Path::Single(path), offsets, order)
             }
         };
@@ -147,6 +151,13 @@ struct Order {
     groups: usize,
     blocks: usize,
     lists: usize,
+}
+
+/// Blocks of channels, of which a tile reads so many floats in all: near [`NEAR`] each, but one where a filter keeps fewer
+/// than `least` weights in each, for which it does not pay to keep its sums in memory.
+fn blocks(read: usize, kept: usize, filters: usize, least: usize) -> usize {
+    let blocks = ((read + NEAR / 2) / NEAR).max(1);
+    if kept < least * filters * blocks { 1 } else { blocks }
 }
 
 impl Order {

@@ -17,7 +17,7 @@ pub(super) struct Term {
 /// One tile of some filters: `out[i, j] = max(floor, bias + Σ weight · input[offset + i · row + j · column]
 /// + residual[i, j])` for each, or the maxima of 2×2 of these.
 pub(super) struct Tile<'a> {
-    /// [`Isa::flat`]: of each list, the lanes whose pixel its taps reach in each vector of a period.
+    /// [`Isa::flat`]: of each list of a filter, the lanes whose pixel its taps reach in each vector of a period.
     pub(super) masks: &'a [u32],
     /// Of the whole layer.
     pub(super) terms: &'a [Term],
@@ -33,13 +33,14 @@ pub(super) struct Tile<'a> {
     pub(super) row: usize,
     /// Not used where columns lie side by side.
     pub(super) column: usize,
-    /// Null for none; strides as `out`.
+    /// Null for none; rows and columns lie as in `out`.
     pub(super) residual: *const f32,
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
     pub(super) out_column: usize,
-    /// Distance of the filters in `out` and `residual`.
+    /// Distances of the filters.
     pub(super) out_channel: usize,
+    pub(super) residual_channel: usize,
     pub(super) blocks: Blocks,
 }
 
@@ -48,16 +49,35 @@ pub(super) struct Tile<'a> {
 pub(super) enum Blocks {
     /// All.
     All,
-    /// A block of them. Between blocks sums are kept: those of a filter are a tile's, the filter times.
-    First {
-        sums: *mut f32,
-    },
-    Middle {
-        sums: *mut f32,
-    },
-    Last {
-        sums: *mut f32,
-    },
+    /// A block of them. Between blocks sums are kept.
+    First(Sums),
+    Middle(Sums),
+    Last(Sums),
+}
+
+/// Where the sums of a filter, a tile of them, are kept: `start + filter · channel`, though not of every filter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sums {
+    pub(super) start: *mut f32,
+    pub(super) channel: usize,
+}
+
+impl Sums {
+    fn of(self, filter: u32) -> *mut f32 {
+        self.start.wrapping_add(filter as usize * self.channel)
+    }
+}
+
+impl Blocks {
+    /// For one of so many blocks.
+    pub(super) fn of(block: usize, blocks: usize, sums: Sums) -> Self {
+        match block {
+            _ if blocks == 1 => Self::All,
+            0 => Self::First(sums),
+            _ if block + 1 < blocks => Self::Middle(sums),
+            _ => Self::Last(sums),
+        }
+    }
 }
 
 /// Where a plane goes: copy `i` of it starts at `out + i · (copy − 1)`, one column further left than the one before.
@@ -166,14 +186,12 @@ impl Isa {
         unsafe { self.exact[if edge == 4 { 0 } else { 1 + blocks }](tile) }
     }
 
-    /// `2^vectors` vectors side by side of one filter, of which only `pixels` are wanted; they start with a period and are
-    /// whole ones.
+    /// `2^vectors` vectors side by side, of which only `pixels` are wanted; they start with a period and are whole ones.
     ///
     /// # Safety
     /// As [`Self::tile`].
     pub(super) unsafe fn flat(&self, vectors: usize, pixels: usize, tile: &Tile) {
-        assert!(tile.filters.len() == 1);
-        let lists = tile.starts.len() - 1;
+        let lists = (tile.starts.len() - 1) / tile.filters.len();
         let period = tile.masks.len() / lists;
         assert!(tile.masks.is_empty() && lists == 1 || tile.masks.len() == lists * period);
         let run = match PERIODS.iter().position(|&known| known == period) {
@@ -286,17 +304,18 @@ unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
     filter: u32,
     mut sums: [[[V; B]; C]; R],
 ) {
-    let first = filter as usize * tile.out_channel;
-    let place = |i: usize, j: usize, b: usize| {
-        first + i * tile.out_row + j * tile.out_column + b * V::LANES
-    };
+    let filter = filter as usize;
+    let place =
+        |i: usize, j: usize, b: usize| i * tile.out_row + j * tile.out_column + b * V::LANES;
+    let out = tile.out.wrapping_add(filter * tile.out_channel);
     // SAFETY: addresses lie in `residual` and `out` by the caller's word.
     unsafe {
         if !tile.residual.is_null() {
+            let residual = tile.residual.wrapping_add(filter * tile.residual_channel);
             for i in 0..R {
                 for j in 0..C {
                     for b in 0..B {
-                        let residual = V::load(tile.residual.add(place(i, j, b)));
+                        let residual = V::load(residual.add(place(i, j, b)));
                         sums[i][j][b] = V::add(sums[i][j][b], residual);
                     }
                 }
@@ -311,7 +330,7 @@ unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
                         let below =
                             V::max(sums[2 * i + 1][2 * j][b], sums[2 * i + 1][2 * j + 1][b]);
                         let most = V::larger(floor, V::max(above, below));
-                        most.store_first(tile.out.add(place(i, j, b)), V::LANES);
+                        most.store_first(out.add(place(i, j, b)), V::LANES);
                     }
                 }
             }
@@ -320,7 +339,7 @@ unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
                 for j in 0..C {
                     for b in 0..B {
                         let value = V::larger(floor, sums[i][j][b]);
-                        value.store_first(tile.out.add(place(i, j, b)), V::LANES);
+                        value.store_first(out.add(place(i, j, b)), V::LANES);
                     }
                 }
             }
@@ -340,10 +359,9 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
         for (place, &filter) in tile.filters.iter().enumerate() {
-            let kept = |sums: *mut f32| sums.wrapping_add(filter as usize * R * C * B * V::LANES);
             let mut sums = [[[V::splat(bias(tile, filter)); B]; C]; R];
-            if let Blocks::Middle { sums: from } | Blocks::Last { sums: from } = tile.blocks {
-                let from = kept(from);
+            if let Blocks::Middle(from) | Blocks::Last(from) = tile.blocks {
+                let from = from.of(filter);
                 for (i, sum) in sums.as_flattened_mut().as_flattened_mut().iter_mut().enumerate() {
                     *sum = V::load(from.add(i * V::LANES));
                 }
@@ -360,8 +378,8 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
                     }
                 }
             }
-            if let Blocks::First { sums: to } | Blocks::Middle { sums: to } = tile.blocks {
-                let to = kept(to);
+            if let Blocks::First(to) | Blocks::Middle(to) = tile.blocks {
+                let to = to.of(filter);
                 for (i, sum) in sums.as_flattened().as_flattened().iter().enumerate() {
                     sum.store_first(to.add(i * V::LANES), V::LANES);
                 }
@@ -462,40 +480,55 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
         let late = masked_late(C, PERIOD);
-        let mut sums = [[V::zero(); C]; CHAINS];
-        let filter = *tile.filters.get_unchecked(0);
-        let mut total = [V::splat(bias(tile, filter)); C];
-        for i in 0..tile.starts.len() - 1 {
-            let mut masks = [0; 4];
-            masks[..PERIOD].copy_from_slice(&tile.masks[i * PERIOD..(i + 1) * PERIOD]);
-            let (whole, rest) = list(tile, i).as_chunks::<CHAINS>();
-            for terms in whole {
-                V::prefetch(terms.as_ptr().cast::<f32>().wrapping_add(AHEAD));
-                for chain in 0..CHAINS {
-                    flat_step::<V, C, PERIOD>(tile, &terms[chain], &masks, &mut sums[chain]);
+        let lists = (tile.starts.len() - 1) / tile.filters.len();
+        for (place, &filter) in tile.filters.iter().enumerate() {
+            let mut sums = [[V::zero(); C]; CHAINS];
+            let mut total = [V::splat(bias(tile, filter)); C];
+            if let Blocks::Middle(from) | Blocks::Last(from) = tile.blocks {
+                let from = from.of(filter);
+                for (i, sum) in total.iter_mut().enumerate() {
+                    *sum = V::load(from.add(i * V::LANES));
                 }
             }
-            for term in rest {
-                flat_step::<V, C, PERIOD>(tile, term, &masks, &mut sums[0]);
-            }
-            if late {
-                for chain in 0..CHAINS {
-                    for j in 0..C {
-                        let (own, mask) = (sums[chain][j], masks[j % PERIOD.max(1)]);
-                        total[j] = V::multiply_add_masked(V::splat(1.0), own, total[j], mask);
-                        sums[chain][j] = V::zero();
+            for i in 0..lists {
+                let mut masks = [0; 4];
+                masks[..PERIOD].copy_from_slice(&tile.masks[i * PERIOD..(i + 1) * PERIOD]);
+                let (whole, rest) = list(tile, place * lists + i).as_chunks::<CHAINS>();
+                for terms in whole {
+                    V::prefetch(terms.as_ptr().cast::<f32>().wrapping_add(AHEAD));
+                    for chain in 0..CHAINS {
+                        flat_step::<V, C, PERIOD>(tile, &terms[chain], &masks, &mut sums[chain]);
+                    }
+                }
+                for term in rest {
+                    flat_step::<V, C, PERIOD>(tile, term, &masks, &mut sums[0]);
+                }
+                if late {
+                    for chain in 0..CHAINS {
+                        for j in 0..C {
+                            let (own, mask) = (sums[chain][j], masks[j % PERIOD.max(1)]);
+                            total[j] = V::multiply_add_masked(V::splat(1.0), own, total[j], mask);
+                            sums[chain][j] = V::zero();
+                        }
                     }
                 }
             }
-        }
-        if !late {
-            for chain in 0..CHAINS {
-                for j in 0..C {
-                    total[j] = V::add(total[j], sums[chain][j]);
+            if !late {
+                for chain in 0..CHAINS {
+                    for j in 0..C {
+                        total[j] = V::add(total[j], sums[chain][j]);
+                    }
                 }
             }
+            if let Blocks::First(to) | Blocks::Middle(to) = tile.blocks {
+                let to = to.of(filter);
+                for (i, sum) in total.iter().enumerate() {
+                    sum.store_first(to.add(i * V::LANES), V::LANES);
+                }
+            } else {
+                finish::<V, 1, C, 1>(tile, filter, [total.map(|sum| [sum])]);
+            }
         }
-        finish::<V, 1, C, 1>(tile, filter, [total.map(|sum| [sum])]);
     }
 }
 
