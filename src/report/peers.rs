@@ -80,10 +80,10 @@ impl Peers {
         })
     }
 
-    pub(super) fn table(&self) -> Table {
+    pub(super) fn tables(&self) -> Vec<Table> {
         match &self.0 {
-            Kind::Networks(networks) => networks.table(),
-            Kind::Turns(turns) => turns.table(),
+            Kind::Networks(networks) => vec![networks.against_peers(), networks.against_dense()],
+            Kind::Turns(turns) => vec![turns.table()],
         }
     }
 
@@ -107,8 +107,8 @@ impl Networks {
         format!("{on}, {mode}, {date}, commit {commit}")
     }
 
-    /// One row a network and batch size: rewire's time, its spread, and each peer's time and ratio.
-    fn table(&self) -> Table {
+    /// One row a network and batch size: rewire's time, its spread, and each peer's ratio and time.
+    fn against_peers(&self) -> Table {
         let mut peers: Vec<&str> = self
             .cases
             .iter()
@@ -117,43 +117,55 @@ impl Networks {
             .collect();
         peers.sort_unstable();
         peers.dedup();
-        let mut header: Vec<String> =
-            ["network", "batch", "rewire ms", "spread"].map(str::to_owned).to_vec();
-        header.extend(peers.iter().flat_map(|peer| [format!("{peer} ms"), "ratio".to_owned()]));
-        header.extend(
-            ["to the fastest dense", "projected", "counted", "measured compact", "measured sparse"]
-                .map(str::to_owned),
-        );
+        let header = ["network", "batch", "rewire ms", "spread"].into_iter().chain(peers.clone());
         let rows = self.cases.iter().map(|case| {
             let ms =
                 |side: &str| case.median_ms.get(side).map_or("–".into(), |ms| format!("{ms:.3}"));
             let mut row = vec![case.case.clone(), case.batch.to_string(), ms("rewire fastest")];
             row.push(format!("{:.0} %", 100.0 * case.spread));
-            for peer in &peers {
-                let ratio = case.ratio_of_rewire_fastest.get(*peer);
-                row.push(ms(peer));
-                row.push(ratio.map_or("–".into(), |ratio| format!("{ratio:.2}×")));
-            }
-            let fastest = case.fastest_dense.as_ref();
-            row.push(
-                fastest
-                    .map_or("–".into(), |dense| format!("{:.2}× ({})", dense.ratio, dense.side)),
-            );
-            // Nothing is sped up where nothing is pruned.
-            let figures = case.figures.as_ref().filter(|_| fastest.is_some());
-            row.extend(match figures {
+            row.extend(peers.iter().map(|peer| match case.ratio_of_rewire_fastest.get(*peer) {
+                Some(ratio) => format!("{ratio:.2}× ({})", ms(peer)),
+                None => "–".to_owned(),
+            }));
+            row
+        });
+        Table {
+            title: format!("Against other frameworks: {}", self.machine()),
+            note: "Peer's time over rewire's on the same network, median over rounds in which both took turns, and the median time of a call in ms. Spread: of rewire's time over the rounds.",
+            header: header.map(str::to_owned).collect(),
+            rows: rows.collect(),
+        }
+    }
+
+    /// One row a pruned network and batch size: what pruning gains.
+    fn against_dense(&self) -> Table {
+        // Nothing is sped up where nothing is pruned.
+        let rows = self.cases.iter().filter_map(|case| {
+            let dense = case.fastest_dense.as_ref()?;
+            let to_dense = format!("{:.2}× ({})", dense.ratio, dense.side);
+            let figures = match &case.figures {
                 Some(Figures { projected, mac_ratio, measured_compact, measured_sparse }) => {
                     [projected, mac_ratio, measured_compact, measured_sparse]
                         .map(|figure| format!("{figure:.2}×"))
                 }
                 None => [(); 4].map(|()| "–".to_owned()),
-            });
-            row
+            };
+            let named = [case.case.clone(), case.batch.to_string(), to_dense];
+            Some(named.into_iter().chain(figures).collect())
         });
+        let header = [
+            "network",
+            "batch",
+            "to the fastest dense",
+            "projected",
+            "counted",
+            "measured compact",
+            "measured sparse",
+        ];
         Table {
-            title: format!("Against other frameworks: {}", self.machine()),
-            note: "Median time of a call; ratio: peer's time over rewire's on the same network, median over rounds in which both took turns. Spread: of rewire's time over the rounds. To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The last four are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.",
-            header,
+            title: format!("Against dense networks: {}", self.machine()),
+            note: "To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The others are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.",
+            header: header.map(str::to_owned).to_vec(),
             rows: rows.collect(),
         }
     }

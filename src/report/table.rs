@@ -20,7 +20,7 @@ pub fn all(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Vec<Table> {
     let mut tables = vec![accuracy(runs)];
     tables.extend(attacked.iter().map(super::attacked::table));
     tables.extend(runs.iter().flat_map(|run| [speed(run), figures(run), layers(run)]));
-    tables.extend(peers.iter().map(Peers::table));
+    tables.extend(peers.iter().flat_map(Peers::tables));
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
