@@ -1,7 +1,7 @@
 //! What this processor can do at most, all threads together: the figures that floors of a layer's time are computed from.
 //!
 //! `machine/multiply_add` counts floating-point operations, two a multiply-add; `machine/read` bytes, by the size of what
-//! a thread reads again and again.
+//! a thread reads again and again: that of a first cache, of a second one, of a share of a third, and more.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +12,8 @@ use std::hint::black_box;
 const SUMS: usize = 12;
 /// Multiply-adds of each sum in a call.
 const STEPS: usize = 1 << 20;
+/// KiB that a thread reads in a call at least.
+const READ: usize = 1 << 13;
 
 pub fn machine(c: &mut Criterion) {
     let Some(lanes) = lanes() else { return };
@@ -22,13 +24,14 @@ pub fn machine(c: &mut Criterion) {
     group.bench_function("multiply_add", |b| {
         b.iter(|| rayon::broadcast(|_| multiply_add(lanes)).into_iter().sum::<f32>());
     });
-    for kib in [1 << 13, 1 << 18] {
+    for kib in [1 << 4, 1 << 10, 1 << 13, 1 << 18] {
         let floats = vec![1.0f32; threads * kib * 256];
-        group.throughput(Throughput::Bytes(4 * floats.len() as u64));
+        let passes = (READ / kib).max(1);
+        group.throughput(Throughput::Bytes((4 * floats.len() * passes) as u64));
         group.bench_function(BenchmarkId::new("read", format!("{kib} KiB a thread")), |b| {
             b.iter(|| {
                 let part = |thread: usize| &floats[thread * kib * 256..][..kib * 256];
-                rayon::broadcast(|thread| read(lanes, part(thread.index())))
+                rayon::broadcast(|thread| read(lanes, part(thread.index()), passes))
                     .into_iter()
                     .sum::<f32>()
             });
@@ -58,9 +61,9 @@ fn multiply_add(lanes: usize) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn read(lanes: usize, floats: &[f32]) -> f32 {
+fn read(lanes: usize, floats: &[f32], passes: usize) -> f32 {
     // SAFETY: `lanes` found the instructions.
-    unsafe { if lanes == 16 { read_512(floats) } else { read_256(floats) } }
+    unsafe { if lanes == 16 { read_512(floats, passes) } else { read_256(floats, passes) } }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -84,12 +87,14 @@ macro_rules! limits {
         }
 
         #[target_feature(enable = $feature)]
-        fn $read(floats: &[f32]) -> f32 {
+        fn $read(floats: &[f32], passes: usize) -> f32 {
             let mut sums = [$zero(); 8];
-            for chunk in floats.chunks_exact(8 * $lanes) {
-                for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact($lanes)) {
-                    // SAFETY: a vector of floats.
-                    *sum = $add(*sum, unsafe { $load(part.as_ptr()) });
+            for _ in 0..passes {
+                for chunk in floats.chunks_exact(8 * $lanes) {
+                    for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact($lanes)) {
+                        // SAFETY: a vector of floats.
+                        *sum = $add(*sum, unsafe { $load(part.as_ptr()) });
+                    }
                 }
             }
             sums.into_iter().map(|sum| $first(sum)).sum()
@@ -130,6 +135,6 @@ fn multiply_add(_: usize) -> f32 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn read(_: usize, _: &[f32]) -> f32 {
+fn read(_: usize, _: &[f32], _: usize) -> f32 {
     0.0
 }

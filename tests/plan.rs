@@ -263,20 +263,24 @@ fn fewer_images_than_planned_are_the_first_rows() {
 
 #[test]
 fn bits_do_not_depend_on_threads() {
-    let model = pruned(ARCHS[1], Granularity::Irregular, 0.2);
-    let run = |threads: usize, batch: usize, choice: Choice| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let mut plan = Plan::build(&model, batch, Mode::F32, choice).unwrap();
-            run(&mut plan, &images(&model, batch))
-        })
-    };
-    for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
-        // By parts, a part left over, and layer by layer.
-        for batch in [2, 16, 17, 33, 70, 128] {
-            let one = run(1, batch, choice);
-            for threads in [2, 5, 11] {
-                assert_eq!(run(threads, batch, choice), one, "{choice:?}, {batch}, {threads}");
+    // The last has planes of 1 and 4 pixels with many channels.
+    for arch in [ARCHS[0], ARCHS[1], "resnet18:width=0.5,size=8"] {
+        let model = pruned(arch, Granularity::Irregular, 0.2);
+        let run = |threads: usize, batch: usize, choice: Choice| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut plan = Plan::build(&model, batch, Mode::F32, choice).unwrap();
+                run(&mut plan, &images(&model, batch))
+            })
+        };
+        for choice in [Choice::Forced(Algorithm::Dense), Choice::Forced(Algorithm::Sparse)] {
+            // By parts, a part left over, and layer by layer.
+            for batch in [2, 10, 16, 17, 33, 70, 128] {
+                let one = run(1, batch, choice);
+                for threads in [2, 5, 11] {
+                    let what = format!("{arch}, {choice:?}, {batch}, {threads}");
+                    assert!(run(threads, batch, choice) == one, "{what}");
+                }
             }
         }
     }

@@ -7,9 +7,10 @@ use super::step::{Form, Slot, Step, Work};
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
-use crate::ops::cpu::planes::{Finish, Isa, Layout, SparseLayer};
+use crate::ops::cpu::planes::{Isa, Layout, SparseLayer};
 use crate::ops::cpu::round;
 use crate::ops::cpu::winograd::{LaneWinogradConv, WinogradConv};
 use std::borrow::Cow;
@@ -50,8 +51,8 @@ pub(super) fn program(
     Program { steps: planner.steps, lens: planner.buffers.lens, image, logits }
 }
 
-/// Lanes where they are mostly full, and for more images than there are lanes: their parts are as many as there are threads, and
-/// results must not have other bits on another machine.
+/// Lanes where they are mostly full, and for all parts of more images than there are lanes: whether these are cut into parts
+/// depends on the number of threads, which must not change bits.
 fn dense_form(batch: usize) -> Form {
     let lanes = lanes::lanes();
     // VGG16 took as long for 9 images one way as the other with 16 lanes.
@@ -191,24 +192,27 @@ impl Planner<'_> {
             x = y;
             picked = Some(y);
         }
-        let (weight, bias, relu, mode) = (&conv.weight, &conv.bias, layer.relu, self.mode);
+        let (weight, bias, mode) = (&conv.weight, &conv.bias, self.mode);
+        let finish = Finish { relu: layer.relu, pool: layer.pool && residual.is_none() };
         let lanes = form == Form::Lanes;
-        let work = if lanes {
-            LaneWinogradConv::new(&shape, weight, bias, relu, mode).map(Work::LaneWinogradConv)
+        let tiled = if lanes {
+            LaneWinogradConv::new(&shape, weight, bias, finish, mode).map(Work::LaneWinogradConv)
         } else {
-            WinogradConv::new(&shape, weight, bias, relu, mode).map(Work::WinogradConv)
+            WinogradConv::new(&shape, weight, bias, finish, mode).map(Work::WinogradConv)
         };
-        let work = work.unwrap_or_else(|| match lanes {
-            true => Work::LaneConv(LaneConv::new(&shape, weight, bias, relu, mode)),
-            false => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, relu, mode)),
+        let pooled = finish.pool && tiled.is_some();
+        let work = tiled.unwrap_or_else(|| match lanes {
+            true => Work::LaneConv(LaneConv::new(&shape, weight, bias, layer.relu, mode)),
+            false => Work::NhwcConv(NhwcConv::new(&shape, weight, bias, layer.relu, mode)),
         });
-        let result = [shape.p(), shape.q(), shape.k];
+        let edge = |edge: usize| if pooled { edge / 2 } else { edge };
+        let result = [edge(shape.p()), edge(shape.q()), shape.k];
         let y = self.buffers.take(self.len_of(result, &form), None);
         self.step(i, work, x, residual, y);
         if let Some(picked) = picked {
             self.buffers.give(picked, &form);
         }
-        self.pooled(i, layer.pool, result, (form, y))
+        self.pooled(i, layer.pool && !pooled, result, (form, y))
     }
 
     fn pointwise(

@@ -137,9 +137,8 @@ impl Networks {
         }
     }
 
-    /// One row a pruned network and batch size: what pruning gains.
+    /// One row a pruned network and batch size, where the run had the dense network too: what pruning gains.
     fn against_dense(&self) -> Table {
-        // Nothing is sped up where nothing is pruned.
         let rows = self.cases.iter().filter_map(|case| {
             let dense = case.fastest_dense.as_ref()?;
             let to_dense = format!("{:.2}× ({})", dense.ratio, dense.side);

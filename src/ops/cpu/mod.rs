@@ -1,7 +1,7 @@
 //! Arithmetic of the heavy operations on host slices.
 //!
-//! Activations are `[N, H, W, C]`, filters `[K, R, S, C]`. Work is cut into tasks by the shapes alone and
-//! every sum has one order, so results have the same bits for any number of threads. Lengths are the
+//! Activations are `[N, H, W, C]`, filters `[K, R, S, C]`. Every sum has one order, whatever tasks
+//! the work is cut into, so results have the same bits for any number of threads. Lengths are the
 //! caller's to check; a wrong one panics, it never reads out of bounds.
 
 pub(crate) mod aligned;
@@ -9,6 +9,7 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv2d;
 pub(crate) mod conv2d_weight;
 pub(crate) mod few_channels;
+pub(crate) mod finish;
 pub(crate) mod gather;
 pub(crate) mod kernel;
 pub(crate) mod lanes;

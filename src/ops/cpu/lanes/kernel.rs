@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// Most pixels of a tile.
 pub(in crate::ops::cpu) const PIXELS: usize = 3;
 
-/// Floats between the weights that are multiplied and those that are asked for. Where each is used for few images,
+/// Floats between the weights that are multiplied and those that are asked for, with AVX-512. Where each is used for few images,
 /// 512 → 512 filters took 6.0 ms without and 5.3 with at 4 × 4 pixels, 2.1 and 1.5 at 2 × 2.
 const AHEAD: usize = 512;
 

@@ -1,16 +1,19 @@
 //! A layer on blocks of images: each lane is an image, a tile is some pixels of one block or of a few.
 
-use super::tile::{Blocks, Columns, Isa, Sums, Tile};
-use super::{Finish, Layout, Offsets, Order, SparseLayer};
+use super::layout::SMALL;
+use super::tile::{Columns, Isa, Slice, Sums, Tile};
+use super::{Layout, Offsets, Order, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::scratch::{self, Shared};
 use crate::ops::cpu::team;
 
-/// Output channels of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
-const CHANNELS: usize = 64;
-/// Fewest weights of a filter in a block of channels. VGG16 on 16 images took 2.8 ms without blocks and 3.0 with them at 1.5 %
-/// of its weights, 4.6 and 4.4 at 2.9 %, 7.3 and 6.5 at 5 %.
+/// Most filters of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
+const FILTERS: usize = 64;
+/// Fewest weights of a filter in a slice of the channels, on average. VGG16 on 16 images took 7.3 ms without slices and 6.5 with
+/// them at 5 % of its weights, 4.6 and 4.4 at 2.9 %, where slices are as large as this asks for; 2.3 and 2.7 at 1 % with smaller
+/// ones, 2.3 with such.
 const TERMS: usize = 5;
 
 /// Some output pixels before pooling: the first, and exponents of the extents.
@@ -57,7 +60,7 @@ impl Batched {
         output: &Layout,
     ) -> (Self, Offsets, Order) {
         let &ConvShape { c, k, r, s, stride, pad, .. } = shape;
-        let groups = split(k, CHANNELS).count();
+        let groups = split(k, FILTERS).count();
         // Blocks that lie together on both sides share the tile.
         let shared = input.blocks.filter(|_| input.blocks == output.blocks && stride == 1);
         let blocks = shared.unwrap_or(0);
@@ -67,7 +70,7 @@ impl Batched {
         if let Some(edge) = exact(isa, shape, blocks).filter(|_| alone) {
             let place = Place { y: 0, x: 0, size: [edge.ilog2() as usize; 2] };
             let path = Self { blocks, units, kind: Kind::Exact(edge), places: vec![place], stride };
-            let order = Order { filters: k, groups, blocks: 1, lists: r * s };
+            let order = Order { filters: k, groups, slices: 1, lists: r * s, turns: true };
             return (path, Offsets { taps: vec![0; r * s], channel }, order);
         }
         let near = input.column * stride == input.lanes << blocks;
@@ -83,8 +86,10 @@ impl Batched {
             let [rows, columns] = place.size.map(|size| ((1 << size) - 1) * stride);
             (rows + r) * (columns + s) * (input.lanes << blocks)
         });
-        let cut = super::blocks(c * most.max().unwrap_or(0), kept, k, TERMS);
-        let order = Order { filters: k, groups, blocks: cut, lists: 1 };
+        let slices = super::slices(c * most.max().unwrap_or(0), kept, k, TERMS);
+        // How many blocks share a tile of a small plane depends on how many there are, and so do its slices.
+        let turns = slices == 1 && input.h * input.w > SMALL;
+        let order = Order { filters: k, groups, slices, lists: 1, turns };
         (Self { blocks, units, kind: Kind::Tile(kind), places, stride }, offsets, order)
     }
 
@@ -96,7 +101,7 @@ impl Batched {
         y: &mut [f32],
     ) {
         let (input, output) = (&layer.input, &layer.output);
-        let Order { groups, blocks, .. } = layer.order;
+        let Order { groups, slices, .. } = layer.order;
         let shared = Shared::new(y);
         let pool = layer.finish.pool;
         let halving = usize::from(pool);
@@ -115,13 +120,13 @@ impl Batched {
                 + (place.x >> halving) * output.column;
             let filters = layer.order.group(group);
             let vectors = place.size.iter().sum::<usize>() + self.blocks;
-            let kept = if blocks > 1 { filters.len() * (input.lanes << vectors) } else { 0 };
+            let kept = if slices > 1 { filters.len() * (input.lanes << vectors) } else { 0 };
             scratch::with(kept, |sums| {
                 let channel = input.lanes << vectors;
                 let start = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
                 let sums = Sums { start, channel };
-                for block in 0..blocks {
-                    let (filters, starts) = layer.lists(layer.order.places(group, block));
+                for slice in 0..slices {
+                    let (filters, starts) = layer.lists(layer.order.places(group, slice));
                     let tile = Tile {
                         masks: &[],
                         terms: &layer.terms,
@@ -141,7 +146,7 @@ impl Batched {
                         out_column: output.column,
                         out_channel: output.channel,
                         residual_channel: output.channel,
-                        blocks: Blocks::of(block, blocks, sums),
+                        slice: Slice::of(slice, slices, sums),
                     };
                     // SAFETY: the tile's pixels lie in the output, whose blocks are whole vectors, and are this task's
                     // alone, as the sums are, of which there is a tile for each filter of the group; what taps read lies

@@ -3,7 +3,7 @@
 use super::tile::{Isa, PERIODS};
 
 /// Pixels of a plane that is too small to fill a tile from one block of images.
-const SMALL: usize = 4;
+pub(super) const SMALL: usize = 4;
 /// Pixels of a plane whose channels lie apart.
 const PLANE: usize = 16;
 /// Floats of a cache line.

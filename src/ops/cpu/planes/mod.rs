@@ -2,8 +2,8 @@
 //! [`Layout`] of planes from layer to layer.
 //!
 //! A kept weight is one broadcast and one fixed offset for all pixels of a plane. A tile of sums stays in
-//! registers while the list of its output channel's kept weights runs over it; bias, residual, ReLU and 2×2 maximum
-//! follow there. Many images lie along the lanes ([`batched`]), few are computed one by one with pixels along the
+//! registers while a list of its filter's kept weights runs over it: all of them, or those of a slice of the channels, between
+//! which the sums wait in memory. Bias, residual, ReLU and 2×2 maximum follow in registers. Many images lie along the lanes ([`batched`]), few are computed one by one with pixels along the
 //! lanes ([`single`]). Every output is summed in one order, so its bits do not depend on the number of threads.
 
 mod batched;
@@ -17,6 +17,7 @@ pub(crate) use moves::{from_lanes, global_avg_pool, max_pool2, pack, to_lanes, u
 pub(crate) use tile::Isa;
 
 use super::aligned::huge_pages;
+use super::finish::Finish;
 use crate::ops::conv_shape::ConvShape;
 use batched::Batched;
 use single::Single;
@@ -25,16 +26,7 @@ use tile::Term;
 
 /// Floats of the first cache, roughly. What a tile reads of so many channels stays there while filters pass over it: from the
 /// second cache it comes half as fast, which bounds everything here.
-const NEAR: usize = 12 << 10;
-
-/// What follows the sums of a convolution.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Finish {
-    /// Negative results become 0.
-    pub(crate) relu: bool,
-    /// Maximum over 2×2 windows with stride 2; an odd last row or column is dropped.
-    pub(crate) pool: bool,
-}
+const FIRST_CACHE: usize = 12 << 10;
 
 /// A convolution whose zero weights are dropped, with what follows it.
 pub(crate) struct SparseLayer {
@@ -97,7 +89,7 @@ impl SparseLayer {
                 (Path::Single(path), offsets, order)
             }
         };
-        let Lists { terms, starts, filters } = Lists::new(shape, weight, &offsets, &order);
+        let Lists { terms, starts, filters } = Lists::new(shape, weight, kept, &offsets, &order);
         let bias = bias.to_vec();
         Self { isa, input, output, finish, bias, order, terms, starts, filters, path }
     }
@@ -144,20 +136,23 @@ struct Offsets {
     channel: usize,
 }
 
-/// How the kept weights follow each other: by groups of filters, for a group by blocks of channels, in a block by filters,
+/// How the kept weights follow each other: by groups of filters, for a group by slices of the channels, in a slice by filters,
 /// and of a filter there in some lists: one, one for each column of taps, or one for each tap.
 struct Order {
     filters: usize,
     groups: usize,
-    blocks: usize,
+    slices: usize,
     lists: usize,
+    /// Whether every other filter goes through the channels backwards: the input that the last list ended with is still in the
+    /// first cache. Never where the slices depend on the number of images, which would sum in another order then.
+    turns: bool,
 }
 
-/// Blocks of channels, of which a tile reads so many floats in all: near [`NEAR`] each, but one where a filter keeps fewer
-/// than `least` weights in each, for which it does not pay to keep its sums in memory.
-fn blocks(read: usize, kept: usize, filters: usize, least: usize) -> usize {
-    let blocks = ((read + NEAR / 2) / NEAR).max(1);
-    if kept < least * filters * blocks { 1 } else { blocks }
+/// Slices of the channels, of which a tile reads so many floats in all: as many as bring each near [`FIRST_CACHE`], unless
+/// filters then keep fewer than `least` weights in a slice, for which it does not pay to keep the sums in memory.
+fn slices(read: usize, kept: usize, filters: usize, least: usize) -> usize {
+    let near = (read + FIRST_CACHE / 2) / FIRST_CACHE;
+    near.min(kept / (least * filters).max(1)).max(1)
 }
 
 impl Order {
@@ -166,10 +161,10 @@ impl Order {
         self.filters * group / self.groups..self.filters * (group + 1) / self.groups
     }
 
-    /// Places of a group's filters in a block of channels.
-    fn places(&self, group: usize, block: usize) -> Range<usize> {
+    /// Places of a group's filters in a slice of the channels.
+    fn places(&self, group: usize, slice: usize) -> Range<usize> {
         let group = self.group(group);
-        let first = group.start * self.blocks + block * group.len();
+        let first = group.start * self.slices + slice * group.len();
         first..first + group.len()
     }
 }
@@ -182,21 +177,26 @@ struct Lists {
 }
 
 impl Lists {
-    fn new(shape: &ConvShape, weight: &[f32], offsets: &Offsets, order: &Order) -> Self {
+    fn new(
+        shape: &ConvShape,
+        weight: &[f32],
+        count: usize,
+        offsets: &Offsets,
+        order: &Order,
+    ) -> Self {
         let &ConvShape { c, k, r, s, .. } = shape;
         let kept = |filter: usize, channel: usize, tap: usize| {
             Some(weight[(filter * r * s + tap) * c + channel]).filter(|&weight| weight != 0.0)
         };
-        let count = weight.iter().filter(|&&weight| weight != 0.0).count();
-        let (places, mut terms) = (k * order.blocks, Vec::with_capacity(count));
+        let (places, mut terms) = (k * order.slices, Vec::with_capacity(count));
         huge_pages(&terms);
         let (mut starts, mut filters) = (Vec::with_capacity(places * order.lists + 1), Vec::new());
         starts.push(0);
         for group in 0..order.groups {
-            for block in 0..order.blocks {
-                let channels = c * block / order.blocks..c * (block + 1) / order.blocks;
+            for slice in 0..order.slices {
+                let channels = c * slice / order.slices..c * (slice + 1) / order.slices;
                 let mut group: Vec<usize> = order.group(group).collect();
-                if order.blocks > 1 {
+                if order.slices > 1 {
                     // Lists of one length follow each other: where a list ends is then foreseen, which saved a tenth.
                     let taps = |channel| (0..r * s).map(move |tap| (channel, tap));
                     group.sort_by_cached_key(|&filter| {
@@ -208,8 +208,7 @@ impl Lists {
                     filters.push(filter as u32);
                     for list in 0..order.lists {
                         for i in 0..channels.len() {
-                            // There and back: the input that the last list ended with is still in the first cache.
-                            let back = order.blocks == 1 && filter % 2 == 1;
+                            let back = order.turns && filter % 2 == 1;
                             let channel = if back { c - 1 - i } else { channels.start + i };
                             for tap in (list..r * s).step_by(order.lists) {
                                 let offset = offsets.taps[tap] + channel * offsets.channel;

@@ -7,20 +7,22 @@
 
 use super::batched::powers;
 use super::layout::period;
-use super::tile::{Blocks, Isa, Spread, Sums, Tile};
+use super::tile::{Isa, Slice, Spread, Sums, Tile};
 use super::{Layout, Offsets, Order, SparseLayer};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::scratch::{self, Shared};
 use crate::ops::cpu::team;
 
-/// Fewest output channels of a task.
-const CHANNELS: usize = 8;
+/// Filters that a task may have, however many tasks there are then.
+const FILTERS: usize = 8;
 /// Tasks for each thread, where there are so many. VGG16 with 5 % of its weights took 0.51 ms with 8, 0.49 with 4 and 0.48 with
 /// 2, which would leave nothing to share where lists differ in length.
 const TASKS: usize = 4;
-/// Fewest weights of a filter in a block of channels. 256 → 256 filters at 8 × 8 pixels with 5 % of the weights took 46 µs
-/// in one block and 42 in two.
+/// Most floats of the planes of a task, which are read again.
+const PLANES: usize = 1 << 15;
+/// Fewest weights of a filter in a slice of the channels, on average. 256 → 256 filters at 8 × 8 pixels with 5 % of the weights
+/// took 46 µs in one slice and 42 in two.
 const TERMS: usize = 16;
 
 /// How the planes of a layer lie.
@@ -63,10 +65,17 @@ impl Single {
         output: &Layout,
     ) -> (Self, Offsets, Order) {
         let &ConvShape { w, c, k, r, s, stride, pad, .. } = shape;
-        let together = shape.n * k / (TASKS * rayon::current_num_threads());
-        let groups = split(k, together.clamp(CHANNELS, k.max(CHANNELS))).count();
-        let order = |blocks: usize, lists: usize| Order { filters: k, groups, blocks, lists };
         let (p, q) = (shape.p(), shape.q());
+        let together = shape.n * k / (TASKS * rayon::current_num_threads());
+        let most = (PLANES / (p * q).max(1)).max(1);
+        let groups = split(k, together.max(FILTERS).min(most)).count();
+        let order = |slices: usize, lists: usize| Order {
+            filters: k,
+            groups,
+            slices,
+            lists,
+            turns: slices == 1,
+        };
         let masks = output.masks();
         if direct(shape) {
             let skip = input.halo - pad;
@@ -84,8 +93,8 @@ impl Single {
                     Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
                 // Some rows, and those that taps reach above and below.
                 let read = (input.lanes * isa.most() + 2 * pad * w).min(input.channel);
-                let blocks = super::blocks(c * read, kept, k, TERMS);
-                return (Self { p, q, reached, masks, gather: None }, offsets, order(blocks, s));
+                let slices = super::slices(c * read, kept, k, TERMS);
+                return (Self { p, q, reached, masks, gather: None }, offsets, order(slices, s));
             }
             let lead = input.origin - input.halo * (input.copy + w);
             let tap = |tap: usize| lead + (tap % s + skip) * input.copy + (tap / s + skip) * w;
@@ -132,7 +141,7 @@ impl Single {
     ) {
         let (isa, output, pool) = (layer.isa, &layer.output, layer.finish.pool);
         let lanes = output.lanes;
-        let Order { groups, blocks, .. } = layer.order;
+        let Order { groups, slices, .. } = layer.order;
         let most = isa.most().ilog2() as usize;
         let len = (self.p * self.q).next_multiple_of(lanes);
         let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
@@ -143,7 +152,7 @@ impl Single {
         team::for_each(output.n * groups, |task| {
             let (n, group) = (task / groups, task % groups);
             let filters = layer.order.group(group);
-            let [planes, kept] = [if direct { 0 } else { len }, if blocks > 1 { tile } else { 0 }];
+            let [planes, kept] = [if direct { 0 } else { len }, if slices > 1 { tile } else { 0 }];
             scratch::with(filters.len() * (planes + kept) + pooled, |memory| {
                 let (planes, memory) = memory.split_at_mut(filters.len() * planes);
                 let (sums, small) = memory.split_at_mut(filters.len() * kept);
@@ -158,8 +167,8 @@ impl Single {
                         true => (shared.ptr().wrapping_add(place), output.channel),
                         false => (plane.wrapping_sub(filters.start * len), len),
                     };
-                    for block in 0..blocks {
-                        let (filters, starts) = layer.lists(layer.order.places(group, block));
+                    for slice in 0..slices {
+                        let (filters, starts) = layer.lists(layer.order.places(group, slice));
                         let tile = Tile {
                             masks: &self.reached,
                             terms: &layer.terms,
@@ -179,7 +188,7 @@ impl Single {
                             out_column: lanes,
                             out_channel,
                             residual_channel: output.channel,
-                            blocks: Blocks::of(block, blocks, sums),
+                            slice: Slice::of(slice, slices, sums),
                         };
                         // SAFETY: where tiles do not write to the output, whose planes are whole vectors then, there is
                         // memory for a plane of each filter, as there is for its sums; the pixels read lie in the copies,

@@ -1,4 +1,4 @@
-//! The loops that run over one output channel's kept weights while a tile of sums stays in registers.
+//! The loops that run over filters' kept weights while a tile of sums stays in registers.
 
 use crate::ops::cpu::kernel::{InstructionSet, Vector};
 #[cfg(target_arch = "x86_64")]
@@ -41,15 +41,15 @@ pub(super) struct Tile<'a> {
     /// Distances of the filters.
     pub(super) out_channel: usize,
     pub(super) residual_channel: usize,
-    pub(super) blocks: Blocks,
+    pub(super) slice: Slice,
 }
 
 /// Which channels the lists are of.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Blocks {
+pub(super) enum Slice {
     /// All.
     All,
-    /// A block of them. Between blocks sums are kept.
+    /// Some. Between slices sums are kept.
     First(Sums),
     Middle(Sums),
     Last(Sums),
@@ -68,13 +68,13 @@ impl Sums {
     }
 }
 
-impl Blocks {
-    /// For one of so many blocks.
-    pub(super) fn of(block: usize, blocks: usize, sums: Sums) -> Self {
-        match block {
-            _ if blocks == 1 => Self::All,
+impl Slice {
+    /// One of so many.
+    pub(super) fn of(slice: usize, slices: usize, sums: Sums) -> Self {
+        match slice {
+            _ if slices == 1 => Self::All,
             0 => Self::First(sums),
-            _ if block + 1 < blocks => Self::Middle(sums),
+            _ if slice + 1 < slices => Self::Middle(sums),
             _ => Self::Last(sums),
         }
     }
@@ -182,6 +182,7 @@ impl Isa {
     pub(super) unsafe fn exact(&self, edge: usize, blocks: usize, tile: &Tile) {
         assert!(tile.starts.len() == 9 * tile.filters.len() + 1);
         assert!(edge == 2 || (edge, blocks) == (4, 0));
+        assert!(matches!(tile.slice, Slice::All));
         // SAFETY: as in `tile`.
         unsafe { self.exact[if edge == 4 { 0 } else { 1 + blocks }](tile) }
     }
@@ -255,9 +256,12 @@ macro_rules! isa {
                 // SAFETY: by the caller's word.
                 unsafe { spread_body::<$vector>(spread) }
             }
-            /// Tiles of more than 16 vectors are never asked for; a smaller one stands in their place.
-            const fn kinds<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+            // Tiles of more than 16 vectors are never asked for; a smaller one stands in their place.
+            const fn large<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
                 [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, 1, 2, true>, tile::<R, 1, 4, true>]
+            }
+            const fn middle<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
+                [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, C, 2, true>, tile::<R, 1, 4, true>]
             }
             const fn small<const R: usize, const C: usize>() -> [Run; 1 + EDGES] {
                 [tile::<R, C, 1, false>, tile::<R, C, 1, true>, tile::<R, C, 2, true>, tile::<R, C, 4, true>]
@@ -267,8 +271,8 @@ macro_rules! isa {
                 most: $most,
                 tiles: [
                     [small::<1, 1>(), small::<1, 2>(), small::<1, 4>()],
-                    [small::<2, 1>(), small::<2, 2>(), kinds::<2, 4>()],
-                    [small::<4, 1>(), kinds::<4, 2>(), kinds::<4, 4>()],
+                    [small::<2, 1>(), small::<2, 2>(), middle::<2, 4>()],
+                    [small::<4, 1>(), middle::<4, 2>(), large::<4, 4>()],
                 ],
                 exact: [exact::<4, 1>, exact::<2, 1>, exact::<2, 2>, exact::<2, 4>],
                 flat: [flats::<1>(), flats::<2>(), flats::<4>()],
@@ -360,7 +364,7 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
     unsafe {
         for (place, &filter) in tile.filters.iter().enumerate() {
             let mut sums = [[[V::splat(bias(tile, filter)); B]; C]; R];
-            if let Blocks::Middle(from) | Blocks::Last(from) = tile.blocks {
+            if let Slice::Middle(from) | Slice::Last(from) = tile.slice {
                 let from = from.of(filter);
                 for (i, sum) in sums.as_flattened_mut().as_flattened_mut().iter_mut().enumerate() {
                     *sum = V::load(from.add(i * V::LANES));
@@ -378,7 +382,7 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
                     }
                 }
             }
-            if let Blocks::First(to) | Blocks::Middle(to) = tile.blocks {
+            if let Slice::First(to) | Slice::Middle(to) = tile.slice {
                 let to = to.of(filter);
                 for (i, sum) in sums.as_flattened().as_flattened().iter().enumerate() {
                     sum.store_first(to.add(i * V::LANES), V::LANES);
@@ -484,7 +488,7 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
         for (place, &filter) in tile.filters.iter().enumerate() {
             let mut sums = [[V::zero(); C]; CHAINS];
             let mut total = [V::splat(bias(tile, filter)); C];
-            if let Blocks::Middle(from) | Blocks::Last(from) = tile.blocks {
+            if let Slice::Middle(from) | Slice::Last(from) = tile.slice {
                 let from = from.of(filter);
                 for (i, sum) in total.iter_mut().enumerate() {
                     *sum = V::load(from.add(i * V::LANES));
@@ -520,7 +524,7 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
                     }
                 }
             }
-            if let Blocks::First(to) | Blocks::Middle(to) = tile.blocks {
+            if let Slice::First(to) | Slice::Middle(to) = tile.slice {
                 let to = to.of(filter);
                 for (i, sum) in total.iter().enumerate() {
                     sum.store_first(to.add(i * V::LANES), V::LANES);

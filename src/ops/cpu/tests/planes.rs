@@ -2,15 +2,16 @@ use super::conv::{SHAPES, products, shape};
 use super::{Random, check, unwritten};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::lanes;
-use crate::ops::cpu::planes::{self, Finish, Isa, Layout, SparseLayer};
+use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
 
 /// Memory for an activation.
 fn zeros(layout: &Layout) -> Aligned {
     Aligned::zeros(layout.len())
 }
 
-/// Filled, half filled and left over blocks of images, several of channels; planes that are one tile; planes of many; every stride; n, h, w, c, k, r, s,
+/// Filled, half filled and left over blocks of images; slices of channels; planes that are one tile; planes of many; every stride; n, h, w, c, k, r, s,
 /// stride, pad.
 const LAYERS: &[[usize; 9]] = &[
     [1, 8, 8, 20, 9, 3, 3, 1, 1],
@@ -42,9 +43,12 @@ const LAYERS: &[[usize; 9]] = &[
     [16, 2, 2, 5, 6, 5, 5, 1, 2],
     [16, 3, 3, 5, 6, 2, 2, 1, 1],
     [16, 4, 4, 5, 6, 3, 3, 1, 0],
-    [9, 5, 6, 130, 67, 3, 3, 1, 1],
+    [17, 2, 2, 5, 6, 3, 3, 1, 2],
+    [17, 3, 1, 2, 70, 4, 2, 1, 2],
+    [40, 2, 2, 300, 20, 1, 1, 1, 0],
+    [9, 5, 6, 400, 67, 3, 3, 1, 1],
     [1, 8, 8, 250, 20, 3, 3, 1, 1],
-    [2, 16, 16, 70, 19, 3, 3, 1, 1],
+    [2, 16, 16, 400, 9, 3, 3, 1, 1],
     [1, 2, 2, 2600, 19, 3, 3, 1, 1],
 ];
 
@@ -71,7 +75,8 @@ fn reference(
     if finish.pool { pooled([shape.n, shape.p(), shape.q(), shape.k], &y) } else { y }
 }
 
-fn pooled([n, h, w, c]: [usize; 4], x: &[f64]) -> Vec<f64> {
+/// Maxima of 2×2.
+pub(super) fn pooled([n, h, w, c]: [usize; 4], x: &[f64]) -> Vec<f64> {
     let (p, q) = (h / 2, w / 2);
     let at = |image: usize, y: usize, column: usize, channel: usize| {
         x[((image * h + y) * w + column) * c + channel]
@@ -272,33 +277,52 @@ fn a_nan_is_a_maximum() {
     }
 }
 
+/// Of the first images, whatever others go with them and whoever made the layer ready.
 #[test]
-fn bits_do_not_depend_on_the_number_of_threads() {
+fn bits_do_not_depend_on_threads_and_other_images() {
     let mut random = Random::new();
-    for values in [
-        [40, 8, 8, 20, 70, 3, 3, 1, 1],
-        [40, 4, 4, 20, 70, 3, 3, 1, 1],
-        [2, 9, 9, 20, 70, 3, 3, 1, 1],
-    ] {
-        let shape = shape(values);
-        let w = weights(&mut random, &shape, 11);
-        let (bias, x) = (random.vec(shape.k), random.vec(shape.input_len()));
-        let isa = Isa::detect();
-        let input =
-            Layout::new(isa, [shape.n, shape.h, shape.w, shape.c], SparseLayer::halo(isa, &shape));
-        let output = Layout::new(isa, [shape.n, shape.p(), shape.q(), shape.k], 1);
-        let layer = SparseLayer::new(isa, &shape, &w, &bias, Finish::default(), input, output);
-        let mut from = zeros(layer.input());
-        planes::pack(isa, layer.input(), &x, &mut from);
-        let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut to = zeros(layer.output());
-            pool.install(|| layer.run(&from, None, &mut to));
-            to.to_vec()
-        };
-        let one = run(1);
-        for threads in [2, 5] {
-            assert_eq!(one, run(threads), "{threads} threads");
+    // Images, of which the first are compared, and h, w, c, k, r, s, stride, pad.
+    let cases: [(&[usize], [usize; 8]); 8] = [
+        (&[16, 40], [8, 8, 20, 70, 3, 3, 1, 1]),
+        (&[16, 40], [4, 4, 20, 70, 3, 3, 1, 1]),
+        (&[16, 32, 40], [8, 8, 130, 70, 3, 3, 1, 1]),
+        (&[16, 32, 40], [2, 2, 130, 70, 3, 3, 1, 1]),
+        (&[16, 32, 40], [2, 2, 150, 10, 1, 1, 1, 0]),
+        (&[16, 32, 64], [1, 1, 512, 64, 3, 3, 1, 1]),
+        (&[1, 2], [9, 9, 20, 70, 3, 3, 1, 1]),
+        (&[1, 2], [16, 16, 200, 70, 3, 3, 1, 1]),
+    ];
+    for (counts, [h, w, c, k, r, s, stride, pad]) in cases {
+        let of = |n: usize| shape([n, h, w, c, k, r, s, stride, pad]);
+        let (first, most) = (of(counts[0]), of(counts[counts.len() - 1]));
+        let weight = weights(&mut random, &first, 11);
+        let (bias, x) = (random.vec(k), random.vec(most.input_len()));
+        for isa in Isa::available() {
+            let run = |n: usize, threads: usize| {
+                let shape = of(n);
+                let halo = SparseLayer::halo(isa, &shape);
+                let input = Layout::new(isa, [n, h, w, c], halo);
+                let output = Layout::new(isa, [n, shape.p(), shape.q(), k], 1);
+                let mut from = zeros(&input);
+                planes::pack(isa, &input, &x[..shape.input_len()], &mut from);
+                let mut to = zeros(&output);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let finish = Finish::default();
+                pool.install(|| {
+                    let to = &mut to;
+                    SparseLayer::new(isa, &shape, &weight, &bias, finish, input, output.clone())
+                        .run(&from, None, to);
+                });
+                let mut y = unwritten(shape.output_len());
+                planes::unpack(&output, &to, &mut y);
+                y.truncate(first.output_len());
+                y
+            };
+            let one = run(counts[0], 1);
+            for (&n, threads) in counts.iter().flat_map(|n| [1, 2, 5].map(|threads| (n, threads))) {
+                let what = format!("{n} images of {first:?}, {threads} threads");
+                assert!(run(n, threads) == one, "{what}, {} lanes", isa.lanes());
+            }
         }
     }
 }

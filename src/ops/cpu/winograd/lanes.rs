@@ -5,6 +5,7 @@ use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
 use crate::ops::cpu::conv2d::split;
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::lanes::{Isa, PIXELS, Place, Tap, Tile};
 use crate::ops::cpu::scratch::{self, Shared};
 use crate::ops::cpu::team;
@@ -12,16 +13,16 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Tiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
-/// second-level cache. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 with 12 tiles.
+/// second-level cache, up to 128 channels. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 with 12 tiles.
 const TILES: usize = PIXELS;
-/// Floats of weights from which more tiles share them: 512 → 512 filters at 4 × 4 pixels took 9.1 ms with 3 tiles, and
-/// 8.1 with up to 12.
+/// Floats of weights from which more tiles share them: 512 → 512 filters took 9.1 ms in two tasks of 2 tiles, and 8.1 in one of
+/// all 4 that 64 images have at 4 × 4 pixels.
 const LARGE: usize = 1 << 22;
-const MORE_TILES: usize = 12;
+const MORE_TILES: usize = 6;
 /// Tasks for each thread that shares the work.
 const TASKS: usize = 2;
 
-/// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
+/// `y = relu?(x ∗ w + bias + residual?)`, or the maxima of 2 × 2 of these, for one geometry.
 pub(crate) struct LaneWinogradConv {
     isa: &'static Isa,
     /// Of blocks of images, a lane of each channel and filter.
@@ -42,11 +43,11 @@ impl LaneWinogradConv {
         shape: &ConvShape,
         w: &[f32],
         bias: &[f32],
-        relu: bool,
+        finish: Finish,
         mode: Mode,
     ) -> Option<Self> {
         let m = tile(shape).filter(|_| given(shape, w, mode))?;
-        Some(Self::new_on(Isa::detect(), m, shape, w, bias, relu))
+        Some(Self::new_on(Isa::detect(), m, shape, w, bias, finish))
     }
 
     /// [`Self::new`] with tiles of m × m results and the instructions of `isa`.
@@ -56,14 +57,14 @@ impl LaneWinogradConv {
         shape: &ConvShape,
         w: &[f32],
         bias: &[f32],
-        relu: bool,
+        finish: Finish,
     ) -> Self {
         assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
         assert!((shape.r, shape.s, shape.stride) == (3, 3, 1));
         let (lanes, width, c) = (isa.lanes(), isa.filters(), shape.c);
         let (n, count) = (shape.n.div_ceil(lanes), shape.k.div_ceil(width));
         let of_vectors = ConvShape { n, c: c * lanes, k: shape.k * lanes, ..*shape };
-        let tiles = Tiles::new(isa.set(), m, of_vectors, relu);
+        let tiles = Tiles::new(isa.set(), m, of_vectors, finish);
         let mut weights = Aligned::zeros(tiles.positions() * count * c * width);
         let positions = weights.par_chunks_mut((count * c * width).max(1));
         let u: Vec<Vec<f32>> = w
@@ -88,11 +89,12 @@ impl LaneWinogradConv {
         Self { isa, tiles, channels: c, filters: shape.k, weights, bias, strips }
     }
 
-    /// Shapes: x `[block, h, w, c, lane]`, residual and y `[block, p, q, k, lane]`.
+    /// Shapes: x `[block, h, w, c, lane]`, residual and y `[block, p, q, k, lane]`; the residual excludes maxima,
+    /// which halve p and q.
     pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let shape = &self.tiles.shape;
-        assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
-        assert!(residual.is_none_or(|residual| residual.len() == y.len()));
+        assert!(x.len() == shape.input_len() && y.len() == self.tiles.output_len());
+        assert!(residual.is_none_or(|r| r.len() == y.len() && !self.tiles.finish.pool));
         let (y, strips) = (Shared::new(y), self.strips.len());
         let panels = self.filters.div_ceil(self.isa.filters());
         // Where there are few tiles threads share the filters too: every group of panels transforms the tiles for itself.
@@ -130,7 +132,7 @@ impl LaneWinogradConv {
             let filters = panels.start * width..(panels.end * width).min(self.filters);
             for (i, tile) in strip.clone().enumerate() {
                 let products = Products {
-                    m: &m[i * wide..],
+                    sums: &m[i * wide..],
                     stride: to,
                     first: filters.start * lanes,
                     filters: filters.len() * lanes,

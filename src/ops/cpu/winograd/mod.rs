@@ -10,17 +10,20 @@ mod transform;
 pub(crate) use lanes::LaneWinogradConv;
 pub(crate) use nhwc::WinogradConv;
 
+use super::finish::Finish;
 use super::kernel::InstructionSet;
 use super::scratch::Shared;
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use transform::{POSITIONS, Patch, RESULTS, Sums, Transforms};
 
-/// Whether tiles give the convolution: not other filters, rounded operands, and weights that are not finite, which would
-/// reach the neighbours of their results.
+/// Whether tiles give the convolution: not other filters, rounded operands, and weights that are not finite or so large that
+/// their transform is not, which would reach the neighbours of their results. So do activations: one that is not finite makes NaN
+/// of all results of its tiles, and one that is 10⁶ times its neighbours leaves their results few digits.
 fn given(shape: &ConvShape, w: &[f32], mode: Mode) -> bool {
     let filter = (shape.r, shape.s, shape.stride) == (3, 3, 1);
-    filter && mode == Mode::F32 && w.iter().all(|w| w.is_finite())
+    // `G g Gᵀ` is at most 2.25 times as large.
+    filter && mode == Mode::F32 && w.iter().all(|w| w.abs() <= f32::MAX / 4.0)
 }
 
 /// `f(channel, position, u)` for every element of `G g Gᵀ`; `g` is one filter `[3, 3, c]`, tiles have `n · n` positions.
@@ -40,14 +43,14 @@ struct Tiles {
     transforms: &'static Transforms,
     shape: ConvShape,
     m: usize,
-    relu: bool,
+    finish: Finish,
     /// What lies outside the image.
     zeros: Vec<f32>,
 }
 
 /// Results of some tile before the output's transform: floats of filters from the first on, positions apart, their bias.
 struct Products<'a> {
-    m: &'a [f32],
+    sums: &'a [f32],
     stride: usize,
     first: usize,
     filters: usize,
@@ -56,13 +59,20 @@ struct Products<'a> {
 
 impl Tiles {
     /// `shape` counts floats of a pixel as channels.
-    fn new(set: InstructionSet, m: usize, shape: ConvShape, relu: bool) -> Self {
+    fn new(set: InstructionSet, m: usize, shape: ConvShape, finish: Finish) -> Self {
         let transforms = Transforms::of(set);
-        Self { transforms, shape, m, relu, zeros: vec![0.0; shape.c] }
+        Self { transforms, shape, m, finish, zeros: vec![0.0; shape.c] }
     }
 
     fn count(&self) -> usize {
         self.shape.n * of_image(self.m, &self.shape)
+    }
+
+    /// Floats of all results.
+    fn output_len(&self) -> usize {
+        let ConvShape { n, k, .. } = self.shape;
+        let edge = |edge: usize| if self.finish.pool { edge / 2 } else { edge };
+        n * edge(self.shape.p()) * edge(self.shape.q()) * k
     }
 
     fn positions(&self) -> usize {
@@ -101,7 +111,7 @@ impl Tiles {
     /// Writes the results of a tile.
     ///
     /// # Safety
-    /// Nobody else touches these filters of the tile's results in `y`, which has the shape's length, as the residual has.
+    /// Nobody else touches these filters of the tile's results in `y`, which has [`Self::output_len`] floats, as the residual has.
     unsafe fn finish(
         &self,
         tile: usize,
@@ -109,30 +119,34 @@ impl Tiles {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
-        let (p, q, k) = (self.shape.p(), self.shape.q(), self.shape.k);
+        // Windows of maxima begin where tiles do.
+        let halves = usize::from(self.finish.pool);
+        let halved = |edge: usize| edge >> halves;
         let [image, row, column] = self.place(tile);
+        let (p, q, k) = (halved(self.shape.p()), halved(self.shape.q()), self.shape.k);
+        let (row, column, m) = (halved(row), halved(column), halved(self.m));
         let mut places = [None; RESULTS];
-        for i in 0..self.m.min(p - row) {
-            for j in 0..self.m.min(q - column) {
+        for i in 0..m.min(p - row) {
+            for j in 0..m.min(q - column) {
                 let pixel = (image * p + row + i) * q + column + j;
-                places[i * self.m + j] = Some(pixel * k + products.first);
+                places[i * m + j] = Some(pixel * k + products.first);
             }
         }
-        let &Products { m, stride, first, filters, bias } = products;
+        let &Products { sums, stride, first, filters, bias } = products;
         let whole = filters.next_multiple_of(self.transforms.lanes());
-        assert!(m.len() >= (self.positions() - 1) * stride + whole && bias.len() >= whole);
+        assert!(sums.len() >= (self.positions() - 1) * stride + whole && bias.len() >= whole);
         assert!(first + filters <= k);
         let sums = Sums {
-            m: m.as_ptr(),
+            m: sums.as_ptr(),
             stride,
             bias: bias.as_ptr(),
             residual: residual.map(<[f32]>::as_ptr),
             y: y.ptr(),
-            places: &places[..self.m * self.m],
+            places: &places[..m * m],
             filters,
-            relu: self.relu,
+            finish: self.finish,
         };
-        // SAFETY: m and bias are long enough; places are pixels of the result.
+        // SAFETY: sums and bias are long enough; places are pixels of the result.
         unsafe { self.transforms.output(&sums) };
     }
 }

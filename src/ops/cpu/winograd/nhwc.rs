@@ -5,6 +5,7 @@ use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
 use crate::ops::cpu::conv2d::split;
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::nhwc::{Fetch, Isa, PIXELS, Tap, Tile, cost};
 use crate::ops::cpu::panel::{Panel, pad_bias};
 use crate::ops::cpu::scratch::{self, Shared};
@@ -18,7 +19,7 @@ const FEW_TILES: usize = 8;
 /// Fewest channels: the transforms of a pixel serve all filters, but each channel only its own products.
 const CHANNELS: usize = 8;
 
-/// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
+/// `y = relu?(x ∗ w + bias + residual?)`, or the maxima of 2 × 2 of these, for one geometry.
 pub(crate) struct WinogradConv {
     isa: &'static Isa,
     tiles: Tiles,
@@ -39,12 +40,12 @@ impl WinogradConv {
         shape: &ConvShape,
         w: &[f32],
         bias: &[f32],
-        relu: bool,
+        finish: Finish,
         mode: Mode,
     ) -> Option<Self> {
         let isa = Isa::detect();
         let m = tile(isa, shape).filter(|_| given(shape, w, mode))?;
-        Some(Self::new_on(isa, m, shape, w, bias, relu))
+        Some(Self::new_on(isa, m, shape, w, bias, finish))
     }
 
     /// [`Self::new`] with tiles of m × m results and the instructions of `isa`.
@@ -54,13 +55,13 @@ impl WinogradConv {
         shape: &ConvShape,
         w: &[f32],
         bias: &[f32],
-        relu: bool,
+        finish: Finish,
     ) -> Self {
         assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
         assert!((shape.r, shape.s, shape.stride) == (3, 3, 1));
         let (lanes, n, c) = (isa.lanes(), m + 2, shape.c);
         let vectors = shape.k.div_ceil(lanes);
-        let tiles = Tiles::new(isa.set(), m, *shape, relu);
+        let tiles = Tiles::new(isa.set(), m, *shape, finish);
         let count = tiles.count();
         let (most, together) = cut(isa, shape, count.min(TILES));
         let panels = Panel::cut(shape.k, n * n * c, lanes, most);
@@ -83,11 +84,11 @@ impl WinogradConv {
         Self { isa, tiles, panels, weights, bias, ranges, groups, together }
     }
 
-    /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`.
+    /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`; the residual excludes maxima, which halve p and q.
     pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let shape = &self.tiles.shape;
-        assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
-        assert!(residual.is_none_or(|residual| residual.len() == y.len()));
+        assert!(x.len() == shape.input_len() && y.len() == self.tiles.output_len());
+        assert!(residual.is_none_or(|r| r.len() == y.len() && !self.tiles.finish.pool));
         let (y, ranges) = (Shared::new(y), self.ranges.len());
         team::for_each(ranges * self.groups.len(), |task| {
             let (range, group) = (&self.ranges[task % ranges], &self.groups[task / ranges]);
@@ -121,7 +122,7 @@ impl WinogradConv {
                 let (filters, bias) = ((k - first).min(width), &self.bias[first..][..width]);
                 for (i, tile) in range.clone().enumerate() {
                     let products =
-                        Products { m: &m[i * width..], stride: to, first, filters, bias };
+                        Products { sums: &m[i * width..], stride: to, first, filters, bias };
                     // SAFETY: no other task has both this tile and this panel; `run` has checked the lengths.
                     unsafe { self.tiles.finish(tile, &products, residual, y) };
                 }

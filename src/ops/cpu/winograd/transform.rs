@@ -2,6 +2,7 @@
 //!
 //! F(2 × 2, 3 × 3) takes 4 × 4 pixels and interpolates at 0, 1, −1, ∞; F(4 × 4, 3 × 3) takes 6 × 6 and also 2, −2.
 
+use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::kernel::{InstructionSet, Vector};
 
 /// Most pixels of a tile, those of F(4 × 4, 3 × 3).
@@ -19,7 +20,7 @@ pub(super) struct Patch<'a> {
     pub(super) stride: usize,
 }
 
-/// `y = relu?(Aᵀ m A + bias + residual?)`.
+/// `y = relu?(Aᵀ m A + bias + residual?)`, or the maxima of 2 × 2 of these.
 pub(super) struct Sums<'a> {
     /// Whole vectors of filters for each position, `stride` apart.
     pub(super) m: *const f32,
@@ -28,11 +29,11 @@ pub(super) struct Sums<'a> {
     pub(super) bias: *const f32,
     pub(super) residual: Option<*const f32>,
     pub(super) y: *mut f32,
-    /// Where the results of the tile are, row by row; `None` behind the edge.
+    /// Where the results of the tile are, or the maxima, row by row; `None` behind the edge.
     pub(super) places: &'a [Option<usize>],
     /// Filters to write.
     pub(super) filters: usize,
-    pub(super) relu: bool,
+    pub(super) finish: Finish,
 }
 
 /// The filter `g` `[r, s]` of one channel as `G g Gᵀ`, of which the first n · n positions count.
@@ -60,7 +61,8 @@ type Output = unsafe fn(&Sums);
 pub(super) struct Transforms {
     lanes: usize,
     input: [Input; 2],
-    output: [Output; 2],
+    /// By tile, and whether maxima are written.
+    output: [[Output; 2]; 2],
 }
 
 impl Transforms {
@@ -92,10 +94,12 @@ impl Transforms {
     /// # Safety
     /// `m` and the bias are readable for whole vectors; residual and y are the caller's for the filters at every place.
     pub(super) unsafe fn output(&self, sums: &Sums) {
-        let large = sums.places.len() == RESULTS;
-        assert!(large || sums.places.len() == 4);
+        let pool = usize::from(sums.finish.pool);
+        let large = sums.places.len() == RESULTS >> (2 * pool);
+        assert!(large || sums.places.len() == 4 >> (2 * pool));
+        assert!(pool == 0 || sums.residual.is_none());
         // SAFETY: as in `input`.
-        unsafe { self.output[usize::from(large)](sums) }
+        unsafe { self.output[usize::from(large)][pool](sums) }
     }
 }
 
@@ -108,14 +112,17 @@ macro_rules! transforms {
                 unsafe { input_of::<$vector, N>(patch) }
             }
             $(#[$feature])?
-            unsafe fn output<const N: usize, const M: usize>(sums: &Sums) {
+            unsafe fn output<const N: usize, const M: usize, const POOL: bool>(sums: &Sums) {
                 // SAFETY: by the caller's word.
-                unsafe { output_of::<$vector, N, M>(sums) }
+                unsafe { output_of::<$vector, N, M, POOL>(sums) }
             }
             Transforms {
                 lanes: <$vector>::LANES,
                 input: [input::<4>, input::<6>],
-                output: [output::<4, 2>, output::<6, 4>],
+                output: [
+                    [output::<4, 2, false>, output::<4, 2, true>],
+                    [output::<6, 4, false>, output::<6, 4, true>],
+                ],
             }
         };
     };
@@ -215,7 +222,7 @@ unsafe fn input_of<W: Vector, const N: usize>(patch: &Patch) {
 /// # Safety
 /// As [`Transforms::output`], and the machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn output_of<W: Vector, const N: usize, const M: usize>(sums: &Sums) {
+unsafe fn output_of<W: Vector, const N: usize, const M: usize, const POOL: bool>(sums: &Sums) {
     // SAFETY: positions, bias and places for the filters, by the caller's word.
     unsafe {
         for k in (0..sums.filters).step_by(W::LANES) {
@@ -229,19 +236,30 @@ unsafe fn output_of<W: Vector, const N: usize, const M: usize>(sums: &Sums) {
                 }
                 *column = out_row::<W, N, M>(m);
             }
+            let mut above = [W::zero(); M];
             for i in 0..M {
                 let mut row = [W::zero(); N];
                 for j in 0..N {
                     row[j] = columns[j][i];
                 }
-                let row = out_row::<W, N, M>(row);
-                for (j, y) in row.into_iter().enumerate() {
-                    let Some(place) = *sums.places.get_unchecked(i * M + j) else { continue };
-                    let mut y = W::add(y, bias);
+                let mut row = out_row::<W, N, M>(row).map(|y| W::add(y, bias));
+                if POOL {
+                    if i % 2 == 0 {
+                        above = row;
+                        continue;
+                    }
+                    for j in 0..M / 2 {
+                        let pair = |row: &[W; M]| W::max(row[2 * j], row[2 * j + 1]);
+                        row[j] = W::max(pair(&above), pair(&row));
+                    }
+                }
+                let (first, wide) = if POOL { (i / 2 * (M / 2), M / 2) } else { (i * M, M) };
+                for (j, mut y) in row.into_iter().take(wide).enumerate() {
+                    let Some(place) = *sums.places.get_unchecked(first + j) else { continue };
                     if let Some(residual) = sums.residual {
                         y = W::add(y, W::load_first(residual.add(place + k), count));
                     }
-                    if sums.relu {
+                    if sums.finish.relu {
                         y = W::larger(W::zero(), y);
                     }
                     y.store_first(sums.y.add(place + k), count);
