@@ -13,7 +13,7 @@ const SUMS: usize = 12;
 /// Multiply-adds of each sum in a call.
 const STEPS: usize = 1 << 20;
 /// KiB that a thread reads in a call at least.
-const READ: usize = 1 << 13;
+const READ: usize = 1 << 18;
 
 pub fn machine(c: &mut Criterion) {
     let Some(lanes) = lanes() else { return };
@@ -88,9 +88,9 @@ macro_rules! limits {
 
         #[target_feature(enable = $feature)]
         fn $read(floats: &[f32], passes: usize) -> f32 {
-            let mut sums = [$zero(); 8];
+            let mut sums = [$zero(); 16];
             for _ in 0..passes {
-                for chunk in floats.chunks_exact(8 * $lanes) {
+                for chunk in floats.chunks_exact(16 * $lanes) {
                     for (sum, part) in sums.iter_mut().zip(chunk.chunks_exact($lanes)) {
                         // SAFETY: a vector of floats.
                         *sum = $add(*sum, unsafe { $load(part.as_ptr()) });
