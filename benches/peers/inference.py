@@ -21,6 +21,7 @@ the peers keep: with 5 % of the weights a quarter of the first layer's filters i
 import argparse
 import copy
 import json
+import math
 import os
 import platform
 import statistics
@@ -162,8 +163,9 @@ def folded(net):
 
 
 def multiply_adds(net):
-    """Of the convolutions for one 32x32 image, zeros and taps outside the image left out."""
-    count = 0
+    """Of the convolutions for one 32x32 image: zeros and taps outside the image left out; and of dense ones with those of 3x3 and
+    stride 1 by tiles of 4x4 results, 36 for a channel and filter, where that is fewer."""
+    count, tiled = 0, 0
 
     def inside(size, out, tap, conv):
         """Outputs along one side whose tap is inside."""
@@ -171,17 +173,21 @@ def multiply_adds(net):
         return int(((places >= 0) & (places < size)).sum())
 
     def hook(conv, inputs, y):
-        nonlocal count
+        nonlocal count, tiled
+        before, filters = count, conv.weight.shape[0] * conv.weight.shape[1]
         kept = (conv.weight != 0).sum((0, 1))
         for r, s in numpy.ndindex(*kept.shape):
             rows, columns = (inside(inputs[0].shape[d], y.shape[d], tap, conv) for d, tap in ((2, r), (3, s)))
             count += int(kept[r, s]) * rows * columns
+        tiles = math.ceil(y.shape[2] / 4) * math.ceil(y.shape[3] / 4)
+        given = tuple(kept.shape) == (3, 3) and conv.stride[0] == 1
+        tiled += min(count - before, 36 * tiles * filters) if given else count - before
 
     hooks = [module.register_forward_hook(hook) for module in net.modules() if isinstance(module, nn.Conv2d)]
     net(torch.zeros(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
-    return count
+    return count, tiled
 
 
 def median_call(call, seconds, synchronize=lambda: None):
@@ -409,7 +415,11 @@ def main():
             net = network(kind, widths, kept)
             net = without_dead_channels(net) if kept == "vgg16-channel" else net
             weights = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Conv2d))
-            print(f"{name:<24}{multiply_adds(net) / 1e6:>9.2f} million multiply-adds{weights / 1e6:>9.2f} million stored weights")
+            count, tiled = multiply_adds(net)
+            print(
+                f"{name:<24}{count / 1e6:>9.2f} million multiply-adds{tiled / 1e6:>9.2f} by tiles"
+                f"{weights / 1e6:>9.2f} million stored weights"
+            )
         return
     results = machine(options) | {"cases": []}
     print(f"{'network':<24}{'batch':>6}{'rewire ms':>11}{'spread':>8}   peer's time / rewire's (peer's ms)")
