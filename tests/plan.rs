@@ -2,7 +2,7 @@
 
 use crate::fixture::{self, relative_error};
 use crate::ops::devices;
-use rewire::infer::{Algorithm, Choice, Plan, reference};
+use rewire::infer::{Algorithm, Choice, Format, Plan, reference};
 use rewire::nn::{Arch, ArchSpec, Graph, Model, Node, Op};
 use rewire::prune::{Granularity, PruneSettings, Pruner, shrink};
 use rewire::{Device, Mode, Seed, Tensor};
@@ -43,6 +43,15 @@ fn agrees(what: &str, model: &Model, batches: &[usize], choices: &[Choice], mode
             let error = relative_error(&got, &want[..batch * classes]);
             let what = format!("{what}, batch {batch}, {choice:?}, {mode}: {error:e}");
             assert!(error <= mode.tolerance(), "{what}");
+            for layer in plan.layers() {
+                let sparse = layer.algorithm == Algorithm::Sparse;
+                assert_eq!(layer.format.is_some(), sparse, "{what}, {}", layer.name);
+                let groups = mode == Mode::Bf16 && *model.device() != CPU;
+                let forced = if groups { Format::Groups } else { Format::Lists };
+                if sparse && choice != Choice::Measured {
+                    assert_eq!(layer.format, Some(forced), "{what}, {}", layer.name);
+                }
+            }
             // The buffers of a call leave nothing behind for the next.
             assert_eq!(run(&mut plan, &images(model, batch)), got, "{what}");
         }

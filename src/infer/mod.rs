@@ -20,7 +20,7 @@ mod train_step;
 mod way;
 
 pub use bench::Bench;
-pub use plan::{Algorithm, BuildTimes, Choice, Plan, PlannedLayer};
+pub use plan::{Algorithm, BuildTimes, Choice, Format, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
 pub use result::{BenchResult, BenchRow, Execution, Figures, PlanRow};
 pub use train_step::TrainStep;

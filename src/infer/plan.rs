@@ -22,6 +22,16 @@ pub enum Algorithm {
     Sparse,
 }
 
+/// How the kept weights of a sparse convolution are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The columns that 32 filters keep, for tensor cores.
+    Groups,
+    /// Each filter's own; the one of a CPU.
+    Lists,
+}
+
 /// How the algorithm of each convolution is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
@@ -64,6 +74,9 @@ pub struct PlannedLayer {
     pub name: String,
     /// Chosen.
     pub algorithm: Algorithm,
+    /// Chosen with it, where the layer is sparse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// Weights.
     pub weights: usize,
     /// Weights that are not 0.
@@ -196,6 +209,7 @@ fn layers(network: &Network, chosen: &choose::Chosen) -> Vec<PlannedLayer> {
     let planned = named.map(|(i, conv)| PlannedLayer {
         name: conv.name.clone(),
         algorithm: chosen.ways[i].algorithm(),
+        format: chosen.ways[i].format(),
         weights: conv.weight.len(),
         kept: conv.kept(),
         dense_ms: time(&chosen.dense, i),

@@ -1,6 +1,6 @@
 //! How a layer runs: its algorithm, and how the kept weights of a sparse one are packed.
 
-use super::plan::Algorithm;
+use super::plan::{Algorithm, Format};
 use crate::{Device, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,14 @@ impl Way {
         match self {
             Self::Dense => Algorithm::Dense,
             Self::Groups | Self::Lists => Algorithm::Sparse,
+        }
+    }
+
+    pub(super) fn format(self) -> Option<Format> {
+        match self {
+            Self::Dense => None,
+            Self::Groups => Some(Format::Groups),
+            Self::Lists => Some(Format::Lists),
         }
     }
 
