@@ -126,12 +126,11 @@ impl Batched {
                 let start = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
                 let sums = Sums { start, channel };
                 for slice in 0..slices {
-                    let (filters, starts) = layer.lists(layer.order.places(group, slice));
                     let tile = Tile {
                         masks: &[],
                         terms: &layer.terms,
-                        starts,
-                        filters,
+                        starts: layer.starts(group, slice),
+                        filters: filters.clone(),
                         bias: &layer.bias,
                         floor: layer.floor(),
                         pool,

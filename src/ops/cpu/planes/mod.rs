@@ -2,9 +2,9 @@
 //! [`Layout`] of planes from layer to layer.
 //!
 //! A kept weight is one broadcast and one fixed offset for all pixels of a plane. A tile of sums stays in
-//! registers while a list of its filter's kept weights runs over it: all of them, or those of a slice of the channels, between
-//! which the sums wait in memory. Bias, residual, ReLU and 2×2 maximum follow in registers. Many images lie along the lanes ([`batched`]), few are computed one by one with pixels along the
-//! lanes ([`single`]). Every output is summed in one order, so its bits do not depend on the number of threads.
+//! registers while a list of its filter's kept weights runs over it: all of them, or those of a slice of the channels,
+//! between which the sums wait in memory. Bias, residual, ReLU and 2×2 maximum follow in registers. Many images lie along
+//! the lanes ([`batched`]), few are computed one by one with pixels along the lanes ([`single`]). Every output is summed in one order, so its bits do not depend on the number of threads.
 
 mod batched;
 mod layout;
@@ -24,8 +24,8 @@ use single::Single;
 use std::ops::Range;
 use tile::Term;
 
-/// Floats of the first cache, roughly. What a tile reads of so many channels stays there while filters pass over it: from the
-/// second cache it comes half as fast, which bounds everything here.
+/// Floats of the first cache, roughly. What a tile reads of so many channels stays there while filters pass over it: the second
+/// one gives a third as much (`cargo bench -- machine`), which bounds everything here.
 const FIRST_CACHE: usize = 12 << 10;
 
 /// A convolution whose zero weights are dropped, with what follows it.
@@ -39,8 +39,6 @@ pub(crate) struct SparseLayer {
     terms: Vec<Term>,
     /// Of all lists, and the end of the last.
     starts: Vec<u32>,
-    /// Whose lists they are.
-    filters: Vec<u32>,
     path: Path,
 }
 
@@ -89,9 +87,9 @@ impl SparseLayer {
                 (Path::Single(path), offsets, order)
             }
         };
-        let Lists { terms, starts, filters } = Lists::new(shape, weight, kept, &offsets, &order);
+        let (terms, starts) = lists(shape, weight, kept, &offsets, &order);
         let bias = bias.to_vec();
-        Self { isa, input, output, finish, bias, order, terms, starts, filters, path }
+        Self { isa, input, output, finish, bias, order, terms, starts, path }
     }
 
     /// Layout of what the layer reads.
@@ -119,10 +117,12 @@ impl SparseLayer {
         }
     }
 
-    /// Filters at these places of the order, and the starts of their lists with the end of the last.
-    fn lists(&self, places: Range<usize>) -> (&[u32], &[u32]) {
-        let lists = self.order.lists;
-        (&self.filters[places.clone()], &self.starts[places.start * lists..=places.end * lists])
+    /// The starts of the lists of a group's filters in a slice of the channels, and the end of the last.
+    fn starts(&self, group: usize, slice: usize) -> &[u32] {
+        let Order { slices, lists, .. } = self.order;
+        let group = self.order.group(group);
+        let first = group.start * slices + slice * group.len();
+        &self.starts[first * lists..=(first + group.len()) * lists]
     }
 
     fn floor(&self) -> f32 {
@@ -160,70 +160,43 @@ impl Order {
     fn group(&self, group: usize) -> Range<usize> {
         self.filters * group / self.groups..self.filters * (group + 1) / self.groups
     }
-
-    /// Places of a group's filters in a slice of the channels.
-    fn places(&self, group: usize, slice: usize) -> Range<usize> {
-        let group = self.group(group);
-        let first = group.start * self.slices + slice * group.len();
-        first..first + group.len()
-    }
 }
 
-/// The kept weights in their order.
-struct Lists {
-    terms: Vec<Term>,
-    starts: Vec<u32>,
-    filters: Vec<u32>,
-}
-
-impl Lists {
-    fn new(
-        shape: &ConvShape,
-        weight: &[f32],
-        count: usize,
-        offsets: &Offsets,
-        order: &Order,
-    ) -> Self {
-        let &ConvShape { c, k, r, s, .. } = shape;
-        let kept = |filter: usize, channel: usize, tap: usize| {
-            Some(weight[(filter * r * s + tap) * c + channel]).filter(|&weight| weight != 0.0)
-        };
-        let (places, mut terms) = (k * order.slices, Vec::with_capacity(count));
-        huge_pages(&terms);
-        let (mut starts, mut filters) = (Vec::with_capacity(places * order.lists + 1), Vec::new());
-        starts.push(0);
-        for group in 0..order.groups {
-            for slice in 0..order.slices {
-                let channels = c * slice / order.slices..c * (slice + 1) / order.slices;
-                let mut group: Vec<usize> = order.group(group).collect();
-                if order.slices > 1 {
-                    // Lists of one length follow each other: where a list ends is then foreseen, which saved a tenth.
-                    let taps = |channel| (0..r * s).map(move |tap| (channel, tap));
-                    group.sort_by_cached_key(|&filter| {
-                        let all = channels.clone().flat_map(taps);
-                        all.filter(|&(channel, tap)| kept(filter, channel, tap).is_some()).count()
-                    });
-                }
-                for filter in group {
-                    filters.push(filter as u32);
-                    for list in 0..order.lists {
-                        for i in 0..channels.len() {
-                            let back = order.turns && filter % 2 == 1;
-                            let channel = if back { c - 1 - i } else { channels.start + i };
-                            for tap in (list..r * s).step_by(order.lists) {
-                                let offset = offsets.taps[tap] + channel * offsets.channel;
-                                let offset = u32::try_from(offset)
-                                    .expect("a group of images has less than 2^32 floats");
-                                if let Some(weight) = kept(filter, channel, tap) {
-                                    terms.push(Term { weight, offset });
-                                }
+/// The `kept` weights in their order, and the starts of their lists with the end of the last.
+fn lists(
+    shape: &ConvShape,
+    weight: &[f32],
+    kept: usize,
+    offsets: &Offsets,
+    order: &Order,
+) -> (Vec<Term>, Vec<u32>) {
+    let &ConvShape { c, k, r, s, .. } = shape;
+    let mut terms = Vec::with_capacity(kept);
+    huge_pages(&terms);
+    let mut starts = Vec::with_capacity(k * order.slices * order.lists + 1);
+    starts.push(0);
+    for group in 0..order.groups {
+        for slice in 0..order.slices {
+            let channels = c * slice / order.slices..c * (slice + 1) / order.slices;
+            for filter in order.group(group) {
+                for list in 0..order.lists {
+                    for i in 0..channels.len() {
+                        let back = order.turns && filter % 2 == 1;
+                        let channel = if back { c - 1 - i } else { channels.start + i };
+                        for tap in (list..r * s).step_by(order.lists) {
+                            let offset = offsets.taps[tap] + channel * offsets.channel;
+                            let offset = u32::try_from(offset)
+                                .expect("a group of images has less than 2^32 floats");
+                            let weight = weight[(filter * r * s + tap) * c + channel];
+                            if weight != 0.0 {
+                                terms.push(Term { weight, offset });
                             }
                         }
-                        starts.push(terms.len() as u32);
                     }
+                    starts.push(terms.len() as u32);
                 }
             }
         }
-        Self { terms, starts, filters }
     }
+    (terms, starts)
 }

@@ -168,12 +168,11 @@ impl Single {
                         false => (plane.wrapping_sub(filters.start * len), len),
                     };
                     for slice in 0..slices {
-                        let (filters, starts) = layer.lists(layer.order.places(group, slice));
                         let tile = Tile {
                             masks: &self.reached,
                             terms: &layer.terms,
-                            starts,
-                            filters,
+                            starts: layer.starts(group, slice),
+                            filters: filters.clone(),
                             bias: &layer.bias,
                             floor: layer.floor(),
                             pool: false,

@@ -3,6 +3,7 @@
 use crate::ops::cpu::kernel::{InstructionSet, Vector};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// One kept weight.
@@ -23,7 +24,7 @@ pub(super) struct Tile<'a> {
     pub(super) terms: &'a [Term],
     /// List `i` is `terms[starts[i]..starts[i + 1]]`; every filter has as many.
     pub(super) starts: &'a [u32],
-    pub(super) filters: &'a [u32],
+    pub(super) filters: Range<usize>,
     /// Of all filters.
     pub(super) bias: &'a [f32],
     /// 0 for ReLU, −∞ for none.
@@ -63,8 +64,8 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn of(self, filter: u32) -> *mut f32 {
-        self.start.wrapping_add(filter as usize * self.channel)
+    fn of(self, filter: usize) -> *mut f32 {
+        self.start.wrapping_add(filter * self.channel)
     }
 }
 
@@ -305,10 +306,9 @@ isa!(PORTABLE, portable, [f32; 8], [f32; 8], 4);
 #[inline(always)]
 unsafe fn finish<V: Vector, const R: usize, const C: usize, const B: usize>(
     tile: &Tile,
-    filter: u32,
+    filter: usize,
     mut sums: [[[V; B]; C]; R],
 ) {
-    let filter = filter as usize;
     let place =
         |i: usize, j: usize, b: usize| i * tile.out_row + j * tile.out_column + b * V::LANES;
     let out = tile.out.wrapping_add(filter * tile.out_channel);
@@ -362,7 +362,7 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
     let column = if NEAR { B * V::LANES } else { tile.column };
     // SAFETY: addresses lie in `input` by the caller's word.
     unsafe {
-        for (place, &filter) in tile.filters.iter().enumerate() {
+        for (place, filter) in tile.filters.clone().enumerate() {
             let mut sums = [[[V::splat(bias(tile, filter)); B]; C]; R];
             if let Slice::Middle(from) | Slice::Last(from) = tile.slice {
                 let from = from.of(filter);
@@ -397,9 +397,9 @@ unsafe fn tile_body<V: Vector, const R: usize, const C: usize, const B: usize, c
 /// # Safety
 /// The bias holds one for each filter.
 #[inline(always)]
-unsafe fn bias(tile: &Tile, filter: u32) -> f32 {
+unsafe fn bias(tile: &Tile, filter: usize) -> f32 {
     // SAFETY: by the caller's word.
-    unsafe { *tile.bias.get_unchecked(filter as usize) }
+    unsafe { *tile.bias.get_unchecked(filter) }
 }
 
 /// # Safety
@@ -422,7 +422,7 @@ unsafe fn list<'a>(tile: &Tile<'a>, i: usize) -> &'a [Term] {
 unsafe fn exact_body<V: Vector, const T: usize, const B: usize>(tile: &Tile) {
     // SAFETY: by the caller's word.
     unsafe {
-        for (place, &filter) in tile.filters.iter().enumerate() {
+        for (place, filter) in tile.filters.clone().enumerate() {
             let mut sums = [[[V::splat(bias(tile, filter)); B]; T]; T];
             tap::<V, T, B, 0, 0>(tile, place, &mut sums);
             tap::<V, T, B, 0, 1>(tile, place, &mut sums);
@@ -485,7 +485,7 @@ unsafe fn flat_body<V: Vector, const C: usize, const CHAINS: usize, const PERIOD
     unsafe {
         let late = masked_late(C, PERIOD);
         let lists = (tile.starts.len() - 1) / tile.filters.len();
-        for (place, &filter) in tile.filters.iter().enumerate() {
+        for (place, filter) in tile.filters.clone().enumerate() {
             let mut sums = [[V::zero(); C]; CHAINS];
             let mut total = [V::splat(bias(tile, filter)); C];
             if let Slice::Middle(from) | Slice::Last(from) = tile.slice {

@@ -34,16 +34,23 @@ fn maxima(shape: &ConvShape, sums: &[f64]) -> ([usize; 3], Vec<f64>) {
     ([n, (p / 2) * (q / 2), k], pooled([n, p, q, k], &positive))
 }
 
+/// A layer's shape; x, w, bias and residual; and the sums, and what [`RELU`] makes of them with the residual, in float64.
+fn case(
+    random: &mut Random,
+    [n, h, w, c, k, pad]: [usize; 6],
+) -> (ConvShape, [Vec<f32>; 4], [Vec<f64>; 2]) {
+    let shape = shape([n, h, w, c, k, 3, 3, 1, pad]);
+    let lens = [shape.input_len(), shape.filter_len(), shape.k, shape.output_len()];
+    let operands = lens.map(|len| random.vec(len));
+    let wants = layer(&shape, Mode::F32, operands.each_ref().map(Vec::as_slice));
+    (shape, operands, wants)
+}
+
 #[test]
 fn convolution_equals_float64() {
     let mut random = Random::new();
-    for &[n, h, w, c, k, pad] in SHAPES {
-        let shape = shape([n, h, w, c, k, 3, 3, 1, pad]);
-        let x = random.vec(shape.input_len());
-        let w = random.vec(shape.filter_len());
-        let bias = random.vec(shape.k);
-        let residual = random.vec(shape.output_len());
-        let [plain, finished] = layer(&shape, Mode::F32, [&x, &w, &bias, &residual]);
+    for &values in SHAPES {
+        let (shape, [x, w, bias, residual], [plain, finished]) = case(&mut random, values);
         let (_, largest) = maxima(&shape, &plain);
         for isa in nhwc::Isa::available() {
             for m in [2, 4] {
@@ -67,13 +74,9 @@ fn convolution_equals_float64() {
 #[test]
 fn convolution_in_lanes_equals_float64() {
     let mut random = Random::new();
-    for &[n, h, w, c, k, pad] in SHAPES.iter().chain(BLOCKS) {
-        let shape = shape([n, h, w, c, k, 3, 3, 1, pad]);
-        let x = random.vec(shape.input_len());
-        let w = random.vec(shape.filter_len());
-        let bias = random.vec(shape.k);
-        let residual = random.vec(shape.output_len());
-        let [plain, finished] = layer(&shape, Mode::F32, [&x, &w, &bias, &residual]);
+    for &values in SHAPES.iter().chain(BLOCKS) {
+        let (shape, [x, w, bias, residual], [plain, finished]) = case(&mut random, values);
+        let (n, c, k) = (shape.n, shape.c, shape.k);
         let (small, largest) = maxima(&shape, &plain);
         let result = [n, shape.p() * shape.q(), k];
         for isa in lanes::Isa::available() {
