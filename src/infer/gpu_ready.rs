@@ -3,6 +3,7 @@
 use super::fused::{Conv, Layer, LayerOp, Network};
 use super::gpu::gpu;
 use super::gpu_layers::timed;
+use super::plan::Format;
 use super::way::Way;
 use crate::ops::{
     Channels, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct, TileConfig,
@@ -101,8 +102,8 @@ impl Ready {
             }),
             LayerOp::Conv(conv) => match way {
                 Way::Dense => dense(i, layer, conv, from, target),
-                Way::Groups => groups(conv, from, target),
-                Way::Lists => lists(conv, from, target),
+                Way::Sparse(Format::Groups) => groups(conv, from, target),
+                Way::Sparse(Format::Lists) => lists(conv, from, target),
             },
             LayerOp::Pointwise(Some((scale, shift))) => {
                 if layer.input == 0 && scale.iter().all(|&scale| scale != 0.0) {

@@ -23,12 +23,12 @@ pub enum Algorithm {
 }
 
 /// How the kept weights of a sparse convolution are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The columns that 32 filters keep, for tensor cores.
+    /// The columns that a group of filters keeps, for tensor cores: [`crate::ops::PackedSparseFilter`].
     Groups,
-    /// Each filter's own; the one of a CPU.
+    /// Each filter's kept weights, one by one: [`crate::ops::FilterLists`], and the sparse layers of a CPU.
     Lists,
 }
 

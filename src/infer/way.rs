@@ -10,33 +10,32 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Way {
     /// Every stored weight.
     Dense,
-    /// The columns that a group of filters keeps, on tensor cores: [`crate::ops::PackedSparseFilter`].
-    Groups,
-    /// Each filter's kept weights, one by one: [`crate::ops::FilterLists`], and the sparse layers of a CPU.
-    Lists,
+    /// The kept ones.
+    Sparse(Format),
 }
 
 impl Way {
     pub(super) fn algorithm(self) -> Algorithm {
         match self {
             Self::Dense => Algorithm::Dense,
-            Self::Groups | Self::Lists => Algorithm::Sparse,
+            Self::Sparse(_) => Algorithm::Sparse,
         }
     }
 
     pub(super) fn format(self) -> Option<Format> {
         match self {
             Self::Dense => None,
-            Self::Groups => Some(Format::Groups),
-            Self::Lists => Some(Format::Lists),
+            Self::Sparse(format) => Some(format),
         }
     }
 
     /// The sparse ones that there are; the first is taken where no other is asked for.
     pub(super) fn sparse(device: &Device, mode: Mode) -> &'static [Self] {
         match (device, mode) {
-            (Device::Gpu(_), Mode::Bf16) => &[Self::Groups, Self::Lists],
-            _ => &[Self::Lists],
+            (Device::Gpu(_), Mode::Bf16) => {
+                &[Self::Sparse(Format::Groups), Self::Sparse(Format::Lists)]
+            }
+            _ => &[Self::Sparse(Format::Lists)],
         }
     }
 
