@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Way {
     /// Every stored weight.
     Dense,
-    /// The kept ones.
+    /// The kept ones; remembered by the format's name alone.
+    #[serde(untagged)]
     Sparse(Format),
 }
 
