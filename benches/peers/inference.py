@@ -2,6 +2,7 @@
 
     cargo build --release
     python3 benches/peers/inference.py --json benches/results/inference-cpu.json
+    python3 benches/peers/inference.py --mode bf16 --json benches/results/inference-cpu-bf16.json
     python3 benches/peers/inference.py --device cuda --mode bf16 --batch 1 128 1024 --json inference-cuda.json
 
 Networks: VGG16 and ResNet18 for 32x32 images of 10 classes with random weights and batch norm statistics; dense,
@@ -12,10 +13,16 @@ the peers get the network. The logits of every side for the same images are comp
 with PyTorch in float64 before anything is timed. Rounds alternate between the sides; a round's time is the median of its calls, a
 ratio the median over the rounds of (peer's time / rewire's time) in the same round.
 
-On a CPU the peers compute in float32 with as many threads as rewire. On a GPU they are PyTorch with channels_last,
-cuDNN's autotuning, inference mode: eager, as one CUDA graph, and compiled (max-autotune) as one CUDA graph; images
-lie on the device. Batch norms are folded everywhere. `rewire fastest` runs the network without its dead channels, which
-the peers keep: with 5 % of the weights a quarter of the first layer's filters is empty. Needs PyTorch 2, safetensors, numpy; onnx, onnxruntime and openvino on a CPU.
+On a CPU the peers have as many threads as rewire. In mode bf16 OpenVINO computes in bf16, its default where the
+processor has it, from float32 images to float32 logits; PyTorch's weights and images are bf16; both multiply with AMX
+where the processor has it. onnxruntime has no bf16 convolution there, and tf32 is asked of no peer: one that stays in
+float32 says so in its name (`onnxruntime f32`) and is held to float32's tolerance; `precision` in the results has
+each peer's.
+
+On a GPU the peers are PyTorch with channels_last, cuDNN's autotuning, inference mode: eager, as one CUDA graph, and
+compiled (max-autotune) as one CUDA graph; images lie on the device. Batch norms are folded everywhere. `rewire fastest`
+runs the network without its dead channels, which the peers keep: with 5 % of the weights a quarter of the first layer's
+filters is empty. Needs PyTorch 2, safetensors, numpy; onnx, onnxruntime and openvino on a CPU.
 """
 
 import argparse
@@ -203,11 +210,15 @@ def median_call(call, seconds, synchronize=lambda: None):
     return statistics.median(times)
 
 
-def cpu_peers(net, images, threads, folder):
-    """Name -> (call that gives logits)."""
+def cpu_peers(net, images, threads, mode, folder):
+    """Name -> (call that gives logits); a peer whose precision is not the mode has it behind its name."""
     import onnxruntime
     import openvino
 
+    def named(peer, precision):
+        return peer if precision == mode else f"{peer} {precision}"
+
+    asked, dtype = ("bf16", torch.bfloat16) if mode == "bf16" else ("f32", torch.float32)
     path = f"{folder}/net-{len(images)}.onnx"
     torch.onnx.export(net, (images,), path, dynamo=False)
     options = onnxruntime.SessionOptions()
@@ -215,19 +226,22 @@ def cpu_peers(net, images, threads, folder):
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name, array = session.get_inputs()[0].name, images.numpy()
     config = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": asked,
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = openvino.Core().compile_model(path, "CPU", config)
+    # A processor without bf16 gets f32.
+    given = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     peers = {
-        "onnxruntime": lambda: session.run(None, {name: array})[0],
-        "openvino": lambda: compiled(array)[0],
+        named("onnxruntime", "f32"): lambda: session.run(None, {name: array})[0],
+        named("openvino", given): lambda: compiled(array)[0],
     }
     for form in (torch.contiguous_format, torch.channels_last):
-        x, own = images.contiguous(memory_format=form), copy.deepcopy(net).to(memory_format=form)
+        x = images.to(dtype).contiguous(memory_format=form)
+        own = copy.deepcopy(net).to(dtype).to(memory_format=form)
         label = "pytorch" if form == torch.contiguous_format else "pytorch channels_last"
-        peers[label] = lambda x=x, own=own: own(x).numpy()
+        peers[named(label, asked)] = lambda x=x, own=own: own(x).float().numpy()
     return peers
 
 
@@ -289,6 +303,11 @@ def rewire_logits(options, folder, file, arch, images):
     return numpy.load(out)
 
 
+def precision(side, mode):
+    """What a side computes in, by its name."""
+    return "f32" if side.endswith(" f32") else mode
+
+
 #: Largest ‖logits - truth‖ / ‖truth‖ of a side that is timed.
 TOLERANCE = {"f32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
 
@@ -309,7 +328,7 @@ def compare(name, batch, options, folder):
     truth = copy.deepcopy(net).double()(images[:4].double()).numpy()
     net = folded(without_dead_channels(net) if kept == "vgg16-channel" else net)
     if options.device == "cpu":
-        peers, wait = cpu_peers(net, images, options.threads, folder), lambda: None
+        peers, wait = cpu_peers(net, images, options.threads, options.mode, folder), lambda: None
     else:
         peers, wait = cuda_peers(net, images, options.mode), torch.cuda.synchronize
     logits = {"rewire": rewire_logits(options, folder, file, arch, images)}
@@ -320,7 +339,7 @@ def compare(name, batch, options, folder):
         side: float(numpy.linalg.norm(got[:4] - truth) / numpy.linalg.norm(truth)) for side, got in logits.items()
     }
     for side, error in errors.items():
-        if not error <= TOLERANCE[options.mode]:
+        if not error <= TOLERANCE[precision(side, options.mode)]:
             sys.exit(f"{name}, batch {batch}: {side} is {error:.1e} away from float64")
     rounds, build = [], None
     for _ in range(options.rounds):
@@ -345,6 +364,7 @@ def compare(name, batch, options, folder):
         "batch": batch,
         "median_ms": median,
         "ratio_of_rewire_fastest": ratio,
+        "precision": {peer: precision(peer, options.mode) for peer in peers},
         "spread": (max(own) - min(own)) / statistics.median(own),
         "errors": errors,
         "build_ms": build,

@@ -163,6 +163,7 @@ fn algorithms(ways: &[Way]) -> Vec<Algorithm> {
 
 struct OnCpu {
     plan: CpuPlan,
+    mode: Mode,
     ways: Vec<Way>,
     layers: usize,
     pixels: Vec<f32>,
@@ -174,6 +175,7 @@ impl OnCpu {
         let classes = network.shapes[network.shapes.len() - 1].iter().product::<usize>();
         Self {
             plan: CpuPlan::build(network, batch, mode, &algorithms(ways)),
+            mode,
             ways: ways.to_vec(),
             layers: network.layers.len(),
             pixels: images(network, batch),
@@ -194,7 +196,7 @@ impl Candidate for OnCpu {
 
     fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64> {
         let part = self.plan.part();
-        Ok(planner::conversion_seconds(shape, part) / part as f64)
+        Ok(planner::conversion_seconds(shape, part, self.mode) / part as f64)
     }
 
     fn call(&mut self) -> Result<()> {

@@ -17,6 +17,8 @@ use std::time::Instant;
 /// blocks of 16, and 105, 91 and 88 ms dense, where filters are large and read again for every part.
 const SPARSE_PART: usize = 1;
 const DENSE_PART: usize = 4;
+/// In bf16 two blocks took as long and four longer: values of 16 images fill the second-level cache.
+const BF16_PART: usize = 1;
 
 /// A network for one batch size.
 ///
@@ -60,7 +62,11 @@ impl CpuPlan {
         let threads = rayon::current_num_threads();
         let blocks = batch.div_ceil(lanes::lanes());
         let cut = blocks >= 2 * threads || (blocks > 1 && blocks.is_multiple_of(threads));
-        let most = if algorithms.contains(&Algorithm::Sparse) { SPARSE_PART } else { DENSE_PART };
+        let most = match algorithms.contains(&Algorithm::Sparse) {
+            true => SPARSE_PART,
+            false if planner::units_run(mode) => BF16_PART,
+            false => DENSE_PART,
+        };
         // Without a pool of its own a part still runs, on all cores.
         let pool = || cut.then(|| ThreadPoolBuilder::new().num_threads(1).build().ok()).flatten();
         let part = if cut { most.min(blocks / threads).max(1) * lanes::lanes() } else { batch };

@@ -7,6 +7,7 @@ use super::step::{Form, Slot, Step, Work};
 use crate::Mode;
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::aligned::Aligned;
+use crate::ops::cpu::bf16::{self, Bf16Conv, Blocked, Target};
 use crate::ops::cpu::finish::Finish;
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
@@ -23,19 +24,21 @@ pub(super) fn program(
     mode: Mode,
     algorithms: &[Algorithm],
 ) -> Program {
+    let units = Units::of(network, batch, mode, algorithms);
     let mut planner = Planner {
         network,
         batch,
         mode,
         algorithms,
         isa: Isa::detect(),
-        dense: dense_form(batch),
+        dense: if units.is_some() { Form::Nhwc } else { dense_form(batch) },
+        units,
         halos: halos(network, batch, algorithms),
         steps: Vec::new(),
         buffers: Buffers::default(),
         values: vec![Vec::new()],
     };
-    let image = planner.buffers.take(planner.len(0), None);
+    let image = planner.take(&Form::Nhwc, network.shapes[0]);
     planner.values[0].push((Form::Nhwc, image));
     let last_use = network.last_use();
     for i in 0..network.layers.len() {
@@ -59,6 +62,36 @@ fn dense_form(batch: usize) -> Form {
     if batch > lanes || 5 * batch >= 3 * lanes { Form::Lanes } else { Form::Nhwc }
 }
 
+/// Whether dense convolutions run on units for bf16.
+pub(super) fn units_run(mode: Mode) -> bool {
+    mode == Mode::Bf16 && bf16::Isa::detect().is_native()
+}
+
+/// How activations lie where dense convolutions run on units for bf16.
+#[derive(Clone, Copy)]
+struct Units {
+    grouped: bool,
+    halo: usize,
+}
+
+impl Units {
+    fn of(network: &Network, batch: usize, mode: Mode, algorithms: &[Algorithm]) -> Option<Self> {
+        if !units_run(mode) {
+            return None;
+        }
+        let dense = network.layers.iter().zip(algorithms);
+        let padding = dense.filter_map(|(layer, algorithm)| match (&layer.op, algorithm) {
+            (LayerOp::Conv(conv), Algorithm::Dense) => Some(conv.padding),
+            _ => None,
+        });
+        Some(Self { grouped: dense_form(batch) == Form::Lanes, halo: padding.max().unwrap_or(0) })
+    }
+
+    fn layout(&self, batch: usize, [h, w, c]: [usize; 3]) -> Blocked {
+        Blocked::new([batch, h, w, c], self.grouped, self.halo)
+    }
+}
+
 /// The zeros that readers want around each value where it lies in planes. What is added lies as the sum does.
 fn halos(network: &Network, batch: usize, algorithms: &[Algorithm]) -> Vec<usize> {
     let mut halos = vec![0; network.shapes.len()];
@@ -80,20 +113,32 @@ fn halos(network: &Network, batch: usize, algorithms: &[Algorithm]) -> Vec<usize
 }
 
 /// Seconds that a value of the shape takes from the form of dense convolutions to planes, the shorter of two times.
-pub(super) fn conversion_seconds(shape: [usize; 3], batch: usize) -> f64 {
+pub(super) fn conversion_seconds(shape: [usize; 3], batch: usize, mode: Mode) -> f64 {
     let [h, w, c] = shape;
-    let layout = Layout::new(Isa::detect(), [batch, h, w, c], 1);
-    let (work, len) = match dense_form(batch) {
-        Form::Lanes => (Work::LanesToPlanes(layout.clone()), lanes::len(batch, shape)),
-        _ => (Work::ToPlanes(layout.clone()), batch * h * w * c),
+    let (plain, layout) = (batch * h * w * c, Layout::new(Isa::detect(), [batch, h, w, c], 1));
+    let to_planes = |work, from| vec![(work, from, layout.len())];
+    let works = match (units_run(mode), dense_form(batch)) {
+        (true, form) => {
+            let blocked = Blocked::new([batch, h, w, c], form == Form::Lanes, 1);
+            let len = blocked.len();
+            let to = (Work::ToPlanes(layout.clone()), plain, layout.len());
+            vec![(Work::FromBlocked(blocked), len, plain), to]
+        }
+        (false, Form::Lanes) => {
+            to_planes(Work::LanesToPlanes(layout.clone()), lanes::len(batch, shape))
+        }
+        (false, _) => to_planes(Work::ToPlanes(layout.clone()), plain),
     };
-    let (x, mut y) = (Aligned::zeros(len), Aligned::zeros(layout.len()));
-    let seconds = [(); 2].map(|()| {
-        let start = Instant::now();
-        work.run(&x, None, &mut y);
-        start.elapsed().as_secs_f64()
+    let seconds = works.into_iter().map(|(work, from, to)| {
+        let (x, mut y) = (Aligned::zeros(from), Aligned::zeros(to));
+        let seconds = [(); 2].map(|()| {
+            let start = Instant::now();
+            work.run(&x, None, &mut y);
+            start.elapsed().as_secs_f64()
+        });
+        seconds[0].min(seconds[1])
     });
-    seconds[0].min(seconds[1])
+    seconds.sum()
 }
 
 struct Planner<'a> {
@@ -102,8 +147,9 @@ struct Planner<'a> {
     mode: Mode,
     algorithms: &'a [Algorithm],
     isa: &'static Isa,
-    /// Where dense convolutions read and write.
+    /// Where dense convolutions read and write, but for those on units, which have layouts of their own.
     dense: Form,
+    units: Option<Units>,
     halos: Vec<usize>,
     steps: Vec<Step>,
     buffers: Buffers,
@@ -114,22 +160,23 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn layer(&mut self, i: usize) {
         let layer = &self.network.layers[i];
-        let sparse = match &layer.op {
-            LayerOp::Conv(_) => self.algorithms[i] == Algorithm::Sparse,
-            _ => matches!(self.values[layer.input].last(), Some((Form::Planes(_), _))),
-        };
         let result = match &layer.op {
-            LayerOp::Conv(conv) if sparse => self.sparse_conv(i, layer, conv),
-            LayerOp::Conv(conv) => self.dense_conv(i, layer, conv),
+            LayerOp::Conv(conv) if self.algorithms[i] == Algorithm::Sparse => {
+                self.sparse_conv(i, layer, conv)
+            }
+            LayerOp::Conv(conv) => match self.units_conv(i, layer, conv) {
+                Some(result) => result,
+                None => self.dense_conv(i, layer, conv),
+            },
             LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
-            LayerOp::MaxPool2 => self.max_pool(i, layer.input, sparse),
+            LayerOp::MaxPool2 => self.max_pool(i, layer.input),
             LayerOp::MaxPool(window) => {
                 self.windows(i, layer.input, |shape| Work::WindowMax(*window, shape))
             }
             LayerOp::AvgPool(window) => {
                 self.windows(i, layer.input, |shape| Work::WindowMean(*window, shape))
             }
-            LayerOp::GlobalAvgPool => self.mean(i, layer.input, sparse),
+            LayerOp::GlobalAvgPool => self.mean(i, layer.input),
             LayerOp::Flatten => self.flatten(i, layer.input),
         };
         self.values.push(vec![result]);
@@ -148,7 +195,7 @@ impl Planner<'_> {
         let from = Form::Planes(input.clone());
         let mut x = self.need(layer.input, &from, i);
         let rounded = (self.mode != Mode::F32).then(|| {
-            let y = self.buffers.take(input.len(), Some(&input));
+            let y = self.take(&from, all);
             self.step(i, Work::Round(self.mode), x, None, y);
             std::mem::replace(&mut x, y)
         });
@@ -160,7 +207,8 @@ impl Planner<'_> {
         };
         let to = Form::Planes(output.clone());
         let residual = layer.residual.map(|value| self.need(value, &to, i));
-        let mut y = self.buffers.take(output.len(), Some(&output));
+        let full = [shape.p(), shape.q(), shape.k];
+        let y = self.take(&to, if unpooled { full } else { self.network.shapes[i + 1] });
         let finish = Finish { relu: layer.relu, pool };
         let (isa, bias) = (self.isa, &conv.bias);
         let built =
@@ -172,11 +220,7 @@ impl Planner<'_> {
         if !unpooled {
             return (to, y);
         }
-        let pooled = self.layout(i + 1);
-        let full = std::mem::replace(&mut y, self.buffers.take(pooled.len(), Some(&pooled)));
-        self.step(i, Work::PlaneMaxPool(output, pooled.clone()), full, None, y);
-        self.buffers.give(full, &to);
-        (Form::Planes(pooled), y)
+        self.pooled(i, true, full, (to, y))
     }
 
     fn dense_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> (Form, Slot) {
@@ -187,7 +231,7 @@ impl Planner<'_> {
         let residual = layer.residual.map(|value| self.need(value, &form, i));
         let mut picked = None;
         if let Some(list) = &conv.channels {
-            let y = self.buffers.take(self.len_of([h, w, list.len()], &form), None);
+            let y = self.take(&form, [h, w, list.len()]);
             self.step(i, Work::Pick(form.clone(), c, list.clone()), x, None, y);
             x = y;
             picked = Some(y);
@@ -207,12 +251,59 @@ impl Planner<'_> {
         });
         let edge = |edge: usize| if pooled { edge / 2 } else { edge };
         let result = [edge(shape.p()), edge(shape.q()), shape.k];
-        let y = self.buffers.take(self.len_of(result, &form), None);
+        let y = self.take(&form, result);
         self.step(i, work, x, residual, y);
         if let Some(picked) = picked {
             self.buffers.give(picked, &form);
         }
         self.pooled(i, layer.pool && !pooled, result, (form, y))
+    }
+
+    /// Nothing where units have no use for the convolution.
+    fn units_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> Option<(Form, Slot)> {
+        let units = self.units?;
+        let [h, w, c] = self.network.shapes[layer.input];
+        let (dims, weight) = conv.spread(c);
+        let mut shape = ConvShape { c: dims[3], ..conv_shape(conv, [h, w], self.batch) };
+        if !Bf16Conv::takes(&shape) {
+            return None;
+        }
+        let result = [shape.p(), shape.q(), shape.k];
+        let plain = self.values[layer.input].iter().any(|(form, _)| *form == Form::Nhwc);
+        let gathered = plain && c < FEW_CHANNELS && shape.r * shape.s > 1;
+        let (from, x) = if gathered {
+            let from = units.layout(self.batch, [result[0], result[1], shape.r * shape.s * c]);
+            let (x, form) = (self.need(layer.input, &Form::Nhwc, i), Form::Blocked(from.clone()));
+            let y = self.take(&form, [result[0], result[1], shape.r * shape.s * c]);
+            self.step(i, Work::Patches(shape, from.clone()), x, None, y);
+            let [h, w] = [result[0], result[1]];
+            let c = shape.r * shape.s * c;
+            shape = ConvShape { h, w, c, r: 1, s: 1, stride: 1, pad: 0, ..shape };
+            (from, y)
+        } else {
+            let from = units.layout(self.batch, [h, w, c]);
+            let x = self.need(layer.input, &Form::Blocked(from.clone()), i);
+            (from, x)
+        };
+        // Maxima of few images are a pass of their own.
+        let pool = layer.pool && layer.residual.is_none() && units.grouped;
+        let finish = Finish { relu: layer.relu, pool };
+        let edge = |edge: usize| if pool { edge / 2 } else { edge };
+        let result = [edge(result[0]), edge(result[1]), result[2]];
+        let last = i + 1 == self.network.layers.len() && layer.residual.is_none() && !layer.pool;
+        let to = if last { Form::Nhwc } else { Form::Blocked(units.layout(self.batch, result)) };
+        let residual = layer.residual.map(|value| self.need(value, &to, i));
+        let target = match &to {
+            Form::Blocked(layout) => Target::Blocked(layout.clone()),
+            _ => Target::Nhwc,
+        };
+        let y = self.take(&to, result);
+        let conv = Bf16Conv::new(&shape, &weight, &conv.bias, finish, &from, target);
+        self.step(i, Work::Bf16Conv(conv), x, residual, y);
+        if gathered {
+            self.buffers.give(x, &Form::Blocked(from));
+        }
+        Some(self.pooled(i, layer.pool && !pool, result, (to, y)))
     }
 
     fn pointwise(
@@ -232,7 +323,7 @@ impl Planner<'_> {
         let shape = self.network.shapes[layer.input];
         let x = self.need(layer.input, &form, i);
         let residual = layer.residual.map(|value| self.need(value, &form, i));
-        let y = self.buffers.take(self.len_of(shape, &form), None);
+        let y = self.take(&form, shape);
         let work = Work::Pointwise { scale, relu: layer.relu, channels: shape[2] * repeat };
         self.step(i, work, x, residual, y);
         self.pooled(i, layer.pool, shape, (form, y))
@@ -249,37 +340,49 @@ impl Planner<'_> {
         if !pool {
             return (form, x);
         }
-        let y = self.buffers.take(self.len_of([h / 2, w / 2, c], &form), None);
-        let shape = [self.batch, h, w, c];
-        let lanes = form == Form::Lanes;
-        let work = if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) };
-        self.step(i, work, x, None, y);
+        let result = self.max_of_windows(i, [h, w, c], &form, x);
         self.buffers.give(x, &form);
-        (form, y)
+        result
     }
 
-    fn max_pool(&mut self, i: usize, input: usize, sparse: bool) -> (Form, Slot) {
-        if sparse {
-            let (from, to) = (self.layout(input), self.layout(i + 1));
-            let x = self.need(input, &Form::Planes(from.clone()), i);
-            let y = self.buffers.take(to.len(), Some(&to));
-            self.step(i, Work::PlaneMaxPool(from, to.clone()), x, None, y);
-            return (Form::Planes(to), y);
-        }
-        let form = self.dense.clone();
-        let [h, w, c] = self.network.shapes[input];
+    /// The 2×2 maximum of a value where it lies.
+    fn max_of_windows(
+        &mut self,
+        i: usize,
+        [h, w, c]: [usize; 3],
+        form: &Form,
+        x: Slot,
+    ) -> (Form, Slot) {
+        let (shape, result) = ([self.batch, h, w, c], [h / 2, w / 2, c]);
+        let (to, work) = match form {
+            Form::Nhwc => (Form::Nhwc, Work::MaxPool(shape)),
+            Form::Lanes => (Form::Lanes, Work::LaneMaxPool(shape)),
+            Form::Planes(from) => {
+                let to = self.layout(i + 1);
+                (Form::Planes(to.clone()), Work::PlaneMaxPool(from.clone(), to))
+            }
+            Form::Blocked(from) => {
+                let to = from.resized(result);
+                (Form::Blocked(to.clone()), Work::BlockedMaxPool(from.clone(), to))
+            }
+        };
+        let y = self.take(&to, result);
+        self.step(i, work, x, None, y);
+        (to, y)
+    }
+
+    fn max_pool(&mut self, i: usize, input: usize) -> (Form, Slot) {
+        let form = self.at_hand(input);
         let x = self.need(input, &form, i);
-        let y = self.buffers.take(self.len_of([h / 2, w / 2, c], &form), None);
-        let shape = [self.batch, h, w, c];
-        let lanes = form == Form::Lanes;
-        self.step(
-            i,
-            if lanes { Work::LaneMaxPool(shape) } else { Work::MaxPool(shape) },
-            x,
-            None,
-            y,
-        );
-        (form, y)
+        self.max_of_windows(i, self.network.shapes[input], &form, x)
+    }
+
+    /// The form that a layer which runs in any reads a value in.
+    fn at_hand(&self, value: usize) -> Form {
+        match self.values[value].last() {
+            Some((form @ (Form::Planes(_) | Form::Blocked(_)), _)) => form.clone(),
+            _ => self.dense.clone(),
+        }
     }
 
     /// Pooling of what is not in planes; with images in the lanes, each lane is a channel more.
@@ -292,7 +395,7 @@ impl Planner<'_> {
         let form = self.dense.clone();
         let [h, w, c] = self.network.shapes[input];
         let x = self.need(input, &form, i);
-        let y = self.buffers.take(self.len_of(self.network.shapes[i + 1], &form), None);
+        let y = self.take(&form, self.network.shapes[i + 1]);
         let shape = match form {
             Form::Lanes => [self.batch.div_ceil(lanes::lanes()), h, w, c * lanes::lanes()],
             _ => [self.batch, h, w, c],
@@ -304,24 +407,23 @@ impl Planner<'_> {
     fn flatten(&mut self, i: usize, input: usize) -> (Form, Slot) {
         let [h, w, c] = self.network.shapes[input];
         let x = self.need(input, &Form::Nhwc, i);
-        let y = self.buffers.take(self.batch * h * w * c, None);
+        let y = self.take(&Form::Nhwc, [1, 1, h * w * c]);
         self.step(i, Work::Flatten([self.batch, c, h, w]), x, None, y);
         (Form::Nhwc, y)
     }
 
-    fn mean(&mut self, i: usize, input: usize, sparse: bool) -> (Form, Slot) {
+    fn mean(&mut self, i: usize, input: usize) -> (Form, Slot) {
         let [h, w, c] = self.network.shapes[input];
         let shape = [self.batch, h * w, c];
-        let (form, result, work) = match (sparse, &self.dense) {
-            (true, _) => {
-                let layout = self.layout(input);
-                (Form::Planes(layout.clone()), Form::Nhwc, Work::PlaneMean(layout))
-            }
-            (false, Form::Lanes) => (Form::Lanes, Form::Lanes, Work::LaneMean(shape)),
-            (false, _) => (Form::Nhwc, Form::Nhwc, Work::Mean(shape)),
+        let form = self.at_hand(input);
+        let (result, work) = match &form {
+            Form::Planes(layout) => (Form::Nhwc, Work::PlaneMean(layout.clone())),
+            Form::Blocked(layout) => (Form::Nhwc, Work::BlockedMean(layout.clone())),
+            Form::Lanes => (Form::Lanes, Work::LaneMean(shape)),
+            Form::Nhwc => (Form::Nhwc, Work::Mean(shape)),
         };
         let x = self.need(input, &form, i);
-        let y = self.buffers.take(self.len_of([1, 1, c], &result), None);
+        let y = self.take(&result, [1, 1, c]);
         self.step(i, work, x, None, y);
         (result, y)
     }
@@ -331,7 +433,11 @@ impl Planner<'_> {
         if let Some((_, slot)) = self.values[value].iter().find(|(have, _)| have == form) {
             return *slot;
         }
-        let (have, x) = self.values[value][0].clone();
+        let (mut have, mut x) = self.values[value][0].clone();
+        let blocked = |form: &Form| matches!(form, Form::Blocked(_));
+        if have != Form::Nhwc && *form != Form::Nhwc && (blocked(&have) || blocked(form)) {
+            (have, x) = (Form::Nhwc, self.need(value, &Form::Nhwc, i));
+        }
         let [h, w, c] = self.network.shapes[value];
         let shape = [self.batch, h * w, c];
         let work = match (have, form) {
@@ -341,9 +447,11 @@ impl Planner<'_> {
             (Form::Planes(from), Form::Nhwc) => Work::FromPlanes(from),
             (Form::Lanes, Form::Planes(to)) => Work::LanesToPlanes(to.clone()),
             (Form::Planes(from), Form::Lanes) => Work::PlanesToLanes(from),
-            (have, form) => unreachable!("a value has one layout of planes: {have:?}, {form:?}"),
+            (Form::Nhwc, Form::Blocked(to)) => Work::ToBlocked(to.clone()),
+            (Form::Blocked(from), Form::Nhwc) => Work::FromBlocked(from),
+            (have, form) => unreachable!("a value has one layout of a kind: {have:?}, {form:?}"),
         };
-        let y = self.take(form, self.len_of([h, w, c], form));
+        let y = self.take(form, [h, w, c]);
         self.step(i, work, x, None, y);
         self.values[value].push((form.clone(), y));
         y
@@ -353,11 +461,8 @@ impl Planner<'_> {
         self.steps.push(Step { work, layer, x, residual, y });
     }
 
-    fn take(&mut self, form: &Form, len: usize) -> Slot {
-        match form {
-            Form::Planes(layout) => self.buffers.take(len, Some(layout)),
-            _ => self.buffers.take(len, None),
-        }
+    fn take(&mut self, form: &Form, shape: [usize; 3]) -> Slot {
+        self.buffers.take(self.len_of(shape, form), form)
     }
 
     /// The planes that a value lies in where it lies in planes.
@@ -369,18 +474,18 @@ impl Planner<'_> {
         Layout::new(self.isa, [self.batch, h, w, c], halo)
     }
 
-    fn len(&self, value: usize) -> usize {
-        self.len_of(self.network.shapes[value], &Form::Nhwc)
-    }
-
     fn len_of(&self, shape: [usize; 3], form: &Form) -> usize {
         match form {
             Form::Nhwc => self.batch * shape.iter().product::<usize>(),
             Form::Lanes => lanes::len(self.batch, shape),
             Form::Planes(layout) => layout.len(),
+            Form::Blocked(layout) => layout.len(),
         }
     }
 }
+
+/// Channels of an image below which the taps of a convolution on units lie in one row.
+const FEW_CHANNELS: usize = 16;
 
 /// The convolution over `n` images of which it reads all channels that it has weights for.
 fn conv_shape(conv: &Conv, [h, w]: [usize; 2], n: usize) -> ConvShape {
@@ -388,18 +493,19 @@ fn conv_shape(conv: &Conv, [h, w]: [usize; 2], n: usize) -> ConvShape {
     ConvShape { n, h, w, c, k, r, s, stride, pad }
 }
 
-/// Buffers that values take turns in. Planes have zeros around them that stay, so their buffers serve equal
-/// layouts only.
+/// Buffers that values take turns in. Some forms have zeros that stay, so their buffers serve equal forms only.
 #[derive(Default)]
 struct Buffers {
     lens: Vec<usize>,
-    free: Vec<(usize, Option<Layout>)>,
+    /// With the form that left zeros there.
+    free: Vec<(usize, Option<Form>)>,
 }
 
 impl Buffers {
     /// The free buffer whose length is nearest to `len`, made longer where it must be; a new one where none is free.
-    fn take(&mut self, len: usize, layout: Option<&Layout>) -> Slot {
-        let fits = |i: &usize| self.free[*i].1.as_ref() == layout;
+    fn take(&mut self, len: usize, form: &Form) -> Slot {
+        let kept = form.has_zeros().then_some(form);
+        let fits = |i: &usize| self.free[*i].1.as_ref() == kept;
         let nearest = (0..self.free.len())
             .filter(fits)
             .min_by_key(|&i| self.lens[self.free[i].0].abs_diff(len));
@@ -415,10 +521,6 @@ impl Buffers {
     }
 
     fn give(&mut self, slot: Slot, form: &Form) {
-        let layout = match form {
-            Form::Planes(layout) => Some(layout.clone()),
-            _ => None,
-        };
-        self.free.push((slot.buffer, layout));
+        self.free.push((slot.buffer, form.has_zeros().then(|| form.clone())));
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::Mode;
 use crate::ops::Window;
+use crate::ops::conv_shape::ConvShape;
+use crate::ops::cpu::bf16::{self, Bf16Conv, Blocked};
 use crate::ops::cpu::lanes::{self, LaneConv};
 use crate::ops::cpu::nhwc::NhwcConv;
 use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
@@ -34,6 +36,19 @@ pub(super) enum Form {
     Lanes,
     /// [`planes`].
     Planes(Layout),
+    /// [`bf16`].
+    Blocked(Blocked),
+}
+
+impl Form {
+    /// Whether there are zeros between the elements that stay in the memory of a value.
+    pub(super) fn has_zeros(&self) -> bool {
+        match self {
+            Self::Nhwc | Self::Lanes => false,
+            Self::Planes(_) => true,
+            Self::Blocked(layout) => layout.has_halo(),
+        }
+    }
 }
 
 pub(super) enum Work {
@@ -41,6 +56,7 @@ pub(super) enum Work {
     WinogradConv(WinogradConv),
     LaneConv(LaneConv),
     LaneWinogradConv(LaneWinogradConv),
+    Bf16Conv(Bf16Conv),
     Sparse(Box<SparseLayer>),
     /// Scale and shift by channel.
     Pointwise {
@@ -52,6 +68,7 @@ pub(super) enum Work {
     MaxPool([usize; 4]),
     LaneMaxPool([usize; 4]),
     PlaneMaxPool(Layout, Layout),
+    BlockedMaxPool(Blocked, Blocked),
     /// Largest or mean of windows; `[n, h, w, c]` of what it reads.
     WindowMax(Window, [usize; 4]),
     WindowMean(Window, [usize; 4]),
@@ -61,6 +78,7 @@ pub(super) enum Work {
     Mean([usize; 3]),
     LaneMean([usize; 3]),
     PlaneMean(Layout),
+    BlockedMean(Blocked),
     /// Channels that there are, and those that are read.
     Pick(Form, usize, Vec<usize>),
     /// Rounds the operand of a sparse convolution.
@@ -72,6 +90,10 @@ pub(super) enum Work {
     FromPlanes(Layout),
     LanesToPlanes(Layout),
     PlanesToLanes(Layout),
+    ToBlocked(Blocked),
+    FromBlocked(Blocked),
+    /// The convolution whose taps lie in one pixel of the layout.
+    Patches(ConvShape, Blocked),
 }
 
 impl Work {
@@ -82,6 +104,7 @@ impl Work {
             Self::WinogradConv(conv) => conv.run(x, residual, y),
             Self::LaneConv(conv) => conv.run(x, residual, y),
             Self::LaneWinogradConv(conv) => conv.run(x, residual, y),
+            Self::Bf16Conv(conv) => conv.run(x, residual, y),
             Self::Sparse(layer) => layer.run(x, residual, y),
             Self::Pointwise { scale, relu, channels } => {
                 let scale = scale.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
@@ -90,12 +113,14 @@ impl Work {
             Self::MaxPool(shape) => pool2d::max(*shape, x, y),
             Self::LaneMaxPool(shape) => lanes::max_pool2(*shape, x, y),
             Self::PlaneMaxPool(from, to) => planes::max_pool2(isa, from, x, to, y),
+            Self::BlockedMaxPool(from, to) => bf16::max_pool2(from, x, to, y),
             Self::WindowMax(window, shape) => window_pool::max_forward(*window, *shape, x, y, None),
             Self::WindowMean(window, shape) => window_pool::mean_forward(*window, *shape, x, y),
             Self::Flatten(shape) => y.copy_from_slice(&nhwc_to_nchw(x, *shape)),
             Self::Mean(shape) => pool2d::mean_forward(*shape, x, y),
             Self::LaneMean(shape) => lanes::mean(*shape, x, y),
             Self::PlaneMean(layout) => planes::global_avg_pool(layout, x, y),
+            Self::BlockedMean(layout) => bf16::mean(layout, x, y),
             Self::Pick(Form::Lanes, channels, index) => lanes::pick(*channels, index, x, y),
             Self::Pick(_, channels, index) => gather::pick(*channels, index, x, y),
             Self::Round(mode) => round::all(*mode, x, y),
@@ -105,6 +130,9 @@ impl Work {
             Self::FromPlanes(layout) => planes::unpack(layout, x, y),
             Self::LanesToPlanes(layout) => planes::from_lanes(layout, x, y),
             Self::PlanesToLanes(layout) => planes::to_lanes(layout, x, y),
+            Self::ToBlocked(layout) => bf16::from_nhwc(layout, x, y),
+            Self::FromBlocked(layout) => bf16::to_nhwc(layout, x, y),
+            Self::Patches(shape, layout) => bf16::patches(shape, layout, x, y),
         }
     }
 }

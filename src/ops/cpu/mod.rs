@@ -6,6 +6,7 @@
 
 pub(crate) mod aligned;
 pub(crate) mod batch_norm;
+pub(crate) mod bf16;
 pub(crate) mod conv2d;
 pub(crate) mod conv2d_weight;
 pub(crate) mod few_channels;

@@ -1,5 +1,6 @@
 //! Every function against plain float64 loops, on every instruction set of the machine.
 
+mod bf16;
 mod conv;
 mod gather;
 mod lanes;
