@@ -113,7 +113,11 @@ fn cpu_features() -> Vec<String> {
         };
     }
     let all = detected!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16");
-    all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()).collect()
+    let found = all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned());
+    // The macro does not know it yet.
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let amx = info.split_whitespace().find(|flag| *flag == "amx_bf16").map(str::to_owned);
+    found.chain(amx).collect()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

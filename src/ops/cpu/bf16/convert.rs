@@ -1,14 +1,11 @@
 //! Passes over blocked activations apart from convolutions.
 
-use super::layout::{Blocked, ROW, rows, rows_mut};
-use super::tile::Isa;
+use super::layout::{Blocked, ROW, Row, rows, rows_mut};
+use super::tile::{Isa, JOINED, Join};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::scratch::Shared;
 use crate::ops::cpu::team;
 use half::bf16;
-
-/// Floats of a pixel's taps that are copied at once.
-const COPIED: usize = 16;
 
 /// The rows of a pixel.
 ///
@@ -18,7 +15,7 @@ unsafe fn pixel<'a>(
     layout: &Blocked,
     y: &Shared,
     [image, row, column]: [usize; 3],
-) -> impl Iterator<Item = &'a mut [bf16; ROW]> {
+) -> impl Iterator<Item = &'a mut Row> {
     let place = layout.of_image(image, row, column);
     (0..layout.blocks()).flat_map(move |block| {
         let place = (place + block * layout.block) * ROW / 2;
@@ -49,7 +46,7 @@ pub(crate) fn from_nhwc(layout: &Blocked, x: &[f32], y: &mut [f32]) {
 
 /// Zeros for the images of the last group that there are not.
 fn fill_up(layout: &Blocked, y: &mut [f32]) {
-    if layout.grouped && layout.n % super::ROWS != 0 {
+    if layout.grouped && !layout.n.is_multiple_of(super::ROWS) {
         let last = (layout.groups() - 1) * layout.group * ROW / 2;
         y[last..].fill(0.0);
     }
@@ -60,36 +57,54 @@ fn fill_up(layout: &Blocked, y: &mut [f32]) {
 pub(crate) fn patches(shape: &ConvShape, layout: &Blocked, x: &[f32], y: &mut [f32]) {
     let &ConvShape { n, h, w, c, r, s, stride, pad, .. } = shape;
     assert!(x.len() == shape.input_len() && y.len() == layout.len());
-    let isa = Isa::detect();
     assert!([n, shape.p(), shape.q(), r * s * c] == [layout.n, layout.h, layout.w, layout.c]);
-    fill_up(layout, y);
-    let (y, wide) = (Shared::new(y), (w + 2 * pad) * c + COPIED);
-    team::for_each(n * layout.h, |line| {
-        let (image, row) = (line / layout.h, line % layout.h);
-        // The lines that the taps read, in a border of zeros.
-        let mut lines = vec![bf16::ZERO; r * wide];
-        for (dr, to) in lines.chunks_exact_mut(wide).enumerate() {
-            // What starts outside wraps around and is then too large.
-            let at = (row * stride + dr).wrapping_sub(pad);
-            if at < h {
-                isa.round(&x[(image * h + at) * w * c..][..w * c], &mut to[pad * c..][..w * c]);
-            }
-        }
-        let mut patch = vec![bf16::ZERO; layout.blocks() * ROW + COPIED];
-        for column in 0..layout.w {
-            for (dr, line) in lines.chunks_exact(wide).enumerate() {
-                let from = &line[column * stride * c..];
-                if s * c <= COPIED {
-                    // What is too much is the next tap's, or behind the last.
-                    patch[dr * s * c..][..COPIED].copy_from_slice(&from[..COPIED]);
-                } else {
-                    patch[dr * s * c..][..s * c].copy_from_slice(&from[..s * c]);
+    let (isa, count, y) = (Isa::detect(), layout.together(), Shared::new(y));
+    let wide = (w + 2 * pad) * c + JOINED;
+    let each = s * c;
+    let joined = (1..=JOINED).contains(&each) && (1..=4).contains(&r) && r * each <= ROW;
+    team::for_each(layout.groups() * layout.h, |line| {
+        let (group, row) = (line / layout.h, line % layout.h);
+        let place = layout.at(group, row, 0);
+        for i in 0..count {
+            // The lines that the taps read, in a border of zeros; images that fill up the group are zeros.
+            let mut lines = vec![bf16::ZERO; r * wide];
+            for (dr, to) in lines.chunks_exact_mut(wide).enumerate() {
+                let image = group * count + i;
+                // What starts outside wraps around and is then too large.
+                let at = (row * stride + dr).wrapping_sub(pad);
+                if image < n && at < h {
+                    let from = &x[(image * h + at) * w * c..][..w * c];
+                    isa.round(from, &mut to[pad * c..][..w * c]);
                 }
             }
-            patch[r * s * c..][..COPIED].fill(bf16::ZERO);
-            // SAFETY: each pixel is one task's.
-            let rows = unsafe { pixel(layout, &y, [image, row, column]) };
-            patch.as_chunks::<ROW>().0.iter().zip(rows).for_each(|(patch, row)| *row = *patch);
+            if joined {
+                let start = |dr: usize| lines[dr.min(r - 1) * wide..].as_ptr();
+                let join = Join {
+                    lines: std::array::from_fn(start),
+                    step: stride * c,
+                    each,
+                    filled: r * each,
+                    columns: layout.w,
+                    y: y.ptr().cast::<bf16>().wrapping_add((place + i) * ROW),
+                    pitch: layout.pixel * ROW,
+                };
+                // SAFETY: lines end as many words behind their last pixel; each line of a group is one task's.
+                unsafe { isa.join(&join) };
+                continue;
+            }
+            let mut patch = vec![bf16::ZERO; layout.blocks() * ROW];
+            for column in 0..layout.w {
+                for (line, patch) in
+                    lines.chunks_exact(wide).zip(patch.chunks_exact_mut(each.max(1)))
+                {
+                    patch.copy_from_slice(&line[column * stride * c..][..each]);
+                }
+                for (block, patch) in patch.as_chunks::<ROW>().0.iter().enumerate() {
+                    let row = place + column * layout.pixel + block * layout.block + i;
+                    // SAFETY: each line of a group is one task's.
+                    rows_mut(unsafe { y.part(row * ROW / 2, ROW / 2) })[0] = *patch;
+                }
+            }
         }
     });
 }
@@ -115,7 +130,7 @@ pub(crate) fn max_pool2(from: &Blocked, x: &[f32], to: &Blocked, y: &mut [f32]) 
     assert!([to.n, to.h, to.w, to.c] == [from.n, from.h / 2, from.w / 2, from.c]);
     assert!(x.len() == from.len() && y.len() == to.len() && from.grouped == to.grouped);
     let (isa, x, y) = (Isa::detect(), rows(x), Shared::new(y));
-    let count = if to.grouped { super::ROWS } else { 1 };
+    let count = to.together();
     team::for_each(to.groups() * to.h, |line| {
         let (group, row) = (line / to.h, line % to.h);
         for (column, block) in (0..to.w).flat_map(|x| (0..to.blocks()).map(move |b| (x, b))) {

@@ -4,6 +4,7 @@ use half::bf16;
 
 /// Channels of a row, one cache line of them.
 pub(super) const ROW: usize = 32;
+pub(super) type Row = [bf16; ROW];
 /// Rows that are multiplied together.
 pub(super) const ROWS: usize = 16;
 /// Largest step between the rows that are multiplied together, the stride of a convolution of few images.
@@ -59,6 +60,11 @@ impl Blocked {
         self.c.div_ceil(ROW)
     }
 
+    /// Images whose rows are neighbours.
+    pub(super) fn together(&self) -> usize {
+        if self.grouped { ROWS } else { 1 }
+    }
+
     /// Groups, or images.
     pub(super) fn groups(&self) -> usize {
         if self.grouped { self.n.div_ceil(ROWS) } else { self.n }
@@ -94,10 +100,10 @@ impl Blocked {
 }
 
 /// The memory of floats as rows.
-pub(super) fn rows(x: &[f32]) -> &[[bf16; ROW]] {
+pub(super) fn rows(x: &[f32]) -> &[Row] {
     bytemuck::cast_slice(x)
 }
 
-pub(super) fn rows_mut(x: &mut [f32]) -> &mut [[bf16; ROW]] {
+pub(super) fn rows_mut(x: &mut [f32]) -> &mut [Row] {
     bytemuck::cast_slice_mut(x)
 }
