@@ -305,7 +305,8 @@ def rewire_logits(options, folder, file, arch, images):
 
 def precision(side, mode):
     """What a side computes in, by its name."""
-    return "f32" if side.endswith(" f32") else mode
+    last = side.split()[-1]
+    return last if last in TOLERANCE else mode
 
 
 #: Largest ‖logits - truth‖ / ‖truth‖ of a side that is timed.

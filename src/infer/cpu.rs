@@ -64,7 +64,7 @@ impl CpuPlan {
         let cut = blocks >= 2 * threads || (blocks > 1 && blocks.is_multiple_of(threads));
         let most = match algorithms.contains(&Algorithm::Sparse) {
             true => SPARSE_PART,
-            false if planner::units_run(mode) => BF16_PART,
+            false if planner::runs_in_bf16(mode) => BF16_PART,
             false => DENSE_PART,
         };
         // Without a pool of its own a part still runs, on all cores.

@@ -24,15 +24,15 @@ pub(super) fn program(
     mode: Mode,
     algorithms: &[Algorithm],
 ) -> Program {
-    let units = Units::of(network, batch, mode, algorithms);
+    let layouts = Bf16Layouts::of(network, batch, mode, algorithms);
     let mut planner = Planner {
         network,
         batch,
         mode,
         algorithms,
         isa: Isa::detect(),
-        dense: if units.is_some() { Form::Nhwc } else { dense_form(batch) },
-        units,
+        dense: if layouts.is_some() { Form::Nhwc } else { dense_form(batch) },
+        bf16: layouts,
         halos: halos(network, batch, algorithms),
         steps: Vec::new(),
         buffers: Buffers::default(),
@@ -62,26 +62,36 @@ fn dense_form(batch: usize) -> Form {
     if batch > lanes || 5 * batch >= 3 * lanes { Form::Lanes } else { Form::Nhwc }
 }
 
-/// Whether dense convolutions run on units for bf16.
-pub(super) fn units_run(mode: Mode) -> bool {
+/// Whether dense convolutions run by instructions for bf16.
+pub(super) fn runs_in_bf16(mode: Mode) -> bool {
     mode == Mode::Bf16 && bf16::Isa::detect().is_native()
 }
 
-/// How activations lie where dense convolutions run on units for bf16.
+/// Whether a convolution in bf16 gets its taps in one row: those of few channels, which lie in NHWC.
+fn joins_taps(network: &Network, layer: &Layer, conv: &Conv) -> bool {
+    let made = layer.input.checked_sub(1).map(|i| &network.layers[i].op);
+    let plain = !matches!(made, Some(LayerOp::Conv(_) | LayerOp::MaxPool2));
+    plain && network.shapes[layer.input][2] < FEW_CHANNELS && conv.dims[1] * conv.dims[2] > 1
+}
+
+/// How activations lie where dense convolutions run in bf16.
 #[derive(Clone, Copy)]
-struct Units {
+struct Bf16Layouts {
     grouped: bool,
     halo: usize,
 }
 
-impl Units {
+impl Bf16Layouts {
     fn of(network: &Network, batch: usize, mode: Mode, algorithms: &[Algorithm]) -> Option<Self> {
-        if !units_run(mode) {
+        if !runs_in_bf16(mode) {
             return None;
         }
         let dense = network.layers.iter().zip(algorithms);
         let padding = dense.filter_map(|(layer, algorithm)| match (&layer.op, algorithm) {
-            (LayerOp::Conv(conv), Algorithm::Dense) => Some(conv.padding),
+            (LayerOp::Conv(conv), Algorithm::Dense) if !joins_taps(network, layer, conv) => {
+                let [h, w, _] = network.shapes[layer.input];
+                Bf16Conv::takes(&conv_shape(conv, [h, w], batch), false).then_some(conv.padding)
+            }
             _ => None,
         });
         Some(Self { grouped: dense_form(batch) == Form::Lanes, halo: padding.max().unwrap_or(0) })
@@ -117,7 +127,7 @@ pub(super) fn conversion_seconds(shape: [usize; 3], batch: usize, mode: Mode) ->
     let [h, w, c] = shape;
     let (plain, layout) = (batch * h * w * c, Layout::new(Isa::detect(), [batch, h, w, c], 1));
     let to_planes = |work, from| vec![(work, from, layout.len())];
-    let works = match (units_run(mode), dense_form(batch)) {
+    let works = match (runs_in_bf16(mode), dense_form(batch)) {
         (true, form) => {
             let blocked = Blocked::new([batch, h, w, c], form == Form::Lanes, 1);
             let len = blocked.len();
@@ -147,9 +157,9 @@ struct Planner<'a> {
     mode: Mode,
     algorithms: &'a [Algorithm],
     isa: &'static Isa,
-    /// Where dense convolutions read and write, but for those on units, which have layouts of their own.
+    /// Where dense convolutions read and write, but for those in bf16, which have layouts of their own.
     dense: Form,
-    units: Option<Units>,
+    bf16: Option<Bf16Layouts>,
     halos: Vec<usize>,
     steps: Vec<Step>,
     buffers: Buffers,
@@ -164,7 +174,7 @@ impl Planner<'_> {
             LayerOp::Conv(conv) if self.algorithms[i] == Algorithm::Sparse => {
                 self.sparse_conv(i, layer, conv)
             }
-            LayerOp::Conv(conv) => match self.units_conv(i, layer, conv) {
+            LayerOp::Conv(conv) => match self.bf16_conv(i, layer, conv) {
                 Some(result) => result,
                 None => self.dense_conv(i, layer, conv),
             },
@@ -259,39 +269,42 @@ impl Planner<'_> {
         self.pooled(i, layer.pool && !pooled, result, (form, y))
     }
 
-    /// Nothing where units have no use for the convolution.
-    fn units_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> Option<(Form, Slot)> {
-        let units = self.units?;
+    /// Nothing where the convolution is none for bf16.
+    fn bf16_conv(&mut self, i: usize, layer: &Layer, conv: &Conv) -> Option<(Form, Slot)> {
+        let layouts = self.bf16?;
         let [h, w, c] = self.network.shapes[layer.input];
-        let (dims, weight) = conv.spread(c);
-        let mut shape = ConvShape { c: dims[3], ..conv_shape(conv, [h, w], self.batch) };
-        if !Bf16Conv::takes(&shape) {
+        let whole = ConvShape { c, ..conv_shape(conv, [h, w], self.batch) };
+        let [p, q] = [whole.p(), whole.q()];
+        let joined = joins_taps(self.network, layer, conv);
+        let shape = match joined {
+            true => {
+                let c = whole.r * whole.s * c;
+                ConvShape { h: p, w: q, c, r: 1, s: 1, stride: 1, pad: 0, ..whole }
+            }
+            false => whole,
+        };
+        if !Bf16Conv::takes(&shape, layouts.grouped) {
             return None;
         }
-        let result = [shape.p(), shape.q(), shape.k];
-        let plain = self.values[layer.input].iter().any(|(form, _)| *form == Form::Nhwc);
-        let gathered = plain && c < FEW_CHANNELS && shape.r * shape.s > 1;
-        let (from, x) = if gathered {
-            let from = units.layout(self.batch, [result[0], result[1], shape.r * shape.s * c]);
-            let (x, form) = (self.need(layer.input, &Form::Nhwc, i), Form::Blocked(from.clone()));
-            let y = self.take(&form, [result[0], result[1], shape.r * shape.s * c]);
-            self.step(i, Work::Patches(shape, from.clone()), x, None, y);
-            let [h, w] = [result[0], result[1]];
-            let c = shape.r * shape.s * c;
-            shape = ConvShape { h, w, c, r: 1, s: 1, stride: 1, pad: 0, ..shape };
-            (from, y)
+        let (_, weight) = conv.spread(c);
+        let read = [shape.h, shape.w, shape.c];
+        let from = layouts.layout(self.batch, read);
+        let form = Form::Blocked(from.clone());
+        let x = if joined {
+            let x = self.need(layer.input, &Form::Nhwc, i);
+            let y = self.take(&form, read);
+            self.step(i, Work::Patches(whole, from.clone()), x, None, y);
+            y
         } else {
-            let from = units.layout(self.batch, [h, w, c]);
-            let x = self.need(layer.input, &Form::Blocked(from.clone()), i);
-            (from, x)
+            self.need(layer.input, &form, i)
         };
         // Maxima of few images are a pass of their own.
-        let pool = layer.pool && layer.residual.is_none() && units.grouped;
+        let pool = layer.pool && layer.residual.is_none() && layouts.grouped;
         let finish = Finish { relu: layer.relu, pool };
         let edge = |edge: usize| if pool { edge / 2 } else { edge };
-        let result = [edge(result[0]), edge(result[1]), result[2]];
+        let result = [edge(p), edge(q), shape.k];
         let last = i + 1 == self.network.layers.len() && layer.residual.is_none() && !layer.pool;
-        let to = if last { Form::Nhwc } else { Form::Blocked(units.layout(self.batch, result)) };
+        let to = if last { Form::Nhwc } else { Form::Blocked(layouts.layout(self.batch, result)) };
         let residual = layer.residual.map(|value| self.need(value, &to, i));
         let target = match &to {
             Form::Blocked(layout) => Target::Blocked(layout.clone()),
@@ -300,8 +313,8 @@ impl Planner<'_> {
         let y = self.take(&to, result);
         let conv = Bf16Conv::new(&shape, &weight, &conv.bias, finish, &from, target);
         self.step(i, Work::Bf16Conv(conv), x, residual, y);
-        if gathered {
-            self.buffers.give(x, &Form::Blocked(from));
+        if joined {
+            self.buffers.give(x, &form);
         }
         Some(self.pooled(i, layer.pool && !pool, result, (to, y)))
     }
@@ -484,7 +497,7 @@ impl Planner<'_> {
     }
 }
 
-/// Channels of an image below which the taps of a convolution on units lie in one row.
+/// Channels below which a convolution in bf16 has its taps in one row, if it can.
 const FEW_CHANNELS: usize = 16;
 
 /// The convolution over `n` images of which it reads all channels that it has weights for.

@@ -24,12 +24,11 @@ unsafe fn pixel<'a>(
     })
 }
 
-/// `[n, h, w, c]` in f32, rounded; images that fill up the last group are zeros.
+/// `[n, h, w, c]` in f32, rounded; images that fill up the last group are whatever they are.
 pub(crate) fn from_nhwc(layout: &Blocked, x: &[f32], y: &mut [f32]) {
     let &Blocked { n, h, w, c, .. } = layout;
     assert!(x.len() == n * h * w * c && y.len() == layout.len());
     let isa = Isa::detect();
-    fill_up(layout, y);
     let y = Shared::new(y);
     team::for_each(n * h, |line| {
         for column in 0..w {
@@ -42,14 +41,6 @@ pub(crate) fn from_nhwc(layout: &Blocked, x: &[f32], y: &mut [f32]) {
             }
         }
     });
-}
-
-/// Zeros for the images of the last group that there are not.
-fn fill_up(layout: &Blocked, y: &mut [f32]) {
-    if layout.grouped && !layout.n.is_multiple_of(super::ROWS) {
-        let last = (layout.groups() - 1) * layout.group * ROW / 2;
-        y[last..].fill(0.0);
-    }
 }
 
 /// What each pixel of a convolution's result reads, tap by tap, `[n, p, q, r · s · c]`, rounded, from x `[n, h, w, c]` in f32: of images of

@@ -9,6 +9,8 @@ pub(super) type Row = [bf16; ROW];
 pub(super) const ROWS: usize = 16;
 /// Largest step between the rows that are multiplied together, the stride of a convolution of few images.
 pub(super) const MAX_STRIDE: usize = 4;
+/// Largest halo: every activation of few images has it.
+pub(super) const MAX_HALO: usize = 8;
 
 /// The place of every element of an activation `[n, h, w, c]` in rows of 32 channels, zeros behind the last one (oneDNN's
 /// blocked layouts).
@@ -19,7 +21,7 @@ pub(super) const MAX_STRIDE: usize = 4;
 /// zeroed once serves all activations of equal layouts, but no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Blocked {
-    pub(super) n: usize,
+    pub(in crate::ops::cpu) n: usize,
     pub(super) h: usize,
     pub(super) w: usize,
     pub(super) c: usize,
@@ -30,7 +32,7 @@ pub(crate) struct Blocked {
     pub(super) pixel: usize,
     pub(super) line: usize,
     pub(super) block: usize,
-    pub(super) group: usize,
+    pub(in crate::ops::cpu) group: usize,
     /// Of pixel (0, 0) of the first block.
     pub(super) origin: usize,
 }
@@ -99,7 +101,7 @@ impl Blocked {
     }
 }
 
-/// The memory of floats as rows.
+/// The rows in memory that floats stand for.
 pub(super) fn rows(x: &[f32]) -> &[Row] {
     bytemuck::cast_slice(x)
 }

@@ -1,7 +1,7 @@
 //! Inference with activations and weights in bf16, sums in f32: on matrix units, or vectors of bf16 pairs.
 //!
 //! What is multiplied lies as the instructions want it: 16 rows of 32 channels ([`Blocked`]) with 32 filters, whose
-//! weights are packed by pairs of channels. Nothing is gathered.
+//! weights are packed by pairs of channels. Rows are gathered where few images have too few neighbouring pixels ([`Gather`]).
 
 mod convert;
 mod layout;
@@ -16,14 +16,14 @@ use super::aligned::Aligned;
 use super::conv2d::split;
 use super::finish::Finish;
 use super::panel::pad_bias;
-use super::scratch::Shared;
+use super::scratch::{self, Shared};
 use super::team;
 use crate::ops::conv_shape::ConvShape;
 use half::bf16;
-use layout::{MAX_STRIDE, ROW, ROWS, rows};
+use layout::{MAX_HALO, MAX_STRIDE, ROW, ROWS, rows};
 use std::ops::Range;
-use tile::{COLUMNS, Rows, STEP, SUMS, Tile, Written};
-use units::{Unit, Units};
+use tile::{COLUMNS, Rows, STEP, SUMS, Sums, Tile, Written};
+use units::{Gather, Unit, Units};
 
 /// Filters of a panel: those of a row of the result.
 const PANEL: usize = ROW;
@@ -46,6 +46,7 @@ pub(crate) struct Bf16Conv {
     /// `[panel][r · s][c / 32]`, each of [`STEP`].
     weights: Aligned,
     bias: Vec<f32>,
+    gather: Option<Gather>,
     /// Bytes from row to row of a unit.
     stride: usize,
     units: Units,
@@ -64,9 +65,10 @@ pub(crate) enum Target {
 }
 
 impl Bf16Conv {
-    /// Whether this convolution can be computed here. Large strides have no use for neighbouring rows.
-    pub(crate) fn takes(shape: &ConvShape) -> bool {
-        (1..=MAX_STRIDE).contains(&shape.stride) && shape.s <= shape.w + 2 * shape.pad
+    /// Whether this convolution can be computed here: of few images, strides and halos have a limit.
+    pub(crate) fn takes(shape: &ConvShape, grouped: bool) -> bool {
+        let fits = shape.r.min(shape.s) > 0 && shape.s <= shape.w + 2 * shape.pad;
+        fits && (grouped || shape.stride <= MAX_STRIDE && shape.pad <= MAX_HALO)
     }
 
     /// Shapes: w `[k, r, s, c]`, bias `[k]`. `from` holds x `[n, h, w, c]`, with a halo of at least the padding where it is
@@ -93,7 +95,9 @@ impl Bf16Conv {
         to: Target,
     ) -> Self {
         let &ConvShape { n, h, w: width, c, k, r, s, pad, .. } = shape;
-        assert!(w.len() == shape.filter_len() && bias.len() == k && Self::takes(shape));
+        assert!(
+            w.len() == shape.filter_len() && bias.len() == k && Self::takes(shape, from.grouped)
+        );
         assert!([n, h, width, c] == [from.n, from.h, from.w, from.c]);
         assert!(from.grouped || pad * (from.line + 1) <= from.origin);
         let edge = |edge: usize| if finish.pool { edge / 2 } else { edge };
@@ -103,6 +107,8 @@ impl Bf16Conv {
         }
         assert!(!finish.pool || from.grouped && matches!(to, Target::Blocked(_)));
         let units = Units::of(shape, finish.pool, from, &to);
+        let gather = Gather::of(shape, from, units.all.len());
+        let units = gather.as_ref().map_or(units, |gather| Units::of_gathered(gather, &to));
         // Windows of the maximum stay together.
         let fewest = if finish.pool { 4 * from.groups().max(1) } else { 2 };
         let depth = r * s * from.blocks();
@@ -129,7 +135,8 @@ impl Bf16Conv {
             pixels: shape.p() * shape.q(),
             weights: pack(shape, w),
             bias: pad_bias(bias, PANEL),
-            stride: 2 * ROW * if from.grouped { 1 } else { shape.stride },
+            stride: 2 * ROW * if from.grouped || gather.is_some() { 1 } else { shape.stride },
+            gather,
             parts: split(units.all.len().div_ceil(fewest), together / fewest)
                 .map(|part| part.start * fewest..(part.end * fewest).min(units.all.len()))
                 .collect(),
@@ -148,12 +155,24 @@ impl Bf16Conv {
         } else {
             assert!(residual.is_none() && y.len() == self.from.n * self.pixels * self.filters);
         }
+        match &self.gather {
+            None => self.multiply(x, residual, y),
+            Some(gather) => scratch::with(gather.len(), |rows| {
+                gather.run(x, rows);
+                self.multiply(rows, residual, y);
+            }),
+        }
+    }
+
+    fn multiply(&self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let (y, parts) = (Shared::new(y), self.parts.len());
         // Neighbouring tasks, which one core takes, share weights.
         team::for_each(parts * self.panels.len(), |task| {
             let (units, panels) =
                 (&self.units.all[self.parts[task % parts].clone()], &self.panels[task / parts]);
-            self.isa.with(|| self.task(units, panels.clone(), x, residual, &y));
+            // Each part of a panel's units asks for a share of the next one.
+            let share = (task % parts, parts);
+            self.isa.with(|| self.task(units, panels.clone(), share, x, residual, &y));
         });
     }
 
@@ -161,6 +180,7 @@ impl Bf16Conv {
         &self,
         units: &[Unit],
         panels: Range<usize>,
+        (part, parts): (usize, usize),
         x: &[f32],
         residual: Option<&[f32]>,
         y: &Shared,
@@ -168,13 +188,15 @@ impl Bf16Conv {
         let x = x.as_ptr().cast::<bf16>();
         let weights = self.weights.as_ptr().cast::<bf16>();
         let depth = self.weights.len() * 2 / self.filters.div_ceil(PANEL);
-        let mut sums = [0.0; 4 * SUMS];
+        let mut sums = Sums([0.0; 4 * SUMS]);
+        let steps = self.steps(units).max(1);
         for panel in panels {
             // The next panel's weights come meanwhile, if they may be beyond the second cache.
-            let next = depth * (panel + 1)..(depth * (panel + 2)).min(self.weights.len() * 2);
-            let mut fetch =
-                if self.weights.len() > FETCHED { next.clone() } else { next.end..next.end };
-            let lines = (2 * depth / 64).div_ceil(self.steps(units).max(1));
+            let there =
+                self.weights.len() > FETCHED && (panel + 2) * depth <= self.weights.len() * 2;
+            let share = |part: usize| depth * (panel + 1) + depth * part / parts / ROW * ROW;
+            let mut fetch = if there { share(part)..share(part + 1) } else { 0..0 };
+            let lines = (fetch.len() / ROW).div_ceil(steps);
             let mut rest = units;
             while let Some(first) = rest.first() {
                 let pair = rest.get(1).is_some_and(|second| second.class == first.class);
@@ -190,13 +212,13 @@ impl Bf16Conv {
                     halves: self.filters_of(panel).div_ceil(COLUMNS),
                     fetch: weights.wrapping_add(fetch.start),
                     lines: if fetch.is_empty() { 0 } else { lines },
-                    sums: &mut sums,
+                    sums: &mut sums.0,
                 };
                 fetch.start += lines * steps.len() * ROW;
-                // SAFETY: `Units::of` has placed the rows of every step inside x, whose length is its layout's; so
-                // has `pack` the weights.
+                // SAFETY: `Units` has checked that the rows of every step lie inside x, whose length is that of its
+                // layout or of what was gathered; `pack` has placed the weights.
                 unsafe { self.isa.tile(&mut tile) };
-                for (unit, sums) in these.iter().zip(sums.as_chunks::<{ 2 * SUMS }>().0) {
+                for (unit, sums) in these.iter().zip(sums.0.as_chunks::<{ 2 * SUMS }>().0) {
                     self.write(unit, sums, panel, residual, y);
                 }
                 rest = others;
@@ -236,12 +258,12 @@ impl Bf16Conv {
                     let y = y.ptr().wrapping_add(run.y * self.filters + panel * PANEL);
                     // The images of a group are a whole image apart.
                     let apart = if self.from.grouped { self.pixels } else { 1 };
-                    (None, Written::Floats(y, filters, apart * self.filters))
+                    (None, Written::Floats(y, apart * self.filters))
                 }
             };
             let rows = Rows {
                 sums,
-                halves: filters.div_ceil(COLUMNS),
+                filters,
                 first: run.first,
                 count: run.count,
                 bias: self.bias[panel * PANEL..][..PANEL].as_ptr(),

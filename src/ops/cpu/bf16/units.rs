@@ -1,11 +1,12 @@
 //! What a convolution's rows are, what they read and where their sums go.
 
 use super::Target;
-use super::layout::{Blocked, ROW, ROWS};
+use super::layout::{self, Blocked, ROW, ROWS, rows_mut};
 use super::tile::{STEP, Step};
 use crate::ops::conv_shape::ConvShape;
 use crate::ops::cpu::conv2d::split;
 use crate::ops::cpu::taps::{Axis, Group};
+use crate::ops::cpu::team;
 use std::ops::Range;
 
 /// The units of a convolution.
@@ -37,6 +38,46 @@ pub(super) struct Run {
     pub(super) y: usize,
 }
 
+/// The rows of few images in the order of the result's pixels, `[r · s][c / 32][n · p · q]`: where planes are small or strides large, units of
+/// what lies in x would be full of rows for nothing.
+pub(super) struct Gather {
+    shape: ConvShape,
+    from: Blocked,
+    /// Those of a step, a multiple of 16.
+    rows: usize,
+}
+
+impl Gather {
+    /// Where it spares a sixth of the units or more.
+    pub(super) fn of(shape: &ConvShape, from: &Blocked, units: usize) -> Option<Self> {
+        let rows = (shape.n * shape.p() * shape.q()).next_multiple_of(ROWS);
+        let spares = !from.grouped && 6 * (rows / ROWS) <= 5 * units;
+        spares.then(|| Self { shape: *shape, from: from.clone(), rows })
+    }
+
+    /// Floats that take the memory of the rows.
+    pub(super) fn len(&self) -> usize {
+        self.shape.r * self.shape.s * self.from.blocks() * self.rows * ROW / 2
+    }
+
+    /// Copies the rows; those that fill up a step's last 16 are whatever they are.
+    pub(super) fn run(&self, x: &[f32], gathered: &mut [f32]) {
+        let &ConvShape { n, s, stride, .. } = &self.shape;
+        let (p, q, blocks) = (self.shape.p(), self.shape.q(), self.from.blocks());
+        let x = layout::rows(x);
+        team::for_each_chunk(gathered, (self.rows * ROW / 2).max(1), |step, gathered| {
+            let (tap, block) = (step / blocks, step % blocks);
+            let lines = (0..n).flat_map(|image| (0..p).map(move |y| (image, y)));
+            for ((image, y), rows) in lines.zip(rows_mut(gathered).chunks_exact_mut(q.max(1))) {
+                let first = read(&self.shape, &self.from, image, y, 0) as usize;
+                let first = first + tap / s * self.from.line + tap % s + block * self.from.block;
+                let line = x[first..].iter().step_by(stride);
+                rows.iter_mut().zip(line).for_each(|(row, x)| *row = *x);
+            }
+        });
+    }
+}
+
 impl Units {
     /// With `pool` the units of a window of the maximum follow each other, else those of a class.
     pub(super) fn of(shape: &ConvShape, pool: bool, from: &Blocked, to: &Target) -> Self {
@@ -45,13 +86,53 @@ impl Units {
             false => Self::of_images(shape, from, to),
         };
         let last = (ROWS - 1) * if from.grouped { 1 } else { shape.stride };
-        for unit in &units.all {
-            let steps = units.classes[unit.class].iter();
-            let mut rows = steps.map(|step| unit.x + step.x / (2 * ROW as isize));
-            let inside = |row: isize| row >= 0 && row as usize + last < from.rows();
-            assert!(rows.all(inside), "a unit reads beside its activation");
-        }
+        units.check(last, from.rows(), shape, from.grouped, to);
         units
+    }
+
+    /// As [`Self::of`] for rows that [`Gather`] has written, of few images.
+    pub(super) fn of_gathered(gather: &Gather, to: &Target) -> Self {
+        let Gather { shape, from, rows } = gather;
+        let step = |i: usize| Step { x: (i * rows * 2 * ROW) as isize, w: i * 2 * STEP };
+        let steps = shape.r * shape.s * from.blocks();
+        let (mut all, mut runs) = (Vec::new(), Vec::<Run>::new());
+        let (p, q) = (shape.p(), shape.q());
+        for places in split_at_rows(shape.n * p * q) {
+            let start = runs.len();
+            for (row, place) in places.clone().enumerate() {
+                let (image, y, x) = (place / (p * q), place / q % p, place % q);
+                push(&mut runs, start, row, x == 0, || match to {
+                    Target::Blocked(to) => to.at(image, y, x),
+                    Target::Nhwc => place,
+                });
+            }
+            let runs = start..runs.len();
+            all.push(Unit { class: 0, x: places.start as isize, runs, largest: false });
+        }
+        let units = Self { classes: vec![(0..steps).map(step).collect()], all, runs };
+        units.check(ROWS - 1, steps * rows, shape, false, to);
+        units
+    }
+
+    /// That no unit whose last row is so far from its first reads another than the first `rows`, nor writes beside y.
+    fn check(&self, last: usize, rows: usize, shape: &ConvShape, grouped: bool, to: &Target) {
+        let pixels = shape.p() * shape.q();
+        // The images of a group are a whole image apart.
+        let apart = if grouped { pixels } else { 1 };
+        let written = |run: &Run| match to {
+            Target::Blocked(to) => {
+                run.y + to.blocks().saturating_sub(1) * to.block + run.count <= to.rows()
+            }
+            Target::Nhwc => run.y + run.count.saturating_sub(1) * apart < shape.n * pixels,
+        };
+        let inside = shape.k == 0 || self.runs.iter().all(written);
+        assert!(inside, "a unit writes beside its result");
+        for unit in &self.all {
+            let steps = self.classes[unit.class].iter();
+            let mut read = steps.map(|step| unit.x + step.x / (2 * ROW as isize));
+            let there = |row: isize| row >= 0 && row as usize + last < rows;
+            assert!(read.all(there), "a unit reads beside its activation");
+        }
     }
 
     /// The images of a group at one pixel.
@@ -112,22 +193,29 @@ impl Units {
                     if x >= q {
                         continue;
                     }
-                    match runs[start..].last_mut() {
-                        Some(run) if x > 0 && run.first + run.count == row => run.count += 1,
-                        _ => {
-                            let y = match to {
-                                Target::Blocked(to) => to.at(image, y, x),
-                                Target::Nhwc => (image * p + y) * q + x,
-                            };
-                            runs.push(Run { first: row, count: 1, y });
-                        }
-                    }
+                    push(&mut runs, start, row, x == 0, || match to {
+                        Target::Blocked(to) => to.at(image, y, x),
+                        Target::Nhwc => (image * p + y) * q + x,
+                    });
                 }
                 let x = read(shape, from, image, part, 0) + (places.start * stride) as isize;
                 all.push(Unit { class: 0, x, runs: start..runs.len(), largest: false });
             }
         }
         Self { classes, all, runs }
+    }
+}
+
+/// Parts of 16, the last one smaller.
+fn split_at_rows(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(ROWS).map(move |start| start..(start + ROWS).min(len))
+}
+
+/// Adds a row to the last run behind `start`, or to a new one, which a new line always begins.
+fn push(runs: &mut Vec<Run>, start: usize, row: usize, new: bool, y: impl Fn() -> usize) {
+    match runs[start..].last_mut() {
+        Some(run) if !new && run.first + run.count == row => run.count += 1,
+        _ => runs.push(Run { first: row, count: 1, y: y() }),
     }
 }
 

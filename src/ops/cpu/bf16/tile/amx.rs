@@ -44,12 +44,27 @@ const CONFIG: Config = {
 pub(super) unsafe fn begin() {
     static STORED: Config = CONFIG;
     // SAFETY: a valid configuration, read only.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &STORED, options(nostack, readonly)) };
+    unsafe {
+        asm!(
+            "ldtilecfg [{}]",
+            in(reg) &STORED,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
 }
 
 pub(super) unsafe fn end() {
     // SAFETY: gives the tiles' state up, which then costs nothing when threads are switched.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    unsafe {
+        asm!(
+            "tilerelease",
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem),
+        );
+    }
 }
 
 /// What the loop below keeps in memory: there are too few registers.

@@ -146,12 +146,14 @@ pub(super) unsafe fn write(rows: &Rows) {
     unsafe {
         let bias = [_mm512_loadu_ps(rows.bias), _mm512_loadu_ps(rows.bias.add(COLUMNS))];
         let zero = _mm512_setzero_ps();
+        let mask = (1u64 << rows.filters).wrapping_sub(1);
+        let there = [mask as u16, (mask >> COLUMNS) as u16];
         for i in 0..rows.count {
             let sums = rows.sums.as_ptr().add((rows.first + i) * COLUMNS);
             let mut low = _mm512_add_ps(_mm512_loadu_ps(sums), bias[0]);
-            let mut high = match rows.halves {
-                1 => zero,
-                _ => _mm512_add_ps(_mm512_loadu_ps(sums.add(SUMS)), bias[1]),
+            let mut high = match rows.filters > COLUMNS {
+                true => _mm512_add_ps(_mm512_loadu_ps(sums.add(SUMS)), bias[1]),
+                false => zero,
             };
             if let Some(residual) = rows.residual {
                 let [other_low, other_high] = wide(residual.add(i * ROW));
@@ -169,15 +171,15 @@ pub(super) unsafe fn write(rows: &Rows) {
                         let [other_low, other_high] = wide(y);
                         (low, high) = (larger(low, other_low), larger(high, other_high));
                     }
+                    // Where an activation is not finite, a product with a weight of 0 is no 0.
+                    low = _mm512_maskz_mov_ps(there[0], low);
+                    high = _mm512_maskz_mov_ps(there[1], high);
                     narrow([low, high], y);
                 }
-                Written::Floats(y, count, apart) => {
-                    let mask = |first: usize| {
-                        (1u32 << count.saturating_sub(first).min(COLUMNS)).wrapping_sub(1) as u16
-                    };
+                Written::Floats(y, apart) => {
                     let y = y.add(i * apart);
-                    _mm512_mask_storeu_ps(y, mask(0), low);
-                    _mm512_mask_storeu_ps(y.wrapping_add(COLUMNS), mask(COLUMNS), high);
+                    _mm512_mask_storeu_ps(y, there[0], low);
+                    _mm512_mask_storeu_ps(y.wrapping_add(COLUMNS), there[1], high);
                 }
             }
         }

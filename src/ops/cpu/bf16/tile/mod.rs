@@ -26,9 +26,13 @@ pub(super) struct Step {
     pub(super) w: usize,
 }
 
+/// Sums whose rows are cache lines.
+#[repr(align(64))]
+pub(super) struct Sums(pub(super) [f32; 4 * SUMS]);
+
 /// `sums[unit][half][row][filter] = Σ_steps Σ_channels x · w` for one or two units of 16 rows and one or two halves of a panel.
 pub(super) struct Tile<'a> {
-    /// First row of each unit; only the first two are read.
+    /// First row of each unit.
     pub(super) x: &'a [*const bf16],
     /// Bytes from row to row.
     pub(super) stride: usize,
@@ -46,7 +50,8 @@ pub(super) struct Tile<'a> {
 pub(super) struct Rows<'a> {
     /// Of one unit: `[half][row][filter]`.
     pub(super) sums: &'a [f32; 2 * SUMS],
-    pub(super) halves: usize,
+    /// Of the panel; behind them are zeros.
+    pub(super) filters: usize,
     /// The first row, and how many.
     pub(super) first: usize,
     pub(super) count: usize,
@@ -63,8 +68,8 @@ pub(super) struct Rows<'a> {
 pub(super) enum Written {
     /// To rows behind each other; the larger of them and what is there, where that is said.
     Blocked(*mut bf16, bool),
-    /// As so many floats each, so far apart.
-    Floats(*mut f32, usize, usize),
+    /// As floats, so far apart.
+    Floats(*mut f32, usize),
 }
 
 /// Words of a line that are joined.
@@ -107,7 +112,7 @@ impl Isa {
         BEST.get_or_init(|| Self::available().remove(0))
     }
 
-    /// Whether the machine has instructions for it; else products in f32 are faster.
+    /// Whether the machine has instructions for it.
     pub(crate) fn is_native(&self) -> bool {
         self.name != PORTABLE
     }
@@ -169,10 +174,8 @@ impl Isa {
     pub(super) fn with<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the machine has the instructions; tiles of a thread are nobody else's.
         unsafe { (self.begin)() };
-        let result = f();
-        // SAFETY: as above.
-        unsafe { (self.end)() };
-        result
+        let _end = End(self);
+        f()
     }
 
     /// # Safety
@@ -183,7 +186,7 @@ impl Isa {
         unsafe { (self.tile)(tile) }
     }
 
-    /// Rounds to the nearest, ties to even.
+    /// Rounds to the nearest, ties to even; the instructions make 0 of what is too small to be normal.
     pub(super) fn round(&self, values: &[f32], rows: &mut [bf16]) {
         assert!(values.len() == rows.len());
         // SAFETY: the machine has the instructions.
@@ -211,6 +214,16 @@ impl Isa {
         assert!(rows.first + rows.count <= ROWS);
         // SAFETY: by the caller's word.
         unsafe { (self.write)(rows) }
+    }
+}
+
+/// Ends what [`Isa::with`] has begun, after a panic too.
+struct End<'a>(&'a Isa);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the machine has the instructions, and this thread has begun.
+        unsafe { (self.0.end)() };
     }
 }
 

@@ -62,8 +62,8 @@ pub(super) unsafe fn join(join: &Join) {
 pub(super) unsafe fn write(rows: &Rows) {
     for (i, column) in (0..rows.count).flat_map(|i| (0..2 * COLUMNS).map(move |c| (i, c))) {
         let half = column / COLUMNS;
-        let sum = rows.sums[half * SUMS + (rows.first + i) * COLUMNS + column % COLUMNS];
-        let mut sum = if half < rows.halves { sum } else { 0.0 };
+        let mut sum = rows.sums[half * SUMS + (rows.first + i) * COLUMNS + column % COLUMNS];
+        let there = column < rows.filters;
         // SAFETY: by the caller's word.
         unsafe {
             sum += *rows.bias.add(column);
@@ -77,9 +77,10 @@ pub(super) unsafe fn write(rows: &Rows) {
                 Written::Blocked(y, largest) => {
                     let y = y.add(i * ROW + column);
                     let old = if largest { y.read().to_f32() } else { sum };
-                    y.write(bf16::from_f32(if old > sum || old.is_nan() { old } else { sum }));
+                    let sum = if old > sum || old.is_nan() { old } else { sum };
+                    y.write(if there { bf16::from_f32(sum) } else { bf16::ZERO });
                 }
-                Written::Floats(y, count, apart) if column < count => {
+                Written::Floats(y, apart) if there => {
                     y.add(i * apart + column).write(sum);
                 }
                 Written::Floats(..) => {}
