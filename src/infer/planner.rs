@@ -312,7 +312,7 @@ impl Planner<'_> {
         };
         let y = self.take(&to, result);
         let conv = Bf16Conv::new(&shape, &weight, &conv.bias, finish, &from, target);
-        self.step(i, Work::Bf16Conv(conv), x, residual, y);
+        self.step(i, Work::Bf16Conv(Box::new(conv)), x, residual, y);
         if joined {
             self.buffers.give(x, &form);
         }

@@ -56,7 +56,7 @@ pub(super) enum Work {
     WinogradConv(WinogradConv),
     LaneConv(LaneConv),
     LaneWinogradConv(LaneWinogradConv),
-    Bf16Conv(Bf16Conv),
+    Bf16Conv(Box<Bf16Conv>),
     Sparse(Box<SparseLayer>),
     /// Scale and shift by channel.
     Pointwise {
