@@ -79,7 +79,7 @@ pub(crate) fn patches(shape: &ConvShape, layout: &Blocked, x: &[f32], y: &mut [f
                     y: y.ptr().cast::<bf16>().wrapping_add((place + i) * ROW),
                     pitch: layout.pixel * ROW,
                 };
-                // SAFETY: lines end as many words behind their last pixel; each line of a group is one task's.
+                // SAFETY: a line has 16 words behind its border; each line of a group is one task's.
                 unsafe { isa.join(&join) };
                 continue;
             }
