@@ -20,7 +20,7 @@ pub(super) const STEP: usize = 2 * COLUMNS * ROW;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// From a unit's first row, less than 0 for taps to the left of it.
+    /// From the row that a unit reads through tap (0, 0).
     pub(super) x: isize,
     /// From the panel's first weight.
     pub(super) w: usize,
