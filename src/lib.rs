@@ -1,7 +1,9 @@
 //! `rewire` trains, prunes, attacks and serves convolutional networks with hand-written CUDA kernels.
 
 pub mod attack;
+pub mod bench;
 pub mod cli;
+mod cpu;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -1,22 +1,26 @@
-//! Imports go one way: a module of `src/` uses only modules to its left.
+//! The order of rooms in `src/`: imports go to the left only, files of one room do not import one another in a circle,
+//! and no file is longer than a reader can hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From left to right; the modules of one row do not import one another unless they stand in order.
+/// From left to right; the modules of one row do not import one another unless they stand in [`JOINT`].
 const ORDER: &[&[&str]] = &[
     &["error"],
     &["registry", "rng", "dtype", "npy", "file"],
     &["device"],
+    &["cpu"],
     &["tensor", "tape"],
     &["ops"],
     &["nn", "optim", "data"],
     &["models"],
+    &["infer"],
     &["prune", "attack", "verify"],
     &["train"],
     &["io"],
     &["run"],
-    &["infer"],
+    &["bench"],
     &["report"],
     &["cli"],
 ];
@@ -30,61 +34,315 @@ const ALLOWED: &[(&str, &str)] = &[
     ("tape", "ops"),
 ];
 
-fn rank(module: &str) -> Option<usize> {
-    ORDER.iter().position(|row| row.contains(&module))
+/// Lines of the longest file.
+const LONGEST: usize = 500;
+
+/// A path as code writes it, from its first segment on.
+type Segments = Vec<String>;
+
+/// What the product's part of one file says of others.
+#[derive(Debug, Default)]
+struct Source {
+    /// Child modules that are declared with a file of their own, and whether only tests have them.
+    children: BTreeMap<String, bool>,
+    /// Names that `use` brings in, with their paths, and whether they are given on.
+    names: Vec<(String, Segments, bool)>,
+    /// Paths in the code itself.
+    paths: Vec<Segments>,
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// The modules named by `crate::x` in the product's part of a source text (tests inside are left out).
-fn imports(text: &str) -> Vec<String> {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
-    let mut found = Vec::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for part in line.split("crate::").skip(1) {
-            let names = match part.strip_prefix('{') {
-                Some(list) => list.split('}').next().unwrap().split(',').collect(),
-                None => vec![part],
-            };
-            found.extend(names.iter().map(|name| {
-                let end = |c: char| !(c.is_alphanumeric() || c == '_');
-                name.trim().split(end).next().unwrap().to_owned()
-            }));
+/// Identifiers, numbers and punctuation; comments, strings and characters are left out, `::` is one token.
+fn tokens(text: &str) -> Vec<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let (mut found, mut at) = (Vec::new(), 0);
+    let starts =
+        |at: usize, what: &str| chars[at..].iter().take(what.len()).copied().eq(what.chars());
+    while at < chars.len() {
+        let c = chars[at];
+        if starts(at, "//") {
+            at += chars[at..].iter().position(|&c| c == '\n').unwrap_or(chars.len() - at);
+        } else if starts(at, "/*") {
+            let ends = (at + 2..chars.len()).find(|&end| starts(end, "*/"));
+            at = ends.map_or(chars.len(), |end| end + 2);
+        } else if c == '"' {
+            at += 1;
+            while at < chars.len() && chars[at] != '"' {
+                at += if chars[at] == '\\' { 2 } else { 1 };
+            }
+            at += 1;
+        } else if c == 'r' && (starts(at, "r\"") || starts(at, "r#\"")) {
+            let hash = starts(at, "r#\"");
+            let close = if hash { "\"#" } else { "\"" };
+            at += if hash { 3 } else { 2 };
+            let ends = (at..chars.len()).find(|&end| starts(end, close));
+            at = ends.map_or(chars.len(), |end| end + close.len());
+        } else if c == '\''
+            && (chars.get(at + 2) == Some(&'\'') || chars.get(at + 1) == Some(&'\\'))
+        {
+            at += 2 + chars[at + 2..].iter().position(|&c| c == '\'').unwrap_or(0) + 1;
+        } else if c.is_alphanumeric() || c == '_' {
+            let end = chars[at..].iter().position(|&c| !(c.is_alphanumeric() || c == '_'));
+            let end = end.map_or(chars.len(), |len| at + len);
+            found.push(chars[at..end].iter().collect());
+            at = end;
+        } else if starts(at, "::") {
+            found.push("::".into());
+            at += 2;
+        } else {
+            if !c.is_whitespace() {
+                found.push(c.into());
+            }
+            at += 1;
         }
     }
     found
 }
 
+fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Position behind the block, list or statement that starts at `at`.
+fn behind(tokens: &[String], mut at: usize) -> usize {
+    let mut depth = 0usize;
+    while let Some(token) = tokens.get(at) {
+        at += 1;
+        match token.as_str() {
+            "{" | "[" | "(" => depth += 1,
+            "}" | "]" | ")" => {
+                depth -= 1;
+                if depth == 0 && token == "}" {
+                    return at;
+                }
+            }
+            ";" if depth == 0 => return at,
+            _ => {}
+        }
+    }
+    at
+}
+
+/// Reads a `use` tree at `at` behind `before`; gives the position behind it.
+fn use_tree(
+    tokens: &[String],
+    mut at: usize,
+    before: &[String],
+    given: bool,
+    names: &mut Vec<(String, Segments, bool)>,
+) -> usize {
+    let mut path = before.to_vec();
+    while let Some(token) = tokens.get(at) {
+        match token.as_str() {
+            "::" => at += 1,
+            "{" => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token != "}") {
+                    at = use_tree(tokens, at, &path, given, names);
+                    at += usize::from(tokens.get(at).is_some_and(|token| token == ","));
+                }
+                return at + 1;
+            }
+            "as" => {
+                names.push((tokens[at + 1].clone(), path, given));
+                return at + 2;
+            }
+            "self" if path.len() > before.len() || !before.is_empty() => at += 1,
+            name if is_name(name) || name == "*" => {
+                path.push(name.to_owned());
+                at += 1;
+            }
+            _ => break,
+        }
+    }
+    if let Some(last) = path.last() {
+        names.push((last.clone(), path.clone(), given));
+    }
+    at
+}
+
+fn read(text: &str) -> Source {
+    let tokens = tokens(text);
+    let mut source = Source::default();
+    let (mut at, mut test, mut given) = (0, false, false);
+    let is = |at: usize, what: &str| tokens.get(at).is_some_and(|token| token == what);
+    while at < tokens.len() {
+        match tokens[at].as_str() {
+            "#" if is(at + 1, "[") => {
+                let end =
+                    (at..tokens.len()).find(|&end| tokens[end] == "]").unwrap_or(tokens.len());
+                // `cfg(test)` and `cfg(all(test, …))`.
+                test |= tokens[at..end].iter().any(|token| token == "cfg")
+                    && tokens[at..end].iter().any(|token| token == "test");
+                let mut depth = 0;
+                while at < tokens.len() {
+                    depth += i32::from(is(at, "[")) - i32::from(is(at, "]"));
+                    at += 1;
+                    if depth == 0 && is(at - 1, "]") {
+                        break;
+                    }
+                }
+                continue;
+            }
+            "pub" => {
+                given = true;
+                at += 1;
+                if is(at, "(") {
+                    at += tokens[at..].iter().position(|token| token == ")").unwrap_or(0) + 1;
+                }
+                continue;
+            }
+            "mod" if is(at + 2, ";") => {
+                source.children.insert(tokens[at + 1].clone(), test);
+                at += 3;
+            }
+            _ if test => at = behind(&tokens, at),
+            "use" => {
+                at = use_tree(&tokens, at + 1, &[], given, &mut source.names);
+            }
+            name if is_name(name) && is(at + 1, "::") && (at == 0 || !is(at - 1, "::")) => {
+                let mut path = vec![tokens[at].clone()];
+                at += 1;
+                while is(at, "::") && tokens.get(at + 1).is_some_and(|token| is_name(token)) {
+                    path.push(tokens[at + 1].clone());
+                    at += 2;
+                }
+                source.paths.push(path);
+            }
+            _ => at += 1,
+        }
+        (test, given) = (false, false);
+    }
+    source
+}
+
+/// All files of the product by module path; the crate's root is the empty one.
+struct Crate {
+    files: BTreeMap<Segments, (PathBuf, Source)>,
+}
+
+impl Crate {
+    fn of(root: &Path) -> Self {
+        let mut files = BTreeMap::new();
+        let mut open = vec![(Segments::new(), root.join("lib.rs"), root.to_owned())];
+        while let Some((module, path, folder)) = open.pop() {
+            let source = read(&fs::read_to_string(&path).unwrap());
+            for (name, _) in source.children.iter().filter(|(_, test)| !**test) {
+                let (file, below) = (folder.join(format!("{name}.rs")), folder.join(name));
+                let file = if file.exists() { file } else { below.join("mod.rs") };
+                open.push(([&module[..], std::slice::from_ref(name)].concat(), file, below));
+            }
+            files.insert(module, (path, source));
+        }
+        Self { files }
+    }
+
+    /// The module whose file holds what `path` names, seen from `module`.
+    fn home(
+        &self,
+        module: &[String],
+        path: &[String],
+        seen: &mut BTreeSet<(Segments, Segments)>,
+    ) -> Option<Segments> {
+        let mut at = module.to_vec();
+        let mut rest = path;
+        let mut anchored = false;
+        while let Some(first) = rest.first() {
+            match first.as_str() {
+                "crate" => at.clear(),
+                "super" => drop(at.pop()),
+                "self" => {}
+                _ => break,
+            }
+            anchored = true;
+            rest = &rest[1..];
+        }
+        if !seen.insert((at.clone(), rest.to_vec())) {
+            return None;
+        }
+        let mut deeper = false;
+        while let Some(first) = rest.first() {
+            let child = [&at[..], std::slice::from_ref(first)].concat();
+            if !self.files.contains_key(&child) {
+                break;
+            }
+            (at, rest, deeper) = (child, &rest[1..], true);
+        }
+        let Some(name) = rest.first() else { return (anchored || deeper).then_some(at) };
+        let (_, source) = self.files.get(&at)?;
+        let brought = source.names.iter().find(|(own, _, _)| own == name);
+        if let Some((_, from, _)) = brought {
+            let whole = [&from[..], &rest[1..]].concat();
+            return self.home(&at, &whole, seen);
+        }
+        (anchored || deeper).then_some(at)
+    }
+
+    /// By module, the modules whose files its file imports. What is only given on is not imported.
+    fn imports(&self) -> BTreeMap<&Segments, BTreeSet<Segments>> {
+        let mut all = BTreeMap::new();
+        for (module, (_, source)) in &self.files {
+            let used = source.names.iter().filter(|(_, _, given)| !given).map(|(_, path, _)| path);
+            let homes = used.chain(&source.paths);
+            let homes = homes.filter_map(|path| self.home(module, path, &mut BTreeSet::new()));
+            all.insert(module, homes.filter(|home| home != module).collect());
+        }
+        all
+    }
+}
+
+/// Groups of nodes that reach one another.
+fn circles(arrows: &BTreeMap<&Segments, BTreeSet<Segments>>) -> Vec<BTreeSet<Segments>> {
+    let reach = |from: &Segments| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(node) = open.pop() {
+            for next in arrows.get(&node).into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    open.push(next.clone());
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&Segments, BTreeSet<Segments>> =
+        arrows.keys().map(|&node| (node, reach(node))).collect();
+    let mut found = BTreeSet::new();
+    for (node, others) in &reached {
+        let circle: BTreeSet<Segments> = others
+            .iter()
+            .filter(|other| reached.get(other).is_some_and(|back| back.contains(*node)))
+            .cloned()
+            .collect();
+        if circle.len() > 1 {
+            found.insert(circle);
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn rank(module: &str) -> Option<usize> {
+    ORDER.iter().position(|row| row.contains(&module))
+}
+
+fn product() -> Crate {
+    let own = Crate::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert!(own.files.len() > 100, "only {} files were found", own.files.len());
+    own
+}
+
 #[test]
 fn imports_go_to_the_left_only() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut files, mut wrong) = (Vec::new(), Vec::new());
-    sources(&root, &mut files);
-    for file in &files {
-        let relative = file.strip_prefix(&root).unwrap();
-        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
-        let module = first.trim_end_matches(".rs");
-        if matches!(module, "lib" | "main") {
-            continue;
-        }
-        let from = rank(module).unwrap_or_else(|| panic!("src/{module} has no place in ORDER"));
-        for import in imports(&fs::read_to_string(file).unwrap()) {
-            let Some(to) = rank(&import) else { continue };
-            let fine = to < from
-                || import == module
-                || (to == from && JOINT.contains(&module))
-                || ALLOWED.contains(&(module, import.as_str()));
-            if !fine {
-                wrong.push(format!("{} uses crate::{import}", relative.display()));
+    let own = product();
+    let mut wrong = Vec::new();
+    for (module, (path, source)) in own.files.iter().filter(|(module, _)| !module.is_empty()) {
+        let from =
+            rank(&module[0]).unwrap_or_else(|| panic!("src/{} has no place in ORDER", module[0]));
+        for used in source.names.iter().map(|(_, path, _)| path).chain(&source.paths) {
+            let Some(home) = own.home(module, used, &mut BTreeSet::new()) else { continue };
+            let Some(room) = home.first().filter(|room| *room != &module[0]) else { continue };
+            let to = rank(room).unwrap_or_else(|| panic!("src/{room} has no place in ORDER"));
+            let joint = to == from && JOINT.contains(&module[0].as_str());
+            if to >= from && !joint && !ALLOWED.contains(&(module[0].as_str(), room.as_str())) {
+                wrong.push(format!("{} uses {}", path.display(), used.join("::")));
             }
         }
     }
@@ -92,7 +350,32 @@ fn imports_go_to_the_left_only() {
 }
 
 #[test]
-fn the_reader_of_imports_sees_every_form() {
-    let text = "use crate::nn::Graph;\nuse crate::{Error, ops, data::Dataset};\n// crate::cli\nlet x = crate::io::y();\n#[cfg(test)]\nmod tests { use crate::cli; }";
-    assert_eq!(imports(text), ["nn", "Error", "ops", "data", "io"]);
+fn files_of_a_room_have_no_circle() {
+    let own = product();
+    let mut imports = own.imports();
+    for (module, used) in &mut imports {
+        used.retain(|home| !home.is_empty() && home.first() == module.first());
+    }
+    let lines: Vec<String> = circles(&imports)
+        .iter()
+        .map(|circle| {
+            let inside = |module: &Segments| {
+                let to: Vec<String> =
+                    imports[module].intersection(circle).map(|to| to.join("::")).collect();
+                format!("    {} -> {}", module.join("::"), to.join(", "))
+            };
+            circle.iter().map(inside).collect::<Vec<_>>().join("\n")
+        })
+        .collect();
+    assert!(lines.is_empty(), "{} circles:\n{}", lines.len(), lines.join("\n  and\n"));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let long = |(path, _): &(PathBuf, Source)| {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
+        (lines > LONGEST).then(|| format!("{}: {lines} lines", path.display()))
+    };
+    let long: Vec<String> = product().files.values().filter_map(long).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
 }

@@ -4,6 +4,7 @@ use crate::fixture::{self, relative_error};
 use crate::ops::devices;
 use rewire::infer::{Algorithm, Choice, Format, Plan, reference};
 use rewire::nn::{Arch, ArchSpec, Graph, Model, Node, Op};
+use rewire::ops::Window;
 use rewire::prune::{Granularity, PruneSettings, Pruner, shrink};
 use rewire::{Device, Mode, Seed, Tensor};
 use std::collections::BTreeMap;
@@ -121,12 +122,12 @@ pub fn unusual() -> Model {
         node(&[6], batch_norm("bn2")),
         node(&[7], Op::Relu),
         node(&[8, 8], Op::Add),
-        node(&[9], Op::MaxPool2),
-        node(&[10], Op::MaxPool2),
+        node(&[9], Op::MaxPool(Window::HALVES)),
+        node(&[10], Op::MaxPool(Window::HALVES)),
         node(&[11], conv("c", 2, 2)),
         node(&[12], Op::Relu),
         node(&[13, 12], Op::Add),
-        node(&[14], Op::MaxPool2),
+        node(&[14], Op::MaxPool(Window::HALVES)),
         node(&[15], Op::GlobalAvgPool),
         node(&[16], Op::Relu),
         node(&[17], Op::Linear { bias: true, name: "fc".into() }),

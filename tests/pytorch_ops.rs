@@ -101,7 +101,7 @@ fn run(
         }
         "relu" => ops::relu(tape, x),
         "add" => ops::add(tape, x, &leaves["w"]),
-        "max_pool2" => ops::max_pool2(tape, x),
+        "max_pool2" => ops::max_pool(tape, x, ops::Window::HALVES),
         "global_avg_pool" => ops::global_avg_pool(tape, x),
         "normalize" => {
             let [mean, std] = ["running_mean", "running_var"].map(|n| channels(n, last, device));

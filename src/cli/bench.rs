@@ -2,7 +2,8 @@
 
 use super::inputs::OptionalModelArgs;
 use super::{Context, Outcome};
-use crate::infer::{Algorithm, Bench, BenchResult, TrainStep};
+use crate::bench::{Bench, BenchResult, TrainStep};
+use crate::infer::Algorithm;
 use crate::nn::Model;
 use crate::prune::{Granularity, PruneSettings, Pruner};
 use crate::{Error, Seed};

@@ -1,7 +1,7 @@
 //! `rewire demo`: the main job at small scale, on the embedded images.
 
 use super::{Context, Outcome, train};
-use crate::infer::{Bench, BenchResult, Execution};
+use crate::bench::{Bench, BenchResult, Execution};
 use crate::io::{self, Hints};
 use crate::report::{self, Run};
 use crate::run::{Accuracy, Recipe, RunResult, Session};

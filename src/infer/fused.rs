@@ -31,8 +31,6 @@ pub(super) enum LayerOp {
     Conv(Conv),
     /// `x · scale + shift` a channel; as it is where there is none.
     Pointwise(Option<(Vec<f32>, Vec<f32>)>),
-    MaxPool2,
-    /// Largest of other windows.
     MaxPool(Window),
     AvgPool(Window),
     GlobalAvgPool,
@@ -214,20 +212,17 @@ impl Network {
                 let op = LayerOp::Pointwise(None);
                 return Ok(self.add(Layer { relu: true, ..Layer::new(op, first.value) }, shape));
             }
-            Op::MaxPool2 => {
-                if let Some(layer) = self.unpooled(first) {
+            &Op::MaxPool(window) => {
+                if window == Window::HALVES
+                    && let Some(layer) = self.unpooled(first)
+                {
                     layer.pool = true;
                     self.shapes[first.value] = shape;
                     return Ok(first.value);
                 }
-                LayerOp::MaxPool2
+                LayerOp::MaxPool(window)
             }
-            &Op::MaxPool { padding, stride, window: size } => {
-                LayerOp::MaxPool(Window { size, stride, padding })
-            }
-            &Op::AvgPool { padding, stride, window: size } => {
-                LayerOp::AvgPool(Window { size, stride, padding })
-            }
+            &Op::AvgPool(window) => LayerOp::AvgPool(window),
             Op::GlobalAvgPool => LayerOp::GlobalAvgPool,
             Op::Flatten => LayerOp::Flatten,
         };

@@ -5,7 +5,7 @@ use super::gpu::gpu;
 use super::gpu_ready::{Ready, Shelf};
 use super::gpu_values::{Form, Value, Values, input};
 use super::way::Way;
-use crate::ops::{self, TileConfig};
+use crate::ops::{self, TileConfig, Window};
 use crate::{Device, Error, Mode, Result, Tape, Tensor};
 use std::time::Instant;
 
@@ -84,7 +84,7 @@ impl Compiled {
             (_, Ready::Linear { .. }) => Form::Matrix,
             (LayerOp::GlobalAvgPool, _) if matches!(own, Form::Image | Form::Matrix) => own,
             (LayerOp::GlobalAvgPool, _) => Form::Rows,
-            (LayerOp::MaxPool2, _) => Form::Rows,
+            (LayerOp::MaxPool(Window::HALVES), _) => Form::Rows,
             (LayerOp::MaxPool(_) | LayerOp::AvgPool(_) | LayerOp::Flatten, _) => Form::Image,
             (_, Ready::Normalize(_)) => Form::Image,
             (_, Ready::Nothing) => match own {
@@ -125,7 +125,7 @@ impl Compiled {
                 self.finish(layer, Value::Matrix(y), residual)
             }
             (LayerOp::GlobalAvgPool, _) => x.to(Form::Matrix, self.mode),
-            (LayerOp::MaxPool2, _) => self.max_pool(x),
+            (LayerOp::MaxPool(Window::HALVES), _) => self.max_pool(x),
             (LayerOp::MaxPool(window), _) => {
                 ops::max_pool(&mut tape, of, *window).map(Value::Image)
             }

@@ -1,6 +1,5 @@
-//! Inference: networks compiled into plans, how fast the executions of one set of weights are, and whether they agree.
+//! Inference: networks compiled into plans, and the float64 network that they are compared with.
 
-mod bench;
 mod choose;
 mod cpu;
 mod fused;
@@ -14,13 +13,8 @@ mod plan;
 mod planner;
 mod reference;
 mod remember;
-mod result;
 mod step;
-mod train_step;
 mod way;
 
-pub use bench::Bench;
 pub use plan::{Algorithm, BuildTimes, Choice, Format, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
-pub use result::{BenchResult, BenchRow, Execution, Figures, PlanRow};
-pub use train_step::TrainStep;

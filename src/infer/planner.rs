@@ -5,15 +5,16 @@ use super::fused::{Conv, Layer, LayerOp, Network};
 use super::plan::Algorithm;
 use super::step::{Form, Slot, Step, Work};
 use crate::Mode;
-use crate::ops::conv_shape::ConvShape;
-use crate::ops::cpu::aligned::Aligned;
-use crate::ops::cpu::bf16::{self, Bf16Conv, Blocked, Target};
-use crate::ops::cpu::finish::Finish;
-use crate::ops::cpu::lanes::{self, LaneConv};
-use crate::ops::cpu::nhwc::NhwcConv;
-use crate::ops::cpu::planes::{Isa, Layout, SparseLayer};
-use crate::ops::cpu::round;
-use crate::ops::cpu::winograd::{LaneWinogradConv, WinogradConv};
+use crate::cpu::aligned::Aligned;
+use crate::cpu::bf16::{self, Bf16Conv, Blocked, Target};
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::finish::Finish;
+use crate::cpu::lanes::{self, LaneConv};
+use crate::cpu::nhwc::NhwcConv;
+use crate::cpu::planes::{Isa, Layout, SparseLayer};
+use crate::cpu::round;
+use crate::cpu::window::Window;
+use crate::cpu::winograd::{LaneWinogradConv, WinogradConv};
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -70,7 +71,7 @@ pub(super) fn runs_in_bf16(mode: Mode) -> bool {
 /// Whether a convolution in bf16 gets its taps in one row: those of few channels, which lie in NHWC.
 fn joins_taps(network: &Network, layer: &Layer, conv: &Conv) -> bool {
     let made = layer.input.checked_sub(1).map(|i| &network.layers[i].op);
-    let plain = !matches!(made, Some(LayerOp::Conv(_) | LayerOp::MaxPool2));
+    let plain = !matches!(made, Some(LayerOp::Conv(_) | LayerOp::MaxPool(Window::HALVES)));
     plain && network.shapes[layer.input][2] < FEW_CHANNELS && conv.dims[1] * conv.dims[2] > 1
 }
 
@@ -179,7 +180,7 @@ impl Planner<'_> {
                 None => self.dense_conv(i, layer, conv),
             },
             LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
-            LayerOp::MaxPool2 => self.max_pool(i, layer.input),
+            LayerOp::MaxPool(Window::HALVES) => self.max_pool(i, layer.input),
             LayerOp::MaxPool(window) => {
                 self.windows(i, layer.input, |shape| Work::WindowMax(*window, shape))
             }

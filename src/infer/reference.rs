@@ -109,15 +109,10 @@ fn evaluate(model: &Model, parameters: &Parameters, x: Map) -> Result<(Vec<f64>,
                 })
             }
             Op::Relu => input.channels(|value, _| value.max(0.0)),
-            Op::MaxPool2 => {
-                input.pool(Window { size: 2, stride: 2, padding: 0 }, f64::max, |_| 1.0)
-            }
-            &Op::MaxPool { padding, stride, window: size } => {
-                input.pool(Window { size, stride, padding }, f64::max, |_| 1.0)
-            }
-            &Op::AvgPool { padding, stride, window: size } => {
+            &Op::MaxPool(window) => input.pool(window, f64::max, |_| 1.0),
+            &Op::AvgPool(window) => {
                 let area = |window: Window| (window.size * window.size) as f64;
-                input.pool(Window { size, stride, padding }, |a, b| a + b, area)
+                input.pool(window, |a, b| a + b, area)
             }
             Op::Flatten => input.flatten(),
             Op::GlobalAvgPool => input.mean(),

@@ -1,14 +1,14 @@
 //! The steps of a network on the CPU.
 
 use crate::Mode;
+use crate::cpu::bf16::{self, Bf16Conv, Blocked};
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::lanes::{self, LaneConv};
+use crate::cpu::nhwc::NhwcConv;
+use crate::cpu::planes::{self, Isa, Layout, SparseLayer};
+use crate::cpu::winograd::{LaneWinogradConv, WinogradConv};
+use crate::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::ops::Window;
-use crate::ops::conv_shape::ConvShape;
-use crate::ops::cpu::bf16::{self, Bf16Conv, Blocked};
-use crate::ops::cpu::lanes::{self, LaneConv};
-use crate::ops::cpu::nhwc::NhwcConv;
-use crate::ops::cpu::planes::{self, Isa, Layout, SparseLayer};
-use crate::ops::cpu::winograd::{LaneWinogradConv, WinogradConv};
-use crate::ops::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::tensor::nhwc_to_nchw;
 
 /// One pass over memory.

@@ -2,6 +2,7 @@
 
 use super::Architecture;
 use crate::nn::{Arch, Blueprint, Builder};
+use crate::ops::Window;
 
 /// `vgg16`.
 pub const VGG16: Architecture = Architecture {
@@ -22,7 +23,7 @@ fn build(arch: &Arch) -> Blueprint {
     let (mut x, mut position) = (net.last(), 0);
     for filters in LAYERS {
         if filters == 0 {
-            x = net.max_pool2(x);
+            x = net.max_pool(x, Window::HALVES);
             position += 1;
             continue;
         }

@@ -1,6 +1,7 @@
 //! Writes a [`Graph`] with the shapes and initial values of its parameters.
 
 use super::{Arch, Graph, Init, Node, Op};
+use crate::ops::Window;
 
 /// A parameter that a network needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,9 +107,9 @@ impl Builder {
         self.push(Op::Relu, &[x], self.channels[x])
     }
 
-    /// 2×2 maximum with stride 2.
-    pub fn max_pool2(&mut self, x: usize) -> usize {
-        self.push(Op::MaxPool2, &[x], self.channels[x])
+    /// Maximum over windows.
+    pub fn max_pool(&mut self, x: usize, window: Window) -> usize {
+        self.push(Op::MaxPool(window), &[x], self.channels[x])
     }
 
     /// Mean over the image.

@@ -45,26 +45,10 @@ pub enum Op {
     },
     /// `max(x, 0)`.
     Relu,
-    /// 2×2 maximum with stride 2.
-    MaxPool2,
     /// Maximum over square windows.
-    MaxPool {
-        /// Pixels around the image that windows reach, none of them a maximum.
-        padding: usize,
-        /// Of both directions.
-        stride: usize,
-        /// Height and width of a window.
-        window: usize,
-    },
-    /// Mean over square windows.
-    AvgPool {
-        /// Zeros around the image, which count.
-        padding: usize,
-        /// Of both directions.
-        stride: usize,
-        /// Height and width of a window.
-        window: usize,
-    },
+    MaxPool(Window),
+    /// Mean over square windows; the zeros around the image count.
+    AvgPool(Window),
     /// Mean over the image: `[N, H, W, C]` to `[N, C]`.
     GlobalAvgPool,
     /// `[N, H, W, C]` to `[N, C·H·W]`, in PyTorch's order: the pixels of the first channel stand first.
@@ -92,24 +76,12 @@ impl Op {
             Self::Conv { .. } => "conv2d",
             Self::BatchNorm { .. } => "batch_norm",
             Self::Relu => "relu",
-            Self::MaxPool2 => "max_pool2",
-            Self::MaxPool { .. } => "max_pool",
-            Self::AvgPool { .. } => "avg_pool",
+            Self::MaxPool(_) => "max_pool",
+            Self::AvgPool(_) => "avg_pool",
             Self::Flatten => "flatten",
             Self::GlobalAvgPool => "global_avg_pool",
             Self::Linear { .. } => "linear",
             Self::Add => "add",
-        }
-    }
-
-    /// The windows of a pooling that has any.
-    pub fn window(&self) -> Option<Window> {
-        match *self {
-            Self::MaxPool { padding, stride, window }
-            | Self::AvgPool { padding, stride, window } => {
-                Some(Window { size: window, stride, padding })
-            }
-            _ => None,
         }
     }
 
@@ -146,7 +118,32 @@ pub struct Node {
     /// Positions of its operands in [`Graph::nodes`].
     pub inputs: Vec<usize>,
     /// What it computes.
+    #[serde(with = "stored")]
     pub op: Op,
+}
+
+/// Operations in files. A maximum over [`Window::HALVES`] has a short name of its own.
+mod stored {
+    use super::{Op, Window};
+    use serde::de::{Deserializer, Error};
+    use serde::{Deserialize, Serialize, Serializer};
+
+    const HALVES: &str = "max_pool2";
+
+    pub fn serialize<S: Serializer>(op: &Op, to: S) -> Result<S::Ok, S::Error> {
+        match op {
+            Op::MaxPool(Window::HALVES) => HALVES.serialize(to),
+            op => op.serialize(to),
+        }
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Op, D::Error> {
+        let value = serde_json::Value::deserialize(from)?;
+        match value == HALVES {
+            true => Ok(Op::MaxPool(Window::HALVES)),
+            false => Op::deserialize(value).map_err(Error::custom),
+        }
+    }
 }
 
 /// A network: nodes in the order they run; the last one holds the logits.
@@ -273,14 +270,9 @@ fn result<'a>(
             Ok(x.to_vec())
         }
         Op::Relu => Ok(x.to_vec()),
-        Op::MaxPool2 => match image()? {
-            [h, w, c] if h >= 2 && w >= 2 => Ok(vec![h / 2, w / 2, c]),
-            _ => Err(misfit("an image of at least 2×2", x)),
-        },
-        Op::MaxPool { .. } | Op::AvgPool { .. } => {
-            let ([h, w, c], window) = (image()?, op.window());
-            let count = |extent: usize| window.and_then(|window| window.count(extent));
-            match (count(h), count(w)) {
+        Op::MaxPool(window) | Op::AvgPool(window) => {
+            let [h, w, c] = image()?;
+            match (window.count(h), window.count(w)) {
                 (Some(p), Some(q)) => Ok(vec![p, q, c]),
                 _ => Err(misfit(
                     &format!(

@@ -1,7 +1,6 @@
 //! A network with its tensors on a device, and the interpreter that runs it.
 
 use super::{Arch, Blueprint, Execution, Graph, Op};
-use crate::ops::Window;
 use crate::{Device, Error, Result, Seed, Tape, Tensor, ops};
 use std::collections::BTreeMap;
 
@@ -279,13 +278,8 @@ impl Pass<'_> {
                 }
             }
             Op::Relu => ops::relu(tape, x),
-            Op::MaxPool2 => ops::max_pool2(tape, x),
-            &Op::MaxPool { padding, stride, window } => {
-                ops::max_pool(tape, x, Window { size: window, stride, padding })
-            }
-            &Op::AvgPool { padding, stride, window } => {
-                ops::avg_pool(tape, x, Window { size: window, stride, padding })
-            }
+            &Op::MaxPool(window) => ops::max_pool(tape, x, window),
+            &Op::AvgPool(window) => ops::avg_pool(tape, x, window),
             Op::Flatten => ops::flatten(tape, x),
             Op::GlobalAvgPool => ops::global_avg_pool(tape, x),
             Op::Linear { name, bias } => {

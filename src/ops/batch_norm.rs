@@ -1,6 +1,6 @@
 //! Batch normalisation over the last axis, in training and with running statistics.
 
-use super::cpu::batch_norm as cpu;
+use crate::cpu::batch_norm as cpu;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};

@@ -1,9 +1,9 @@
 //! Two-dimensional convolution, dense.
 
-use super::conv_shape::ConvShape;
-use super::cpu;
 use super::implicit_gemm::{ImplicitGemm, operand_type};
 use super::product::{Product, check_operands, record};
+use crate::cpu;
+use crate::cpu::conv_shape::ConvShape;
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result, Tape};

@@ -1,10 +1,10 @@
 //! Two-dimensional convolution over some of the input's channels: the dense remainder of channel pruning.
 
-use super::conv_shape::ConvShape;
 use super::conv2d::checked_shape;
-use super::cpu::gather::{self, Channels};
 use super::implicit_gemm::{ImplicitGemm, operand_type};
 use super::product::{Product, record, same_device};
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::gather::{self, Channels};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result, Tape};

@@ -3,7 +3,7 @@
 //! The kernels read operands in rows of whole 16-byte chunks: 8 bf16 or 4 f32 channels. [`Packed`] are rows
 //! that were cast or padded for it; f32 rows that fit already are read where they are.
 
-use super::conv_shape::ConvShape;
+use crate::cpu::conv_shape::ConvShape;
 use crate::device::{Arg, Gpu, KernelArg, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};

@@ -1,10 +1,10 @@
 //! The convolution of inference on a GPU, with what follows it.
 
-use super::conv_shape::ConvShape;
 use super::implicit_gemm::{blocks, int, ints};
 use super::packed_filter::PackedFilter;
 use super::product::same_device;
 use super::tile_config::{Order, TileConfig, candidates};
+use crate::cpu::conv_shape::ConvShape;
 use crate::device::{Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};

@@ -4,11 +4,11 @@ mod pack;
 #[cfg(test)]
 mod tests;
 
-use super::conv_shape::ConvShape;
 use super::implicit_gemm::{blocks, int, ints};
 use super::infer_planes::{expect_planes, on_gpu};
 use super::plane_tile::{FEW_BLOCKS, FITS, PlaneTile};
 use super::product::same_device;
+use crate::cpu::conv_shape::ConvShape;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;

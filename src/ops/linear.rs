@@ -1,10 +1,10 @@
 //! Fully connected layer.
 
-use super::cpu;
 use super::implicit_gemm::{
     COLUMNS, Packed, ROWS, THREADS, WeightProduct, blocks, int, pack_rows, pack_transposed,
 };
 use super::product::{Product, check_operands, record};
+use crate::cpu;
 use crate::device::{Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};

@@ -1,7 +1,7 @@
 //! What a block of threads of the sparse convolutions computes of planes, and what it holds in shared memory: `PlaneTile`
 //! of `kernels/common/image_planes.cuh`.
 
-use super::conv_shape::ConvShape;
+use crate::cpu::conv_shape::ConvShape;
 
 /// One tap of one pixel of a block of images.
 pub(super) const ROW_BYTES: usize = 16;

@@ -1,6 +1,7 @@
 //! What convolutions and fully connected layers share: gradients of `y = x ∗ w + bias`, checks, the bias's gradient.
 
-use super::{cpu, implicit_gemm};
+use super::implicit_gemm;
+use crate::cpu;
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Result, Tape};

@@ -1,10 +1,10 @@
 //! Two-dimensional convolution with an irregularly masked filter: only the kept weights are multiplied.
 
-use super::conv_shape::ConvShape;
 use super::conv2d::checked_shape;
-use super::cpu::sparse;
 use super::implicit_gemm::{ImplicitGemm, blocks, int};
 use super::product::{Product, record, same_device};
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::sparse;
 use crate::device::{Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};

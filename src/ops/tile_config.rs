@@ -1,7 +1,7 @@
 //! How an inference convolution is cut into blocks, and a guess at which cut is quick.
 
-use super::conv_shape::ConvShape;
 use crate::Mode;
+use crate::cpu::conv_shape::ConvShape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

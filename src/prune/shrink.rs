@@ -97,11 +97,7 @@ impl<'a> Network<'a> {
             let input = |operand: usize| &zero[node.inputs[operand]];
             let marks = match &node.op {
                 Op::Input | Op::Normalize { .. } => vec![false; self.channels[i]],
-                Op::Relu
-                | Op::MaxPool2
-                | Op::MaxPool { .. }
-                | Op::AvgPool { .. }
-                | Op::GlobalAvgPool => input(0).clone(),
+                Op::Relu | Op::MaxPool(_) | Op::AvgPool(_) | Op::GlobalAvgPool => input(0).clone(),
                 Op::Flatten => {
                     (0..self.channels[i]).map(|f| input(0)[f / self.pixels(i)]).collect()
                 }

@@ -1,6 +1,6 @@
 //! Reads a run folder. The report knows files only, never a model.
 
-use crate::infer::BenchResult;
+use crate::bench::BenchResult;
 use crate::run::{RunResult, Samples};
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;

@@ -59,7 +59,7 @@ struct FastestDense {
     ratio: f64,
 }
 
-/// As in `crate::infer::Figures`, for one batch size.
+/// As in `crate::bench::Figures`, for one batch size.
 #[derive(Deserialize)]
 struct Figures {
     projected: f64,

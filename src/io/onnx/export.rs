@@ -5,6 +5,7 @@ use super::proto::{
     TensorType, Type, ValueInfo, data, kind,
 };
 use crate::nn::{Model, Op};
+use crate::ops::Window;
 use crate::tensor::nhwc_to_nchw;
 use crate::{Error, Result, Tensor, file};
 use prost::Message;
@@ -124,15 +125,9 @@ impl Writer {
                 self.push("BatchNormalization", &inputs, output, attributes);
             }
             Op::Relu => self.push("Relu", &[x], output, Vec::new()),
-            Op::MaxPool2 => {
-                let attributes = vec![ints("kernel_shape", &[2; 2]), ints("strides", &[2; 2])];
-                self.push("MaxPool", &[x], output, attributes);
-            }
-            Op::MaxPool { padding, stride, window } => {
-                self.push("MaxPool", &[x], output, windows(*window, *stride, *padding));
-            }
-            Op::AvgPool { padding, stride, window } => {
-                let mut attributes = windows(*window, *stride, *padding);
+            Op::MaxPool(window) => self.push("MaxPool", &[x], output, windows(*window)),
+            Op::AvgPool(window) => {
+                let mut attributes = windows(*window);
                 attributes.insert(0, int("count_include_pad", 1));
                 self.push("AveragePool", &[x], output, attributes);
             }
@@ -164,7 +159,7 @@ impl Writer {
     }
 }
 
-fn windows(size: usize, stride: usize, padding: usize) -> Vec<Attribute> {
+fn windows(Window { padding, stride, size }: Window) -> Vec<Attribute> {
     vec![
         ints("kernel_shape", &[size; 2]),
         ints("pads", &[padding; 4]),

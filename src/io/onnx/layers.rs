@@ -7,6 +7,10 @@ use super::import::Importer;
 use super::proto;
 use super::shapes::{cast, concat, extents};
 use crate::nn::Op;
+use crate::ops::Window;
+
+/// Windows of one pixel each: what they give is what they read.
+const PIXELS: Window = Window { padding: 0, stride: 1, size: 1 };
 
 /// What a node computes, or why it cannot be imported.
 pub(super) type Made = Result<Value, Refusal>;
@@ -268,42 +272,40 @@ impl<'a> Importer<'a> {
         self.written.push(op, &[from]).map(Value::Node)
     }
 
-    /// Windows of a pooling: what it reads, window, stride, padding.
-    fn pooling(&mut self, x: &Value, all: &Attributes) -> Result<(usize, [usize; 3]), Refusal> {
+    /// What a pooling reads, and its windows.
+    fn pooling(&mut self, x: &Value, all: &Attributes) -> Result<(usize, Window), Refusal> {
         let from = self.written.node(x)?;
         let [h, w, _] = *self.written.shapes[from] else {
             return Err("reads what is no image".into());
         };
-        let window = all.same("kernel_shape", 0)?;
-        let (stride, padding) = all.windows(window, [h, w])?;
-        Ok((from, [window, stride, padding]))
+        let size = all.same("kernel_shape", 0)?;
+        let (stride, padding) = all.windows(size, [h, w])?;
+        Ok((from, Window { padding, stride, size }))
     }
 
     fn max_pool(&mut self, x: &Value, all: &Attributes) -> Made {
-        let (from, [window, stride, padding]) = self.pooling(x, all)?;
-        let op = match [window, stride, padding] {
-            [2, 2, 0] => Op::MaxPool2,
-            [1, 1, 0] => return Ok(Value::Node(from)),
-            _ => Op::MaxPool { padding, stride, window },
-        };
-        self.written.push(op, &[from]).map(Value::Node)
+        let (from, window) = self.pooling(x, all)?;
+        if window == PIXELS {
+            return Ok(Value::Node(from));
+        }
+        self.written.push(Op::MaxPool(window), &[from]).map(Value::Node)
     }
 
     fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Made {
-        let (from, [window, stride, padding]) = self.pooling(x, all)?;
-        if padding > 0 && all.int("count_include_pad", 0) == 0 {
+        let (from, window) = self.pooling(x, all)?;
+        if window.padding > 0 && all.int("count_include_pad", 0) == 0 {
             return Err("leaves the padding out of its means".into());
         }
         let [h, w, _] = *self.written.shapes[from] else {
             return Err("reads what is no image".into());
         };
-        if [window, stride, padding] == [1, 1, 0] {
+        if window == PIXELS {
             return Ok(Value::Node(from));
         }
-        if [window, window, padding] == [h, w, 0] {
+        if [window.size, window.size, window.padding] == [h, w, 0] {
             return self.written.push(Op::GlobalAvgPool, &[from]).map(Value::Pooled);
         }
-        self.written.push(Op::AvgPool { padding, stride, window }, &[from]).map(Value::Node)
+        self.written.push(Op::AvgPool(window), &[from]).map(Value::Node)
     }
 
     fn reduce_mean(&mut self, x: &Value, axes: Option<&Constant>, all: &Attributes) -> Made {

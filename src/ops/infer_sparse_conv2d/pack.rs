@@ -2,9 +2,9 @@
 //! `kernels/infer_sparse_pack.cu` builds it on the device.
 
 use super::{OP, SparseProduct, on_gpu};
+use crate::cpu::conv_shape::ConvShape;
 use crate::device::Launch;
 use crate::dtype::DType;
-use crate::ops::conv_shape::ConvShape;
 use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, int, ints};
 use crate::ops::plane_tile::{CHUNK_BYTES, PlaneTile, ROW_BYTES};

@@ -5,7 +5,7 @@ mod packing;
 
 use super::pack;
 use super::{BankCount, SparseProduct};
-use crate::ops::conv_shape::ConvShape;
+use crate::cpu::conv_shape::ConvShape;
 use crate::ops::plane_tile::PlaneTile;
 use crate::rng::Philox;
 use crate::{Device, Tensor};

@@ -2,9 +2,9 @@
 //! `kernels/infer_sparse_lists_pack.cu` builds on the device.
 
 use super::{OP, on_gpu};
+use crate::cpu::conv_shape::ConvShape;
 use crate::device::Launch;
 use crate::dtype::DType;
-use crate::ops::conv_shape::ConvShape;
 use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, ints};
 use crate::ops::infer_planes::images_of;

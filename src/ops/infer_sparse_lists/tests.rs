@@ -4,8 +4,8 @@
 mod packing;
 
 use super::pack::{self, FILTERS, Split};
+use crate::cpu::conv_shape::ConvShape;
 use crate::dtype::DType;
-use crate::ops::conv_shape::ConvShape;
 use crate::ops::plane_tile::{PlaneTile, ROW_BYTES};
 use crate::rng::Philox;
 use crate::{Device, Mode, Tensor};

@@ -301,7 +301,8 @@ fn pool() {
         if h < 2 || w < 2 {
             for device in devices() {
                 let x = Tensor::from_vec(x[0].0.clone(), &case.shape, &device).unwrap();
-                let error = ops::max_pool2(&mut Tape::new(Mode::F32), &x).unwrap_err();
+                let error =
+                    ops::max_pool(&mut Tape::new(Mode::F32), &x, Window::HALVES).unwrap_err();
                 assert!(matches!(error.kind(), ErrorKind::Shape { what: "x", .. }), "{error}");
             }
             continue;
@@ -319,7 +320,7 @@ fn pool() {
             (0..n * p * q * c).map(window).collect()
         };
         let what = format!("max_pool2, {}", case.name);
-        check(random, &what, &x, |tape, x| ops::max_pool2(tape, &x[0]), max);
+        check(random, &what, &x, |tape, x| ops::max_pool(tape, &x[0], Window::HALVES), max);
     }
 }
 
@@ -327,7 +328,7 @@ fn pool() {
 fn max_pool_takes_the_first_of_equals_and_a_nan() {
     let (nan, x) = (f32::NAN, [1.0, 1.0, 3.0, 0.0, 1.0, 1.0, 3.0, 3.0]);
     for device in devices() {
-        let op = |tape: &mut Tape, x: &[Tensor]| ops::max_pool2(tape, &x[0]);
+        let op = |tape: &mut Tape, x: &[Tensor]| ops::max_pool(tape, &x[0], Window::HALVES);
         let (y, dx) = run(&device, &[(x.to_vec(), vec![1, 2, 4, 1])], op, Some(&[5.0, 6.0]));
         assert_eq!(y, [1.0, 3.0]);
         assert_eq!(dx[0], [5.0, 0.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);

@@ -2,7 +2,7 @@
 
 use super::super::SparseProduct;
 use super::super::pack::{BankCount, GROUP, OCTET};
-use crate::ops::conv_shape::ConvShape;
+use crate::cpu::conv_shape::ConvShape;
 use crate::ops::plane_tile::{PlaneTile, ROW_BYTES};
 use std::cmp::Reverse;
 

@@ -2,8 +2,8 @@
 
 use super::super::pack::{FILTERS, Split};
 use crate::Mode;
-use crate::ops::conv_shape::ConvShape;
-use crate::ops::cpu::round;
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::round;
 use crate::ops::plane_tile::{PlaneTile, ROW_BYTES};
 use std::cmp::Reverse;
 

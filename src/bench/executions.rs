@@ -1,0 +1,289 @@
+//! Measures the four executions of one network against each other.
+
+use super::clock::{median, seconds, synchronize};
+use super::result::{BenchResult, BenchRow, Execution, Figures, PlanRow};
+use crate::dtype::DType;
+use crate::infer::{Algorithm, Choice, Plan, Reference, reference};
+use crate::nn::{self, Model, Op};
+use crate::{Mode, Result, Seed, Tape, Tensor, ops};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Images on which the logits are compared with float64: the float64 network runs by plain loops.
+const COMPARED: usize = 2;
+
+/// How long a runner's turn of short calls is.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Bench {
+    /// Images a call.
+    pub batches: Vec<usize>,
+    /// Arithmetic of matrix products.
+    pub mode: Mode,
+    /// Time that the calls of one batch size may take altogether; at least three rounds are done.
+    pub budget: Duration,
+    /// For the images.
+    pub seed: Seed,
+}
+
+/// One way to run the network for one batch size, ready to be called.
+struct Runner {
+    /// `None`: the best plan of the shrunk network.
+    way: Option<Execution>,
+    runs: Runs,
+    build_ms: f64,
+    macs: u64,
+}
+
+enum Runs {
+    Plan(Box<Plan>),
+    /// Uncompiled: the product with the mask happens in every call.
+    Masked(Box<Masked>),
+}
+
+struct Masked {
+    model: Model,
+    /// Name of the weight, its values, its mask.
+    masks: Vec<(String, Tensor, Tensor)>,
+}
+
+impl Bench {
+    /// Measures `model`, whose zero weights are the pruned ones. `progress` hears what is being measured.
+    ///
+    /// The executions take turns, so that a machine that changes its speed changes it for all of them; a row
+    /// holds the median. Building plans and sparse formats is timed apart.
+    ///
+    /// Errors: those of building and running.
+    pub fn run(&self, model: &Model, progress: &mut dyn FnMut(&str)) -> Result<BenchResult> {
+        let prunable = weights(model)?;
+        let nonzero = count(&prunable);
+        let total: usize = prunable.values().map(Vec::len).sum();
+        let mut result = BenchResult {
+            arch: model.arch().to_string(),
+            device: model.device().to_string(),
+            mode: self.mode.to_string(),
+            threads: rayon::current_num_threads(),
+            density: nonzero as f64 / total.max(1) as f64,
+            rows: Vec::new(),
+            plans: Vec::new(),
+            figures: Vec::new(),
+        };
+        let compact = crate::prune::shrink(model)?;
+        for &batch in &self.batches {
+            progress(&format!("batch {batch}: building"));
+            let ways = Execution::ALL.into_iter().map(Some).chain([None]);
+            let mut runners = ways
+                .map(|way| Runner::build(way, model, &compact, batch, self.mode))
+                .collect::<Result<Vec<_>>>()?;
+            let x = self.images(model, batch)?;
+            let truth = reference(model, &head(&x, COMPARED.min(batch))?)?;
+            progress(&format!("batch {batch}: comparing with float64"));
+            let errors = runners
+                .iter_mut()
+                .map(|runner| self.error(runner, &x, &truth))
+                .collect::<Result<Vec<_>>>()?;
+            progress(&format!("batch {batch}: timing"));
+            let times = self.time(&mut runners, &x)?;
+            let dense = times[0];
+            for ((runner, time), error) in runners.iter().zip(&times).zip(errors) {
+                let row = |execution| BenchRow {
+                    execution,
+                    batch,
+                    median_ms: time * 1e3,
+                    images_per_second: batch as f64 / time,
+                    speedup_vs_dense: dense / time,
+                    nonzero,
+                    macs: runner.macs,
+                    build_ms: runner.build_ms,
+                    max_relative_error: error,
+                };
+                match (runner.way, &runner.runs) {
+                    (None, Runs::Plan(plan)) => result.plans.push(PlanRow {
+                        batch,
+                        median_ms: time * 1e3,
+                        speedup_vs_dense: dense / time,
+                        max_relative_error: error,
+                        activation_bytes: plan.activation_bytes(),
+                        build: plan.build_times(),
+                        layers: plan.layers().to_vec(),
+                    }),
+                    (way, _) => result.rows.extend(way.map(row)),
+                }
+            }
+            result.figures.push(Figures {
+                batch,
+                projected: self.projected(model, batch, &truth)?,
+                mac_ratio: runners[0].macs as f64 / runners[3].macs.max(1) as f64,
+                measured_compact: dense / times[2],
+                measured_sparse: dense / times[3],
+            });
+        }
+        Ok(result)
+    }
+
+    /// Uniform noise in [0, 1): never zeros, which some arithmetic finds easier.
+    fn images(&self, model: &Model, batch: usize) -> Result<Tensor> {
+        let arch = model.arch();
+        let shape = [batch, arch.size, arch.size, arch.in_channels];
+        let stream = self.seed.stream("bench.images", 0, 0);
+        let pixels = (0..shape.iter().product()).map(|index| stream.uniform(index)).collect();
+        Tensor::from_vec::<f32>(pixels, &shape, model.device())
+    }
+
+    fn error(&self, runner: &mut Runner, x: &Tensor, truth: &Reference) -> Result<f64> {
+        let logits = runner.call(self.mode, x)?.to_vec::<f32>()?;
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (got, want) in logits.iter().zip(&truth.logits) {
+            error += (f64::from(*got) - want).powi(2);
+            norm += want * want;
+        }
+        Ok((error / norm.max(f64::MIN_POSITIVE)).sqrt())
+    }
+
+    /// Median seconds of a call of each runner, in turns. Of a turn of short calls the first quarter is not counted: it
+    /// finds the caches full of another runner's weights.
+    fn time(&self, runners: &mut [Runner], x: &Tensor) -> Result<Vec<f64>> {
+        let mut times = vec![Vec::new(); runners.len()];
+        let (start, mut rounds) = (Instant::now(), 0);
+        while rounds < 3 || (start.elapsed() < self.budget && rounds < 1000) {
+            for (runner, times) in runners.iter_mut().zip(&mut times) {
+                let turn = Instant::now();
+                let mut call = || seconds(&x.device(), || runner.call(self.mode, x).map(drop));
+                let mut last = call()?;
+                while turn.elapsed() < TURN / 4 {
+                    last = call()?;
+                }
+                if turn.elapsed() >= TURN {
+                    times.push(last);
+                }
+                while turn.elapsed() < TURN {
+                    times.push(call()?);
+                }
+            }
+            rounds += 1;
+        }
+        Ok(times.into_iter().map(median).collect())
+    }
+
+    /// [`Figures::projected`].
+    fn projected(&self, model: &Model, batch: usize, truth: &Reference) -> Result<f64> {
+        let (mut dense, mut estimate) = (0.0, 0.0);
+        for node in &model.graph().nodes {
+            let Op::Conv { name, stride, padding, .. } = &node.op else { continue };
+            let Some(input) = truth.inputs.iter().find(|input| input.name == *name) else {
+                continue;
+            };
+            let weight = model.param(&format!("{name}.weight"))?;
+            let [h, w, c] = input.shape;
+            let stream = self.seed.stream("bench.projected", 0, 0);
+            let values = (0..batch * h * w * c).map(|index| stream.uniform(index)).collect();
+            let x = Tensor::from_vec::<f32>(values, &[batch, h, w, c], model.device())?;
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                times.push(seconds(model.device(), || {
+                    let mut tape = Tape::new(self.mode);
+                    ops::conv2d(&mut tape, &x, weight, None, *stride, *padding).map(drop)
+                })?);
+            }
+            let time = median(times);
+            dense += time;
+            estimate += time * (1.0 - dead_channels(weight)?) * (1.0 - input.dead_maps);
+        }
+        Ok(dense / estimate.max(f64::MIN_POSITIVE))
+    }
+}
+
+impl Runner {
+    fn build(
+        way: Option<Execution>,
+        model: &Model,
+        compact: &Model,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        let (own, choice) = match way {
+            Some(Execution::Dense | Execution::Masked) => (model, Choice::Forced(Algorithm::Dense)),
+            Some(Execution::Compact) => (compact, Choice::Forced(Algorithm::Dense)),
+            Some(Execution::Sparse) => (model, Choice::Forced(Algorithm::Sparse)),
+            None => (compact, Choice::Measured),
+        };
+        let runs = match way {
+            Some(Execution::Masked) => {
+                Runs::Masked(Box::new(Masked { model: own.clone(), masks: masks(own)? }))
+            }
+            _ => Runs::Plan(Box::new(Plan::build(own, batch, mode, choice)?)),
+        };
+        synchronize(model.device())?;
+        let build_ms = start.elapsed().as_secs_f64() * 1e3;
+        let macs = macs(own, way == Some(Execution::Sparse))?;
+        Ok(Self { way, runs, build_ms, macs })
+    }
+
+    fn call(&mut self, mode: Mode, x: &Tensor) -> Result<Tensor> {
+        let (model, masks) = match &mut self.runs {
+            Runs::Plan(plan) => return plan.run(x),
+            Runs::Masked(masked) => (&masked.model, &masked.masks),
+        };
+        let mut execution = nn::Execution::default();
+        for (name, weight, mask) in masks {
+            let mut weight = weight.clone();
+            ops::apply_mask(&mut weight, mask)?;
+            execution.substitutes.insert(name.clone(), weight);
+        }
+        model.forward_eval(&mut Tape::new(mode), x, &execution)
+    }
+}
+
+/// Multiply-accumulates of the convolutions for one image: all of them, or those of weights that are not 0.
+fn macs(model: &Model, kept_only: bool) -> Result<u64> {
+    let mut sum = 0;
+    for layer in model.layers()?.iter().filter(|layer| layer.is_conv()) {
+        let weights = if kept_only { model.kept(layer)?.weights } else { layer.weights() };
+        sum += (weights * layer.positions) as u64;
+    }
+    Ok(sum)
+}
+
+/// The prunable weights on the host.
+fn weights(model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+    let read = |name: String| Ok((name.clone(), model.param(&name)?.to_vec::<f32>()?));
+    model.prunable().into_iter().map(read).collect()
+}
+
+fn count(weights: &BTreeMap<String, Vec<f32>>) -> usize {
+    weights.values().flatten().filter(|value| **value != 0.0).count()
+}
+
+/// Every prunable weight with the mask of its values that are not 0.
+pub(super) fn masks(model: &Model) -> Result<Vec<(String, Tensor, Tensor)>> {
+    let mut all = Vec::new();
+    for (name, values) in weights(model)? {
+        let weight = model.param(&name)?;
+        let mask: Vec<u8> = values.iter().map(|&value| u8::from(value != 0.0)).collect();
+        let mask = Tensor::from_vec(mask, weight.shape(), model.device())?;
+        all.push((name, weight.clone(), mask));
+    }
+    Ok(all)
+}
+
+/// Share of the input channels that no weight reads.
+fn dead_channels(weight: &Tensor) -> Result<f64> {
+    let c = weight.dims4("bench", "weight")?[3];
+    let mut alive = vec![false; c];
+    for (index, value) in weight.to_vec::<f32>()?.into_iter().enumerate() {
+        alive[index % c] |= value != 0.0;
+    }
+    Ok(alive.iter().filter(|alive| !**alive).count() as f64 / c.max(1) as f64)
+}
+
+/// The first `n` images.
+fn head(x: &Tensor, n: usize) -> Result<Tensor> {
+    let [_, h, w, c] = x.dims4("bench", "x")?;
+    x.expect_dtype("bench", DType::F32)?;
+    let mut values = x.to_vec::<f32>()?;
+    values.truncate(n * h * w * c);
+    Tensor::from_vec(values, &[n, h, w, c], &x.device())
+}

@@ -1,0 +1,276 @@
+//! A layer on images one by one: the lanes are pixels that follow each other in a plane.
+//!
+//! Output pixel `i` of a plane reads pixel `i + offset` of an input plane, so rows need no gaps and planes of any width
+//! fill the lanes. Where the tap's column leads into another row, the lane is masked, or the tap reads a copy of the
+//! plane whose columns were moved. The layer before has written these copies, or, where filter or stride change the
+//! size of the plane, they are gathered first.
+
+use super::batched::powers;
+use super::layout::period;
+use super::tile::{Isa, Slice, Spread, Sums, Tile};
+use super::{Layout, Offsets, Order, SparseLayer};
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::conv2d::split;
+use crate::cpu::scratch::{self, Shared};
+use crate::cpu::team;
+
+/// Filters that a task may have, however many tasks there are then.
+const FILTERS: usize = 8;
+/// Tasks for each thread, where there are so many. VGG16 with 5 % of its weights took 0.51 ms with 8, 0.49 with 4 and 0.48 with
+/// 2, which would leave nothing to share where lists differ in length.
+const TASKS: usize = 4;
+/// Most floats of the planes of a task, which are read again.
+const PLANES: usize = 1 << 15;
+/// Fewest weights of a filter in a slice of the channels, on average. 256 → 256 filters at 8 × 8 pixels with 5 % of the weights
+/// took 46 µs in one slice and 42 in two.
+const TERMS: usize = 16;
+
+/// How the planes of a layer lie.
+pub(super) struct Single {
+    /// Output pixels before pooling.
+    p: usize,
+    q: usize,
+    /// Of each column of taps, the lanes that it reaches in each vector of a period; empty where copies spare them.
+    reached: Vec<u32>,
+    /// Of the layout that is written.
+    masks: Vec<u32>,
+    gather: Option<Gather>,
+}
+
+/// Copies of the input planes: `[c][row phase][s][rows][q]`, copy `(phase, s)` holds row `stride · i + phase − pad`,
+/// column `stride · j + s − pad` of the input, 0 where there is none.
+struct Gather {
+    stride: usize,
+    pad: usize,
+    phases: usize,
+    s: usize,
+    rows: usize,
+    q: usize,
+    copy: usize,
+}
+
+/// Whether the copies of a layout serve the layer as they are.
+pub(super) fn direct(shape: &ConvShape) -> bool {
+    let same = 2 * shape.pad + 1;
+    shape.stride == 1 && (shape.r, shape.s) == (same, same)
+}
+
+impl Single {
+    /// Also where the taps read, and the order of the `kept` weights.
+    pub(super) fn new(
+        isa: &Isa,
+        shape: &ConvShape,
+        kept: usize,
+        input: &Layout,
+        output: &Layout,
+    ) -> (Self, Offsets, Order) {
+        let &ConvShape { w, c, k, r, s, stride, pad, .. } = shape;
+        let (p, q) = (shape.p(), shape.q());
+        let together = shape.n * k / (TASKS * rayon::current_num_threads());
+        let most = (PLANES / (p * q).max(1)).max(1);
+        let groups = split(k, together.max(FILTERS).min(most)).count();
+        let order = |slices: usize, lists: usize| Order {
+            filters: k,
+            groups,
+            slices,
+            lists,
+            turns: slices == 1,
+        };
+        let masks = output.masks();
+        if direct(shape) {
+            let skip = input.halo - pad;
+            if let Some(period) = period(input.lanes, w) {
+                let lead = input.origin - input.halo * (w + 1);
+                let tap = |tap: usize| lead + (tap / s + skip) * w + tap % s + skip;
+                let reaches = |ds: usize, lane: usize| (pad..pad + w).contains(&(lane % w + ds));
+                let vectors = (0..s).flat_map(|ds| (0..period).map(move |v| (ds, v)));
+                let mask = |(ds, v)| {
+                    let reached = |lane: &usize| reaches(ds, v * input.lanes + lane);
+                    (0..input.lanes).filter(reached).map(|lane| 1 << lane).sum()
+                };
+                let reached = vectors.map(mask).collect();
+                let offsets =
+                    Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
+                // Some rows, and those that taps reach above and below.
+                let read = (input.lanes * isa.most() + 2 * pad * w).min(input.channel);
+                let slices = super::slices(c * read, kept, k, TERMS);
+                return (Self { p, q, reached, masks, gather: None }, offsets, order(slices, s));
+            }
+            let lead = input.origin - input.halo * (input.copy + w);
+            let tap = |tap: usize| lead + (tap % s + skip) * input.copy + (tap / s + skip) * w;
+            let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
+            return (Self { p, q, reached: Vec::new(), masks, gather: None }, offsets, order(1, 1));
+        }
+        let phases = stride.min(r);
+        let rows = p + r.saturating_sub(1) / stride;
+        let copy = (rows * q).next_multiple_of(16);
+        let gather = Gather { stride, pad, phases, s, rows, q, copy };
+        let tap = |tap: usize| {
+            let (dr, ds) = (tap / s, tap % s);
+            (dr % stride * s + ds) * copy + dr / stride * q
+        };
+        let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel: gather.channel() };
+        (Self { p, q, reached: Vec::new(), masks, gather: Some(gather) }, offsets, order(1, 1))
+    }
+
+    pub(super) fn run(
+        &self,
+        layer: &SparseLayer,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
+        let Some(gather) = &self.gather else {
+            return self.compute(layer, x, layer.input.group, residual, y);
+        };
+        let image = layer.input.c * gather.channel();
+        scratch::with(layer.input.n * image + layer.input.lanes, |copies| {
+            gather.run(&layer.input, x, copies);
+            self.compute(layer, copies, image, residual, y);
+        });
+    }
+
+    /// `image` is the distance of the images in `x`.
+    fn compute(
+        &self,
+        layer: &SparseLayer,
+        x: &[f32],
+        image: usize,
+        residual: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
+        let (isa, output, pool) = (layer.isa, &layer.output, layer.finish.pool);
+        let lanes = output.lanes;
+        let Order { groups, slices, .. } = layer.order;
+        let most = isa.most().ilog2() as usize;
+        let len = (self.p * self.q).next_multiple_of(lanes);
+        let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
+        let tile = len.min(lanes << most);
+        // What is written lies as it is computed.
+        let direct = !pool && output.copies == 1 && len == self.p * self.q;
+        let shared = Shared::new(y);
+        team::for_each(output.n * groups, |task| {
+            let (n, group) = (task / groups, task % groups);
+            let filters = layer.order.group(group);
+            let [planes, kept] = [if direct { 0 } else { len }, if slices > 1 { tile } else { 0 }];
+            scratch::with(filters.len() * (planes + kept) + pooled, |memory| {
+                let (planes, memory) = memory.split_at_mut(filters.len() * planes);
+                let (sums, small) = memory.split_at_mut(filters.len() * kept);
+                for (start, vectors) in powers(len / lanes, most) {
+                    let start = start * lanes;
+                    let place = output.at(n, 0, 0) + start;
+                    let channel = lanes << vectors;
+                    let first = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
+                    let sums = Sums { start: first, channel };
+                    let plane = planes.as_mut_ptr().wrapping_add(start);
+                    let (out, out_channel) = match direct {
+                        true => (shared.ptr().wrapping_add(place), output.channel),
+                        false => (plane.wrapping_sub(filters.start * len), len),
+                    };
+                    for slice in 0..slices {
+                        let tile = Tile {
+                            masks: &self.reached,
+                            terms: &layer.terms,
+                            starts: layer.starts(group, slice),
+                            filters: filters.clone(),
+                            bias: &layer.bias,
+                            floor: layer.floor(),
+                            pool: false,
+                            input: x.as_ptr().wrapping_add(n * image + start),
+                            row: 0,
+                            column: 0,
+                            residual: residual.map_or(std::ptr::null(), |residual| {
+                                residual.as_ptr().wrapping_add(place)
+                            }),
+                            out,
+                            out_row: 0,
+                            out_column: lanes,
+                            out_channel,
+                            residual_channel: output.channel,
+                            slice: Slice::of(slice, slices, sums),
+                        };
+                        // SAFETY: where tiles do not write to the output, whose planes are whole vectors then, there is
+                        // memory for a plane of each filter, as there is for its sums; the pixels read lie in the copies,
+                        // and the lanes of a last vector beyond them in what follows: other copies, or the end of the
+                        // buffer, which has a vector to spare.
+                        unsafe { isa.flat(vectors, self.p * self.q, &tile) };
+                    }
+                }
+                for (plane, k) in planes.chunks_exact(len).zip(filters) {
+                    let place = output.at(n, 0, 0) + k * output.channel;
+                    let plane = if pool {
+                        max_pool(plane, self.q, [output.h, output.w], small);
+                        &*small
+                    } else {
+                        plane
+                    };
+                    // SAFETY: masked stores stay in the copies of this image's channel, which are this task's alone.
+                    unsafe { spread(isa, output, &self.masks, plane, shared, place) };
+                }
+            });
+        });
+    }
+}
+
+/// Writes a plane of whole vectors to the copies whose middle one has pixel (0, 0) at `place`.
+///
+/// # Safety
+/// The copies lie in `shared`, are no other task's, and `masks` are the layout's.
+pub(super) unsafe fn spread(
+    isa: &Isa,
+    output: &Layout,
+    masks: &[u32],
+    plane: &[f32],
+    shared: Shared,
+    place: usize,
+) {
+    let middle = output.copies / 2;
+    let out = shared.ptr().wrapping_add(place + middle).wrapping_sub(middle * output.copy);
+    let copies = output.copies;
+    // SAFETY: by the caller's word.
+    unsafe { isa.spread(&Spread { plane, out, copy: output.copy, copies, masks }) }
+}
+
+/// Maximum over 2×2 windows of rows of `q`; a NaN is a maximum.
+pub(super) fn max_pool(plane: &[f32], q: usize, [h, w]: [usize; 2], out: &mut [f32]) {
+    let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
+    for i in 0..h {
+        let (above, below) = (&plane[2 * i * q..][..q], &plane[(2 * i + 1) * q..][..q]);
+        let out = &mut out[i * w..][..w];
+        let pairs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
+        for (out, (above, below)) in out.iter_mut().zip(pairs) {
+            *out = max(max(above[0], above[1]), max(below[0], below[1]));
+        }
+    }
+}
+
+impl Gather {
+    fn channel(&self) -> usize {
+        self.phases * self.s * self.copy
+    }
+
+    fn run(&self, input: &Layout, x: &[f32], copies: &mut [f32]) {
+        let (channel, shared) = (self.channel(), Shared::new(copies));
+        team::for_each(input.n * input.c, |task| {
+            let place = input.at(task / input.c, 0, 0) + task % input.c * input.channel;
+            let plane = &x[place..][..input.h * input.w];
+            // SAFETY: this plane's copies are this task's alone.
+            let copies = unsafe { shared.part(task * channel, channel) };
+            for (i, copy) in copies.chunks_exact_mut(self.copy).enumerate() {
+                let (phase, s) = (i / self.s, i % self.s);
+                for row in 0..self.rows {
+                    let from = (row * self.stride + phase).checked_sub(self.pad);
+                    let from =
+                        from.filter(|&y| y < input.h).map(|y| &plane[y * input.w..][..input.w]);
+                    for (j, out) in copy[row * self.q..][..self.q].iter_mut().enumerate() {
+                        let column = (j * self.stride + s).checked_sub(self.pad);
+                        *out = match (from, column) {
+                            (Some(from), Some(column)) => from.get(column).copied().unwrap_or(0.0),
+                            _ => 0.0,
+                        };
+                    }
+                }
+            }
+        });
+    }
+}
