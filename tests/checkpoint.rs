@@ -3,7 +3,7 @@
 use crate::fixture;
 use rewire::io::{Hints, load_model, load_tensors, model_bytes, save_model, save_tensors};
 use rewire::nn::{ArchSpec, Execution, Model, Normalization};
-use rewire::{DType, Device, Mode, Tape, Tensor, models};
+use rewire::{DType, Device, Mode, Tape, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -264,5 +264,5 @@ fn tensors_of_every_type_come_back() {
     assert_eq!(read["w"].to_vec::<f32>().unwrap(), tensors["w"].to_vec::<f32>().unwrap());
     assert_eq!(read["m"].dtype(), DType::U8);
     assert_eq!(read["m"].to_vec::<u8>().unwrap(), tensors["m"].to_vec::<u8>().unwrap());
-    assert!(models::normalization("none").unwrap().is_none());
+    assert!(Normalization::parse("none").unwrap().is_none());
 }

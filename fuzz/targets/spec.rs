@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use rewire::attack::Epsilon;
 use rewire::data::{Dataset, Need};
-use rewire::nn::ArchSpec;
+use rewire::nn::{ArchSpec, Normalization};
 use rewire::prune::Granularity;
 use rewire::{Mode, models};
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
         assert_eq!(ArchSpec::parse(&arch.to_string()).unwrap().resolve(), arch);
         let _ = models::blueprint(&arch);
     }
-    if let Ok(Some(normalization)) = models::normalization(text) {
+    if let Ok(Some(normalization)) = Normalization::parse(text) {
         let _ = normalization.check(3);
     }
     if let Ok(eps) = text.parse::<Epsilon>() {

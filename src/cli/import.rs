@@ -1,9 +1,9 @@
 //! `rewire import`: networks of other programs.
 
 use super::{Context, Outcome};
+use crate::Error;
 use crate::io::{self, ImportSettings};
-use crate::nn::Layer;
-use crate::{Error, models};
+use crate::nn::{Layer, Normalization};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ impl Args {
         if let Some(size) = self.size.filter(|size| !(1..=4096).contains(size)) {
             return Err(Error::param("--size", size, "from 1 to 4096").into());
         }
-        let normalize = self.normalize.as_deref().map(models::normalization).transpose()?.flatten();
+        let normalize = self.normalize.as_deref().map(Normalization::parse).transpose()?.flatten();
         let settings = ImportSettings { size: self.size, normalize };
         let model = io::load_onnx(&self.model, &settings, &context.device()?)?;
         io::save_model(&self.output, &model)?;

@@ -4,7 +4,7 @@ use super::Context;
 use crate::data::{Dataset, Need, Split};
 use crate::infer::{Algorithm, Choice, Plan};
 use crate::io::{self, Hints};
-use crate::nn::{ArchSpec, Model};
+use crate::nn::{ArchSpec, Model, Normalization};
 use crate::{Error, Result, Seed, models};
 use std::path::PathBuf;
 
@@ -110,7 +110,7 @@ impl OptionalModelArgs {
         };
         let mut arch = ArchSpec::parse(arch)?.resolve();
         if let Some(text) = &described.normalize {
-            arch.normalize = models::normalization(text)?;
+            arch.normalize = Normalization::parse(text)?;
         }
         models::initialised(arch, context.seed.unwrap_or(Seed(1)), &context.device()?)
     }
@@ -127,7 +127,7 @@ impl ModelArgs {
         let DescribedArgs { arch, normalize } = &self.described;
         let hints = Hints {
             arch: arch.as_deref().map(ArchSpec::parse).transpose()?,
-            normalize: normalize.as_deref().map(models::normalization).transpose()?,
+            normalize: normalize.as_deref().map(Normalization::parse).transpose()?,
             in_channels: data.map(|data| data.channels),
             classes: data.and_then(|data| data.classes),
             size: data.map(|data| data.height),

@@ -12,10 +12,11 @@ use flate2::read::GzDecoder;
 use crate::error::{Error, Result};
 use crate::file;
 
+use super::dataset::{Dataset, Need};
+use super::entry::{DatasetEntry, folder, missing};
 use super::pickle::Pickle;
-use super::{
-    Dataset, DatasetEntry, Need, Pixels, RemoteFile, Split, check_labels, folder, missing,
-};
+use super::remote::RemoteFile;
+use super::split::{Pixels, Split, check_labels};
 
 pub(super) const CIFAR10: DatasetEntry = DatasetEntry {
     name: "cifar10",

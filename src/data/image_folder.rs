@@ -15,7 +15,10 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::tensor::{Tensor, nchw_to_nhwc};
 
-use super::{Dataset, DatasetEntry, KEY, Need, Pixels, Split, folder, missing, resize};
+use super::dataset::{Dataset, KEY, Need};
+use super::entry::{DatasetEntry, folder, missing};
+use super::resize;
+use super::split::{Pixels, Split};
 
 pub(super) const IMAGE_FOLDER: DatasetEntry = DatasetEntry {
     name: "image-folder",

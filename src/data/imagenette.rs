@@ -2,7 +2,10 @@
 //!
 //! Bilinear without regard to the aspect; `DIR,size=N` for another size. Source: Howard 2019.
 
-use super::{Dataset, DatasetEntry, Need, RemoteFile, folder, image_folder};
+use super::dataset::{Dataset, Need};
+use super::entry::{DatasetEntry, folder};
+use super::image_folder;
+use super::remote::RemoteFile;
 use crate::error::Result;
 
 pub(super) const IMAGENETTE: DatasetEntry = DatasetEntry {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::rng::Seed;
 
 use super::augment::{Augmentation, Map};
-use super::{Pixels, Split, unit};
+use super::split::{Pixels, Split, unit};
 
 /// Some images, ready for the device.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-use super::{
-    Dataset, DatasetEntry, KEY, Need, Pixels, RemoteFile, Split, check_labels, folder, idx,
-    missing, not_fetched, remote,
-};
+use super::dataset::{Dataset, KEY, Need};
+use super::entry::{DatasetEntry, folder, missing, not_fetched};
+use super::idx;
+use super::remote;
+use super::remote::RemoteFile;
+use super::split::{Pixels, Split, check_labels};
 
 pub(super) const FASHION_MNIST_MINI: DatasetEntry = DatasetEntry {
     name: "fashion-mnist-mini",

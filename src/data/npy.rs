@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::npy;
 
-use super::{Dataset, DatasetEntry, Need, Pixels, Split, by, check_labels, folder, missing};
+use super::dataset::{Dataset, Need};
+use super::entry::{DatasetEntry, folder, missing};
+use super::split::{Pixels, Split, by, check_labels};
 
 pub(super) const NPY: DatasetEntry = DatasetEntry {
     name: "npy",

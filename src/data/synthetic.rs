@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::rng::{Philox, Seed, unit};
 
-use super::{Dataset, DatasetEntry, KEY, Need, Pixels, Split};
+use super::dataset::{Dataset, KEY, Need};
+use super::entry::DatasetEntry;
+use super::split::{Pixels, Split};
 
 pub(super) const SYNTHETIC: DatasetEntry = DatasetEntry {
     name: "synthetic",

@@ -10,8 +10,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::file;
 
+use super::dataset::{Dataset, Need};
+use super::entry::{DatasetEntry, folder, missing};
 use super::image_folder::{Images, list_images, read_needed};
-use super::{Dataset, DatasetEntry, Need, RemoteFile, folder, missing};
+use super::remote::RemoteFile;
 
 pub(super) const TINY_IMAGENET: DatasetEntry = DatasetEntry {
     name: "tiny-imagenet",

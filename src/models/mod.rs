@@ -1,30 +1,17 @@
 //! Architectures: one file each and a line in [`MODELS`].
 
+mod architecture;
 mod evaluate;
 mod resnet;
 mod resnet18;
 mod resnet50;
 mod vgg16;
 
+pub use architecture::Architecture;
 pub use evaluate::{Scores, check_images, evaluate, predict};
 
-use crate::data;
-use crate::nn::{Arch, Blueprint, Model, Normalization};
+use crate::nn::{Arch, Blueprint, Model};
 use crate::{Device, Error, Result, Seed};
-
-/// An architecture of the registry.
-pub struct Architecture {
-    /// The name in `--arch`.
-    pub name: &'static str,
-    /// One line for lists.
-    pub summary: &'static str,
-    /// Where it comes from.
-    pub source: &'static str,
-    /// Smallest height and width that its pooling leaves something of.
-    pub min_size: usize,
-    /// Writes its network.
-    pub build: fn(&Arch) -> Blueprint,
-}
 
 /// Every architecture.
 pub const MODELS: &[Architecture] = &[vgg16::VGG16, resnet18::RESNET18, resnet50::RESNET50];
@@ -68,13 +55,4 @@ pub fn blueprint(arch: &Arch) -> Result<Blueprint> {
 pub fn initialised(arch: Arch, seed: Seed, device: &Device) -> Result<Model> {
     let blueprint = blueprint(&arch)?;
     Model::initialised(arch, blueprint, seed, device)
-}
-
-/// Reads `none`, a name of [`data::NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`.
-///
-/// Errors: [`crate::ErrorKind::Param`].
-pub fn normalization(text: &str) -> Result<Option<Normalization>> {
-    let parsed: data::Normalization = text.parse()?;
-    let data::Normalization { mean, std } = parsed;
-    Ok((!mean.is_empty()).then_some(Normalization { mean, std }))
 }

@@ -1,6 +1,7 @@
 //! ResNet18 for small images: eight blocks of two 3×3 convolutions.
 
-use super::{Architecture, resnet};
+use super::architecture::Architecture;
+use super::resnet;
 use crate::nn::{Arch, Blueprint};
 
 /// `resnet18`.

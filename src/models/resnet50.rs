@@ -1,6 +1,7 @@
 //! ResNet50 for small images: sixteen bottlenecks 1×1, 3×3 (with the stride), 1×1 to four times the planes.
 
-use super::{Architecture, resnet};
+use super::architecture::Architecture;
+use super::resnet;
 use crate::nn::{Arch, Blueprint};
 
 /// `resnet50`.

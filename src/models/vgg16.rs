@@ -1,6 +1,6 @@
 //! VGG16 for small images: 13 convolutions with batch norm, one linear layer.
 
-use super::Architecture;
+use super::architecture::Architecture;
 use crate::nn::{Arch, Blueprint, Builder};
 use crate::ops::Window;
 

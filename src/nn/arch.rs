@@ -1,35 +1,7 @@
 //! What identifies a network: architecture, widths, input and classes.
 
+use super::normalization::Normalization;
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-
-/// Per-channel standardisation of pixels in [0, 1], the first layer of a model.
-///
-/// Units: pixels in [0, 1].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Normalization {
-    /// Subtracted from each channel.
-    pub mean: Vec<f32>,
-    /// Divides each channel.
-    pub std: Vec<f32>,
-}
-
-impl Normalization {
-    /// Checks that there is one finite mean and one positive finite standard deviation a channel.
-    pub fn check(&self, in_channels: usize) -> Result<()> {
-        let given = format!("mean {:?}, std {:?}", self.mean, self.std);
-        if self.mean.len() != in_channels || self.std.len() != in_channels {
-            return Err(Error::param("normalize", given, format!("{in_channels} values each")));
-        }
-        let usable = self.mean.iter().all(|m| m.is_finite())
-            && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
-        if !usable {
-            return Err(Error::param("normalize", given, "finite, every std above 0"));
-        }
-        Ok(())
-    }
-}
 
 /// An architecture as `--arch` names it; what is left out comes from a file or a data set.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
-//! A network with its tensors on a device, and the interpreter that runs it.
+//! A network with its tensors on a device.
 
-use super::{Arch, Blueprint, Execution, Graph, Op};
-use crate::{Device, Error, Result, Seed, Tape, Tensor, ops};
+use super::{Arch, Blueprint, Graph, Op};
+use crate::{Device, Error, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 
 /// The running statistics of one batch normalisation.
@@ -16,21 +16,15 @@ pub struct RunningStats {
 /// A network: graph, parameters and running statistics.
 #[derive(Debug, Clone)]
 pub struct Model {
-    arch: Arch,
-    graph: Graph,
-    params: BTreeMap<String, Tensor>,
-    running: BTreeMap<String, RunningStats>,
+    pub(super) arch: Arch,
+    pub(super) graph: Graph,
+    pub(super) params: BTreeMap<String, Tensor>,
+    pub(super) running: BTreeMap<String, RunningStats>,
     /// By node: mean and std of a normalisation, channel list of a gathered convolution.
-    constants: Vec<Vec<Tensor>>,
+    pub(super) constants: Vec<Vec<Tensor>>,
     /// By node: the last node that reads it.
-    last_use: Vec<usize>,
+    pub(super) last_use: Vec<usize>,
     device: Device,
-}
-
-/// Running statistics as a pass may use them.
-enum Statistics<'a> {
-    Update(&'a mut BTreeMap<String, RunningStats>),
-    Keep(&'a BTreeMap<String, RunningStats>),
 }
 
 impl Model {
@@ -160,150 +154,6 @@ impl Model {
     pub fn watch(&self, tape: &mut Tape) {
         self.params.values().for_each(|tensor| tape.watch(tensor));
     }
-
-    /// Logits with batch statistics; updates the running ones.
-    ///
-    /// Shapes: `x [N, H, W, C]` in [0, 1], result `[N, classes]`.
-    pub fn forward_train(
-        &mut self,
-        tape: &mut Tape,
-        x: &Tensor,
-        how: &Execution,
-    ) -> Result<Tensor> {
-        let Self { arch, graph, params, running, constants, last_use, .. } = self;
-        let pass = Pass { arch, graph, params, constants, last_use, how };
-        pass.run(tape, x, Statistics::Update(running))
-    }
-
-    /// Logits with running statistics, which stay as they are. Shapes as [`Self::forward_train`].
-    pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, how: &Execution) -> Result<Tensor> {
-        let Self { arch, graph, params, running, constants, last_use, .. } = self;
-        let noisy = match &how.noise {
-            None => None,
-            Some(noise) => {
-                let substitutes = noise.substitutes(tape, params)?;
-                Some(Execution { substitutes, ..Execution::default() })
-            }
-        };
-        let how = noisy.as_ref().unwrap_or(how);
-        let pass = Pass { arch, graph, params, constants, last_use, how };
-        pass.run(tape, x, Statistics::Keep(running))
-    }
-}
-
-/// What the nodes of one pass read.
-struct Pass<'a> {
-    arch: &'a Arch,
-    graph: &'a Graph,
-    params: &'a BTreeMap<String, Tensor>,
-    constants: &'a [Vec<Tensor>],
-    last_use: &'a [usize],
-    how: &'a Execution,
-}
-
-impl Pass<'_> {
-    fn run(&self, tape: &mut Tape, x: &Tensor, mut statistics: Statistics) -> Result<Tensor> {
-        let [_, h, w, c] = x.dims4("model", "x")?;
-        if [h, w, c] != [self.arch.size, self.arch.size, self.arch.in_channels] {
-            let Arch { size, in_channels, .. } = self.arch;
-            let want = format!("[N, {size}, {size}, {in_channels}]");
-            return Err(Error::shape("model", "x", want, x.shape()));
-        }
-        // A result goes as soon as nobody reads it any more; the tape keeps what gradients need.
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
-        for (i, node) in self.graph.nodes.iter().enumerate() {
-            let y = match node.inputs.as_slice() {
-                [] => x.clone(),
-                inputs => {
-                    let mut operands = inputs.iter().filter_map(|&input| values[input].clone());
-                    let (Some(first), second) = (operands.next(), operands.next()) else {
-                        return Err(Error::param("graph", i, "a node whose operands are computed"));
-                    };
-                    self.node(tape, i, &first, second.as_ref(), &mut statistics)?
-                }
-            };
-            values.push(Some(y));
-            for &input in node.inputs.iter().filter(|&&input| self.last_use[input] == i) {
-                values[input] = None;
-            }
-        }
-        let logits = values.pop().flatten();
-        logits.ok_or_else(|| Error::param("graph", "[]", "at least one node"))
-    }
-
-    fn node(
-        &self,
-        tape: &mut Tape,
-        i: usize,
-        x: &Tensor,
-        second: Option<&Tensor>,
-        statistics: &mut Statistics,
-    ) -> Result<Tensor> {
-        match &self.graph.nodes[i].op {
-            Op::Input => Ok(x.clone()),
-            Op::Normalize { .. } => {
-                ops::normalize(tape, x, &self.constants[i][0], &self.constants[i][1])
-            }
-            Op::Conv { name, bias, stride, padding, .. } => {
-                let (weight, bias) = (self.tensor(name, "weight")?, self.optional(*bias, name)?);
-                let key = format!("{name}.weight");
-                match (self.how.sparse.get(&key), self.constants[i].first()) {
-                    (None, None) => ops::conv2d(tape, x, weight, bias, *stride, *padding),
-                    (None, Some(channels)) => {
-                        ops::gather_conv2d(tape, x, weight, channels, bias, *stride, *padding)
-                    }
-                    (Some(filter), None) => {
-                        ops::sparse_conv2d(tape, x, filter, weight, bias, *stride, *padding)
-                    }
-                    (Some(_), Some(_)) => Err(Error::param(
-                        "execution.sparse",
-                        key,
-                        "a convolution that reads all channels",
-                    )),
-                }
-            }
-            Op::BatchNorm { name, eps, momentum } => {
-                let (weight, bias) = (self.tensor(name, "weight")?, self.tensor(name, "bias")?);
-                match statistics {
-                    Statistics::Update(running) => {
-                        let RunningStats { mean, var } =
-                            running.get_mut(name).ok_or_else(|| missing(name))?;
-                        ops::batch_norm_train(tape, x, weight, bias, mean, var, *momentum, *eps)
-                    }
-                    Statistics::Keep(running) => {
-                        let RunningStats { mean, var } =
-                            running.get(name).ok_or_else(|| missing(name))?;
-                        ops::batch_norm_eval(tape, x, weight, bias, mean, var, *eps)
-                    }
-                }
-            }
-            Op::Relu => ops::relu(tape, x),
-            &Op::MaxPool(window) => ops::max_pool(tape, x, window),
-            &Op::AvgPool(window) => ops::avg_pool(tape, x, window),
-            Op::Flatten => ops::flatten(tape, x),
-            Op::GlobalAvgPool => ops::global_avg_pool(tape, x),
-            Op::Linear { name, bias } => {
-                let bias = self.optional(*bias, name)?;
-                ops::linear(tape, x, self.tensor(name, "weight")?, bias)
-            }
-            Op::Add => ops::add(tape, x, second.unwrap_or(x)),
-        }
-    }
-
-    /// A parameter, or what stands in for it.
-    fn tensor(&self, prefix: &str, part: &str) -> Result<&Tensor> {
-        let name = format!("{prefix}.{part}");
-        let found = self.how.substitutes.get(&name).or_else(|| self.params.get(&name));
-        found.ok_or_else(|| missing(&name))
-    }
-
-    fn optional(&self, bias: bool, name: &str) -> Result<Option<&Tensor>> {
-        bias.then(|| self.tensor(name, "bias")).transpose()
-    }
-}
-
-fn missing(name: &str) -> Error {
-    Error::param("parameter", name, "one that the network has")
 }
 
 /// The tensors of each node that are part of the graph, not of the state dict.

@@ -13,33 +13,12 @@ use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-use pack::{GROUP, IMAGES, Packed};
+use pack::{GROUP, IMAGES, OP, Packed};
 
-pub use pack::BankCount;
+pub use pack::{BankCount, SparseProduct};
 
-const OP: &str = "infer_sparse_conv2d";
 /// Groups of filters that a block of threads computes, two warps each.
 const BLOCK_GROUPS: usize = 4;
-
-/// How the columns of a group of 32 filters that are not empty are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SparseProduct {
-    /// Every filter by every such column: `mma.m16n8k16`. For masks that keep more than about a third.
-    Dense,
-    /// 2:4 sparse, the columns put in an order for which that holds: `mma.sp.m16n8k32`. Half the steps of the tensor
-    /// core; a full mask takes twice the columns.
-    TwoFour,
-}
-
-impl SparseProduct {
-    /// Columns of a block.
-    fn columns(self) -> usize {
-        match self {
-            Self::Dense => 16,
-            Self::TwoFour => 32,
-        }
-    }
-}
 
 /// A filter with its bias, packed for one layer: the geometry decides where a column lies in shared memory.
 ///

@@ -13,9 +13,7 @@ use crate::device::Launch;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::{Error, Mode, Result};
-use pack::{Packed, Split};
-
-const OP: &str = "infer_sparse_lists";
+use pack::{OP, Packed, Split};
 
 /// The kept weights of a filter, its bias, and where each weight finds its input: packed for one layer and a number of
 /// images, which decide the tile in shared memory.

@@ -2,7 +2,7 @@
 
 use super::recipe::Recipe;
 use crate::attack::AttackSettings;
-use crate::data::{self, Augmentation, Dataset, Split};
+use crate::data::{Augmentation, Dataset, Split};
 use crate::io::{self, Hints};
 use crate::nn::{ArchSpec, Model, Normalization};
 use crate::prune::Pruner;
@@ -86,7 +86,7 @@ fn load_data(recipe: &Recipe) -> Result<Dataset> {
 /// The network: from `model.init`, or with initial values; what the architecture leaves open follows the data.
 fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Model> {
     let spec = ArchSpec::parse(&recipe.model.arch)?;
-    let normalize = models::normalization(&recipe.model.normalize)?;
+    let normalize = Normalization::parse(&recipe.model.normalize)?;
     let model = match &mut recipe.model.init {
         Some(path) => {
             *path = absolute(path)?;
@@ -94,8 +94,8 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
             if let Some(arch) = &stored {
                 // Its graph is its own: what a recipe says of architectures does not describe it.
                 recipe.model.arch = arch.to_string();
-                let Normalization { mean, std } = arch.normalize.clone().unwrap_or_default();
-                recipe.model.normalize = data::Normalization { mean, std }.to_string();
+                let own = arch.normalize.as_ref();
+                recipe.model.normalize = own.map_or("none".into(), ToString::to_string);
             }
             let known = stored.is_none();
             let hints = Hints {

@@ -4,7 +4,7 @@ use crate::attack::AttackSettings;
 use crate::nn::ArchSpec;
 use crate::prune::PruneSettings;
 use crate::train::TrainSettings;
-use crate::{Error, Mode, Result, file, models};
+use crate::{Error, Mode, Result, file};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -172,7 +172,7 @@ impl Recipe {
         }
         self.mode()?;
         ArchSpec::parse(&self.model.arch)?;
-        models::normalization(&self.model.normalize)?;
+        crate::nn::Normalization::parse(&self.model.normalize)?;
         for (key, limit) in
             [("data.train_limit", self.data.train_limit), ("data.test_limit", self.data.test_limit)]
         {

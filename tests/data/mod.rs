@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use rewire::data::{AUGMENTATIONS, DATASETS, Dataset, NORMALIZATIONS, Need, Pixels, Split};
+use rewire::data::{AUGMENTATIONS, DATASETS, Dataset, Need, Pixels, Split};
+use rewire::nn::NORMALIZATIONS;
 use rewire::rng::Seed;
 use tempfile::TempDir;
 

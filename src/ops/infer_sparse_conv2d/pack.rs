@@ -1,16 +1,17 @@
 //! The format of `kernels/infer_sparse_conv2d.cu`: groups of filters, their columns in blocks, operands in lane order.
 //! `kernels/infer_sparse_pack.cu` builds it on the device.
 
-use super::{OP, SparseProduct, on_gpu};
 use crate::cpu::conv_shape::ConvShape;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, int, ints};
+use crate::ops::infer_planes::on_gpu;
 use crate::ops::plane_tile::{CHUNK_BYTES, PlaneTile, ROW_BYTES};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+pub(super) const OP: &str = "infer_sparse_conv2d";
 /// Filters of a group.
 pub(super) const GROUP: usize = 32;
 /// Columns of one access to shared memory.
@@ -19,6 +20,26 @@ pub(super) const OCTET: usize = 8;
 pub(super) const IMAGES: usize = 8;
 /// Outputs of a block of threads, times 8 images.
 const OUTPUTS: usize = 16;
+
+/// How the columns of a group of 32 filters that are not empty are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SparseProduct {
+    /// Every filter by every such column: `mma.m16n8k16`. For masks that keep more than about a third.
+    Dense,
+    /// 2:4 sparse, the columns put in an order for which that holds: `mma.sp.m16n8k32`. Half the steps of the tensor
+    /// core; a full mask takes twice the columns.
+    TwoFour,
+}
+
+impl SparseProduct {
+    /// Columns of a block.
+    pub(super) fn columns(self) -> usize {
+        match self {
+            Self::Dense => 16,
+            Self::TwoFour => 32,
+        }
+    }
+}
 
 /// None where not even one channel fits shared memory.
 pub(super) fn tile(shape: &ConvShape) -> Option<PlaneTile> {

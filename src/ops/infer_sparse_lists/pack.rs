@@ -1,17 +1,17 @@
 //! The format of `kernels/infer_sparse_lists.cu`: which outputs share shared memory, and the lists of kept weights, which
 //! `kernels/infer_sparse_lists_pack.cu` builds on the device.
 
-use super::{OP, on_gpu};
 use crate::cpu::conv_shape::ConvShape;
 use crate::device::Launch;
 use crate::dtype::DType;
 use crate::ops::filter_order::filter_order;
 use crate::ops::implicit_gemm::{blocks, ints};
-use crate::ops::infer_planes::images_of;
+use crate::ops::infer_planes::{images_of, on_gpu};
 use crate::ops::plane_tile::{FEW_BLOCKS, PlaneTile};
 use crate::tensor::Tensor;
 use crate::{Error, Mode, Result};
 
+pub(super) const OP: &str = "infer_sparse_lists";
 /// Filters of a warp.
 pub(super) const FILTERS: usize = 8;
 /// Warps of a block of threads.

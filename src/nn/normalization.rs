@@ -1,9 +1,8 @@
-//! Constants of the normalisation `(x − mean)/std`, a model's first layer: pixels stay in [0, 1] outside of it.
+//! The normalisation `(x − mean)/std`, a model's first layer: pixels stay in [0, 1] outside of it.
 
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, Result};
 
 /// Every normalisation that `model.normalize` and `--normalize` know by name.
 pub const NORMALIZATIONS: &[NormalizationEntry] = &[
@@ -53,44 +52,29 @@ pub struct NormalizationEntry {
     pub std: &'static [f64],
 }
 
-/// One mean and one standard deviation a channel; none at all is the identity.
+/// One mean and one standard deviation a channel: the first layer of a model, `(x − mean) / std`.
 ///
-/// Reads a name of [`NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`; displays as the latter, or as `none`.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Units: pixels in [0, 1]. Displays as what [`Self::parse`] reads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Normalization {
-    /// The mean of each channel, pixels in [0, 1].
+    /// Subtracted from each channel.
     pub mean: Vec<f32>,
-    /// The standard deviation of each channel.
+    /// Divides each channel.
     pub std: Vec<f32>,
-}
-
-impl Normalization {
-    /// True if it changes nothing.
-    pub fn is_none(&self) -> bool {
-        self.mean.is_empty()
-    }
-
-    /// Checks that it has `channels` channels, or none.
-    ///
-    /// Errors: `Param`.
-    pub fn check(&self, channels: usize) -> Result<()> {
-        if self.is_none() || self.mean.len() == channels {
-            return Ok(());
-        }
-        let want = format!("for the {channels} input channel(s) of the model");
-        Err(Error::param(KEY, self, want))
-    }
 }
 
 const KEY: &str = "model.normalize (--normalize)";
 
-impl FromStr for Normalization {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
+impl Normalization {
+    /// Reads a name of [`NORMALIZATIONS`] or `mean=a:b:c,std=a:b:c`; `none` is no normalisation.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`].
+    pub fn parse(text: &str) -> Result<Option<Self>> {
         let round = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
         if let Some(entry) = NORMALIZATIONS.iter().find(|entry| entry.name == text) {
-            return Ok(Self { mean: round(entry.mean), std: round(entry.std) });
+            let named = Self { mean: round(entry.mean), std: round(entry.std) };
+            return Ok((!entry.mean.is_empty()).then_some(named));
         }
         let error = || {
             let names: Vec<_> = NORMALIZATIONS.iter().map(|entry| entry.name).collect();
@@ -109,15 +93,28 @@ impl FromStr for Normalization {
         if mean.len() != std.len() || std.iter().any(|&v| v <= 0.0) {
             return Err(error());
         }
-        Ok(Self { mean, std })
+        Ok(Some(Self { mean, std }))
+    }
+
+    /// Checks that there is one finite mean and one positive finite standard deviation a channel.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`].
+    pub fn check(&self, in_channels: usize) -> Result<()> {
+        let given = format!("mean {:?}, std {:?}", self.mean, self.std);
+        if self.mean.len() != in_channels || self.std.len() != in_channels {
+            return Err(Error::param("normalize", given, format!("{in_channels} values each")));
+        }
+        let usable = self.mean.iter().all(|m| m.is_finite())
+            && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
+        if !usable {
+            return Err(Error::param("normalize", given, "finite, every std above 0"));
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for Normalization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_none() {
-            return f.write_str("none");
-        }
         let join = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(":");
         write!(f, "mean={},std={}", join(&self.mean), join(&self.std))
     }
