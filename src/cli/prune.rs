@@ -39,11 +39,11 @@ struct Printed<'a> {
     density: f64,
     active: usize,
     prunable: usize,
-    layers: Vec<Layer>,
+    layers: Vec<KeptWeights>,
 }
 
 #[derive(Serialize)]
-struct Layer {
+struct KeptWeights {
     name: String,
     weights: usize,
     active: usize,
@@ -66,7 +66,7 @@ impl Args {
             active,
             prunable,
             layers: layers
-                .map(|((name, active), weights)| Layer { name, weights, active })
+                .map(|((name, active), weights)| KeptWeights { name, weights, active })
                 .collect(),
         };
         context.print(&text(&printed)?, &printed)?;
@@ -102,7 +102,7 @@ fn text(printed: &Printed) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(text, "{active} of {prunable} weights kept ({density:.4}) -> {}", output.display())?;
     let width = layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-    for Layer { name, weights, active } in layers {
+    for KeptWeights { name, weights, active } in layers {
         let share = *active as f64 / *weights as f64;
         writeln!(text, "  {name:width$}  {active:>9} of {weights:>9}  {share:.4}")?;
     }

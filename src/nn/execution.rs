@@ -36,12 +36,12 @@ impl Execution {
 ///
 /// Source: Rakin et al. 2019 (arXiv 1905.13074); see [`ops::noisy_weight`].
 pub struct Noise {
-    layers: BTreeMap<String, Layer>,
+    layers: BTreeMap<String, NoisyLayer>,
     seed: Seed,
     next: AtomicU64,
 }
 
-struct Layer {
+struct NoisyLayer {
     alpha: Tensor,
     mask: Tensor,
 }
@@ -64,7 +64,7 @@ impl Noise {
             let weight = model.param(&name)?;
             let kept = weight.to_vec::<f32>()?.iter().map(|&w| u8::from(w != 0.0)).collect();
             let mask = Tensor::from_vec::<u8>(kept, weight.shape(), model.device())?;
-            Ok((name, Layer { alpha, mask }))
+            Ok((name, NoisyLayer { alpha, mask }))
         };
         let layers = alphas.into_iter().map(layer).collect::<Result<_>>()?;
         Ok(Self { layers, seed, next: AtomicU64::new(0) })
@@ -82,7 +82,7 @@ impl Noise {
         params: &BTreeMap<String, Tensor>,
     ) -> Result<BTreeMap<String, Tensor>> {
         let draw = self.next.fetch_add(1, Ordering::Relaxed);
-        let weight = |(i, (name, layer)): (usize, (&String, &Layer))| {
+        let weight = |(i, (name, layer)): (usize, (&String, &NoisyLayer))| {
             let weight = params.get(name).ok_or_else(|| {
                 Error::param("weight noise", name, "of a convolution of the network")
             })?;

@@ -85,7 +85,7 @@ struct Statistics {
 }
 
 /// `weight: Σ dy·x̂`, `bias: Σ dy` by channel, x̂ the normalised x.
-struct Sums {
+struct AffineGradients {
     weight: Tensor,
     bias: Tensor,
 }
@@ -242,10 +242,12 @@ fn parameter_gradients(
     layout: &Layout,
     statistics: &Statistics,
     weight: &Tensor,
-) -> Result<Sums> {
+) -> Result<AffineGradients> {
     let &Layout { rows, c, slices, .. } = layout;
-    let mut sums =
-        Sums { weight: x.empty_like(&[c], DType::F32)?, bias: x.empty_like(&[c], DType::F32)? };
+    let mut sums = AffineGradients {
+        weight: x.empty_like(&[c], DType::F32)?,
+        bias: x.empty_like(&[c], DType::F32)?,
+    };
     match x.on() {
         On::Cpu => {
             let inv_std = statistics.inv_std()?;
@@ -289,7 +291,7 @@ fn input_gradient(
     layout: &Layout,
     statistics: &Statistics,
     weight: &Tensor,
-    through: Option<(&Tensor, &Sums)>,
+    through: Option<(&Tensor, &AffineGradients)>,
 ) -> Result<Tensor> {
     let &Layout { rows, c, .. } = layout;
     let mut dx = dy.empty_like(dy.shape(), DType::F32)?;

@@ -19,7 +19,7 @@ pub(super) struct Losses {
 
 /// Gradients of a step so far, by name.
 #[derive(Default)]
-struct Sums {
+struct GradientSums {
     params: BTreeMap<String, Tensor>,
     /// Of the coefficients of the noise.
     alphas: BTreeMap<String, Tensor>,
@@ -37,7 +37,7 @@ impl Trainer {
         let x = Tensor::from_vec(batch.images, &shape, self.model.device())?;
         let labels = Tensor::from_vec(batch.labels, &[n], self.model.device())?;
 
-        let mut sums = Sums::default();
+        let mut sums = GradientSums::default();
         let both = adversarial_weight == 0.0 || self.settings.loss == super::Loss::Hybrid;
         let clean = match both {
             true => Some(self.accumulate(&x, &labels, clean_weight, Draw::Clean, &mut sums)?),
@@ -105,7 +105,7 @@ impl Trainer {
         labels: &Tensor,
         weight: f64,
         draw: Draw,
-        sums: &mut Sums,
+        sums: &mut GradientSums,
     ) -> Result<Tensor> {
         let mut tape = Tape::new(self.mode);
         self.model.watch(&mut tape);
