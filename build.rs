@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, thread};
 
 /// A kernel file and its entry points, each with the text in `__launch_bounds__(..)`.
 struct KernelFile {
@@ -109,17 +110,41 @@ fn embed_kernels(kernels: &[KernelFile]) {
         let _ = writeln!(table, "    ({header:?}, {}),", include_source(header));
     }
     table += "];\npub static KERNELS: &[KernelFile] = &[\n";
-    for kernel in kernels {
+    let lines = on_all_cores(kernels, |kernel| {
         let name = utf8(kernel.path.file_stem());
         let names: Vec<_> = kernel.entry_points.iter().map(|(name, _)| name).collect();
-        let _ = writeln!(
-            table,
-            "    KernelFile {{ name: {name:?}, source: {}, entry_points: &{names:?}, ptx: &[{}] }},",
-            include_source(&format!("{name}.cu")),
-            nvrtc.as_ref().map_or(String::new(), |c| compile_to_ptx(c, kernel, name, &headers)),
-        );
-    }
+        let source = include_source(&format!("{name}.cu"));
+        let ptx = nvrtc.as_ref().map(|nvrtc| compile_to_ptx(nvrtc, kernel, name, &headers));
+        let ptx = ptx.unwrap_or_default();
+        format!(
+            "    KernelFile {{ name: {name:?}, source: {source}, entry_points: &{names:?}, ptx: &[{ptx}] }},\n"
+        )
+    });
+    table.extend(lines);
     write_if_changed("kernels.rs", &format!("{table}];\n"));
+}
+
+/// What `work` makes of each item, in their order. A panic of one ends the build.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut made = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return made };
+            made.push((index, work(item)));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut made: Vec<(usize, R)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        let made = |worker: thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|_| std::process::exit(1))
+        };
+        workers.into_iter().flat_map(made).collect()
+    });
+    made.sort_by_key(|(index, _)| *index);
+    made.into_iter().map(|(_, made)| made).collect()
 }
 
 /// Leaves `NAME.ARCH.ptx` for each architecture; returns the table's entries. A kernel that does not compile,
@@ -195,7 +220,6 @@ mod host {
     use std::fmt::Write;
     use std::hash::{Hash, Hasher};
     use std::process::Command;
-    use std::sync::Mutex;
 
     /// A file to compile: its name, its text, whether the checks go in, and what its object depends on.
     struct Unit {
@@ -351,22 +375,7 @@ mod host {
             }
         }
         let missing: Vec<_> = units.iter().filter(|u| !u.object.exists()).collect();
-        let queue = Mutex::new(missing.into_iter());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let work = || {
-            loop {
-                let Some(unit) = queue.lock().expect("no panic in the queue").next() else { break };
-                compile_unit(folder, unit);
-            }
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            for worker in workers {
-                if worker.join().is_err() {
-                    std::process::exit(1);
-                }
-            }
-        });
+        on_all_cores(&missing, |unit| compile_unit(folder, unit));
     }
 
     fn compile_unit(folder: &Path, unit: &Unit) {
