@@ -265,6 +265,21 @@ mod on_cuda {
     }
 
     #[test]
+    fn static_and_dynamic_shared_memory_count_together() {
+        let Some((_, gpu)) = cuda() else { return };
+        let (x, mask, state, bins) = (Ptr(gpu.alloc(4).unwrap()), Ptr(0), Ptr(0), Ptr(gpu.alloc(8192).unwrap()));
+        // 8 KiB are the kernel's own: with 40 KiB more it needs no opt-in, with more it does.
+        for dynamic in [40 << 10, 41 << 10, 48 << 10, 64 << 10] {
+            let launch = Launch::new("topk_histogram_f32").shared(dynamic).arg(&x).arg(&mask).arg(&state).arg(&bins);
+            let launch = launch.arg(&0).arg(&0).arg(&2).arg(&2).arg(&0).arg(&1).arg(&0i64);
+            launch.run(&*gpu).unwrap();
+        }
+        gpu.synchronize().unwrap();
+        gpu.free(x.0);
+        gpu.free(bins.0);
+    }
+
+    #[test]
     fn a_graph_replays_what_it_recorded() {
         // A size that no other test uses: the pool is everybody's.
         const BYTES: usize = 7_777_777;

@@ -216,6 +216,9 @@ u32 grid_dim_x() { return self->launch->grid.x; }
 u32 grid_dim_y() { return self->launch->grid.y; }
 u32 grid_dim_z() { return self->launch->grid.z; }
 
+// The dynamic object's identity.
+static const char dynamic_site = 0;
+
 // A chunk or more lies between two objects, so that running over one of them is seen.
 void* shared_object(const void* id, size_t bytes) {
     Worker& w = *self;
@@ -223,9 +226,13 @@ void* shared_object(const void* id, size_t bytes) {
         if (w.objects[i].id == id) return reinterpret_cast<void*>(w.shared_base + w.objects[i].offset);
     if (w.object_count == MAX_OBJECTS) fail(w.thread, NOWHERE, "more than %u shared objects in one block", MAX_OBJECTS);
     u32 used = 0;
-    for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
-    if (used + bytes > SHARED_BYTES)
-        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
+    for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].id == &dynamic_site ? 0 : w.objects[i].bytes;
+    if (id != &dynamic_site && used + bytes > w.launch->kernel->static_shared)
+        fail(w.thread, NOWHERE, "%zu bytes of static shared memory, docs/kernels.txt says %u: python .ci/kernels.py --write",
+             used + bytes, w.launch->kernel->static_shared);
+    if (id != &dynamic_site && used + bytes + w.launch->dynamic_bytes > SHARED_BYTES)
+        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes + w.launch->dynamic_bytes,
+             SHARED_BYTES);
     const u32 offset = w.shared_end, end = offset + u32((bytes + 2 * CHUNK - 1) / CHUNK * CHUNK);
     memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
     for (u32 i = offset; i < end; i += CHUNK) {
@@ -238,10 +245,9 @@ void* shared_object(const void* id, size_t bytes) {
 }
 
 void* dynamic_shared() {
-    static const char dynamic = 0;
     Worker& w = *self;
     if (w.launch->dynamic_bytes == 0) return reinterpret_cast<void*>(w.shared_base + w.shared_end);
-    return shared_object(&dynamic, w.launch->dynamic_bytes);
+    return shared_object(&dynamic_site, w.launch->dynamic_bytes);
 }
 
 // The meeting that a twin runs for: the one that is complete.

@@ -1,4 +1,10 @@
 // wrong.cu -- kernels that are wrong on purpose. Each has one mistake, which a test names.
+//
+// What is said to be their machine code: registers, bytes of static shared memory.
+// machine code: wrong_many_registers 66 0
+// machine code: wrong_unlisted 0 0
+// machine code: wrong_static_shared 32 40960
+// machine code: wrong_stale_table 32 16
 #include "common/async_copy.cuh"
 #include "common/atomic.cuh"
 #include "common/mma.cuh"
@@ -173,6 +179,44 @@ extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_matrix(u32* y)
     __syncthreads();
     y[threadIdx.x] = ldmatrix_x2(&tile[12 * (threadIdx.x % 8)]).x;
 }
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_load_whole(const float* x, float* y) {
+    y[threadIdx.x] = load_float4(x + 2).x;
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_shared(float* y) {
+    SHARED(tile, u32[64]);
+    tile[threadIdx.x] = tile[32 + threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    y[threadIdx.x] = float(reinterpret_cast<const u64*>(tile + 1)[threadIdx.x % 8]);
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_local(float* y, i32 at) {
+    alignas(16) float frame[8] = {};
+    frame[threadIdx.x % 8] = 1.0f;
+    y[threadIdx.x] = reinterpret_cast<const float4*>(frame + at)->x;
+}
+
+// The launch is wrong, not the kernel.
+extern "C" __global__ void wrong_many_registers(float* y) { y[threadIdx.x] = 1.0f; }
+extern "C" __global__ void __launch_bounds__(32) wrong_unlisted(float* y) { y[threadIdx.x] = 1.0f; }
+
+extern "C" __global__ void __launch_bounds__(32) wrong_static_shared(float* y) {
+    SHARED(tile, float[10240]);
+    tile[threadIdx.x] = 1.0f;
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_stale_table(float* y) {
+    SHARED(tile, float[32]);
+    tile[threadIdx.x] = 1.0f;
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+
+#define WORDS8 u64, u64, u64, u64, u64, u64, u64, u64
+#define WORDS64 WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8
+#define WORDS512 WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64
+extern "C" __global__ void __launch_bounds__(32) wrong_many_parameters(WORDS512, i32) {}
 
 extern "C" __global__ void __launch_bounds__(32) wrong_endless_loop(u32* flag) {
     volatile u32* const p = flag;

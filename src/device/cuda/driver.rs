@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
 /// Everything of the driver that this crate calls.
-const SYMBOLS: [&str; 29] = [
+const SYMBOLS: [&str; 30] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -33,6 +33,7 @@ const SYMBOLS: [&str; 29] = [
     "cuMemsetD8Async",
     "cuModuleLoadDataEx",
     "cuModuleGetFunction",
+    "cuFuncGetAttribute",
     "cuFuncSetAttribute",
     "cuLaunchKernel",
     "cuGraphInstantiateWithFlags",
