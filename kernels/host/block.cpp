@@ -66,6 +66,8 @@ void reschedule(Worker& w) {
 static void fiber_entry() {
     Worker& w = *self;
     w.launch->kernel->run(w.launch->words);
+    const Fiber& me = w.fibers[w.thread];
+    if (me.copy_count > 0) fail(w.thread, at(me.copies[0].pc), "exits while its cp.async is under way");
     w.fibers[w.thread].state = State::Done;
     ++w.done;
     reschedule(w);
@@ -82,7 +84,7 @@ static void begin_block(Worker& w, u64 block) {
     w.start = w.full = ++w.stamp;
     w.done = w.ready_head = w.ready_count = w.waiting = 0;
     w.waiters = NONE;
-    w.fenced = w.acquired = false;
+    w.fenced = w.met = false;
     memset(reinterpret_cast<void*>(w.shared_base), 0xFF, w.shared_end);
     memset(w.seen, 0, sizeof w.seen[0] * w.warps);
     for (u32 i = 0; i < w.warps; ++i) w.warp_state[i].open = 0;
@@ -90,6 +92,7 @@ static void begin_block(Worker& w, u64 block) {
         Fiber& f = w.fibers[i];
         f.sp = fiber_prepare(fiber_stack_top(w.stacks, i), fiber_entry);
         f.copy_count = f.group = 0;
+        f.acquired = false;
         make_ready(w, i);
     }
 }

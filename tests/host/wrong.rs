@@ -71,6 +71,8 @@ fn a_missing_wait_for_cp_async_is_found() {
     let parts = ["load of shared byte", "while the cp.async of thread", "is under way", &at];
     fails(tile("wrong_missing_wait", 32), &parts);
     fails(tile("wrong_wait_for_older_group", 32), &parts[..3]);
+    let at = line("// zeros that nobody waits for");
+    fails(tile("wrong_exit_before_wait", 32), &["exits while its cp.async is under way", &at]);
 }
 
 #[test]
@@ -181,13 +183,16 @@ fn races_in_global_memory_are_found() {
         ["of this block stored with no barrier between", &line("y[threadIdx.x / 2] = 1.0f")];
     fails(write("wrong_threads_store_one_word", 1, 64), &parts);
 
-    let last_block = |gpu: &Host| {
-        let (partial, count, y) =
-            (Buffer::new(gpu, 1024), Buffer::of(gpu, &[0u32]), Buffer::new(gpu, 256));
-        let launch = Launch::new("wrong_last_block_without_fence").grid(4, 1, 1).block(64, 1, 1);
-        launch.arg(&partial).arg(&count).arg(&y).run(gpu)
-    };
-    fails(last_block, &["load of global memory", "race between blocks", &line("sum += partial")]);
+    // Without the fence behind the stores, and without the one before the loads.
+    for name in ["wrong_last_block_without_fence", "wrong_last_block_without_second_fence"] {
+        let last_block = |gpu: &Host| {
+            let (partial, count, y) =
+                (Buffer::new(gpu, 1024), Buffer::of(gpu, &[0u32]), Buffer::new(gpu, 256));
+            let launch = Launch::new(name).grid(4, 1, 1).block(64, 1, 1);
+            launch.arg(&partial).arg(&count).arg(&y).run(gpu)
+        };
+        fails(last_block, &["load of global memory", "race between blocks", "wrong.cu:"]);
+    }
     let parts = ["of global memory", "stored: race between blocks", "wrong.cu:"];
     fails(write("wrong_plain_and_atomic", 2, 1), &parts);
 }

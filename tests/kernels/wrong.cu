@@ -52,6 +52,13 @@ extern "C" __global__ void __launch_bounds__(32) wrong_wait_for_older_group(cons
     y[threadIdx.x] = tile[threadIdx.x];
 }
 
+extern "C" __global__ void __launch_bounds__(32) wrong_exit_before_wait(const float* x, float* y) {
+    SHARED(tile, float[128]);
+    y[threadIdx.x] = 1.0f;
+    cp_async16(&tile[4 * threadIdx.x], x, false);  // zeros that nobody waits for
+    cp_async_commit();
+}
+
 extern "C" __global__ void __launch_bounds__(32) wrong_copy_source(const float* x, float* y, i32 len) {
     SHARED(tile, float[128]);
     cp_async16(&tile[4 * threadIdx.x], x + 4 * threadIdx.x, 4 * i32(threadIdx.x) <= len);  // copies one too many
@@ -150,7 +157,21 @@ extern "C" __global__ void __launch_bounds__(64) wrong_last_block_without_fence(
     if (threadIdx.x == 0) last[0] = atomic_inc(count, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
     if (!last[0]) return;
+    thread_fence();
     float sum = 0.0f;
+    for (u32 b = 0; b < gridDim.x; ++b) sum += partial[b * 64 + threadIdx.x];
+    y[threadIdx.x] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(64) wrong_last_block_without_second_fence(float* partial, u32* count, float* y) {
+    SHARED(last, bool[1]);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1.0f;
+    thread_fence();
+    __syncthreads();
+    if (threadIdx.x == 0) last[0] = atomic_inc(count, gridDim.x - 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last[0]) return;
+    float sum = 0.0f;  // no thread_fence before the loads
     for (u32 b = 0; b < gridDim.x; ++b) sum += partial[b * 64 + threadIdx.x];
     y[threadIdx.x] = sum;
 }
