@@ -243,6 +243,29 @@ mod on_cuda {
     }
 
     #[test]
+    fn what_was_uploaded_may_change_at_once() {
+        let Some((_, gpu)) = cuda() else { return };
+        // More than the pinned blocks hold together, in one and in many pieces.
+        const BYTES: usize = (17 << 20) + 5;
+        let pattern = |i: usize| (i * 7 + i / 65_537) as u8;
+        let want: Vec<u8> = (0..BYTES).map(pattern).collect();
+        for piece in [BYTES, 300_001] {
+            let ptr = gpu.alloc(BYTES).unwrap();
+            let mut source = Vec::new();
+            for start in (0..BYTES).step_by(piece) {
+                source.clear();
+                source.extend_from_slice(&want[start..BYTES.min(start + piece)]);
+                gpu.upload(ptr + start as u64, &source).unwrap();
+                source.fill(0xEE);
+            }
+            let mut got = vec![0; BYTES];
+            gpu.download(ptr, &mut got).unwrap();
+            assert!(got == want, "in pieces of {piece}");
+            gpu.free(ptr);
+        }
+    }
+
+    #[test]
     fn a_launch_that_cannot_be_is_an_error_that_names_the_kernel() {
         let Some((device, gpu)) = cuda() else { return };
         let error = Launch::new("no_such_kernel_f32").run(&*gpu).unwrap_err().to_string();

@@ -1,7 +1,8 @@
 // libcuda.so for machines without a GPU: what the device `cuda` calls, over the runtime of `cuda-host`.
 //
 // Kernels are those linked into this library; a module's PTX only says which of them it holds. Work runs at
-// once, in the calling thread, except between cuStreamBeginCapture and cuStreamEndCapture, where it is recorded.
+// once, in the calling thread, except between cuStreamBeginCapture and cuStreamEndCapture, where it is recorded, and
+// copies from the host, which read their source as late as they may: before the next work, or when somebody waits.
 // Stricter than a driver where a mistake would go unseen: unknown handles, a missing context, copies outside an
 // allocation and memory that is used after cuMemFree are errors.
 //
@@ -67,12 +68,27 @@ struct Graph {
 };
 struct Stream {
     Graph* recording = nullptr;
+    std::vector<Work> uploads;  // those from number `uploaded` on
+    u64 uploaded = 0;
+
+    // Does the uploads before number `end`.
+    void upload(u64 end) {
+        for (; uploaded < end && !uploads.empty(); ++uploaded) {
+            uploads.front()();
+            uploads.erase(uploads.begin());
+        }
+    }
+};
+struct Event {
+    Stream* stream = nullptr;
+    u64 uploads = 0;  // that lie before it
 };
 
 std::recursive_mutex lock;
+std::vector<Stream*> streams;
 bool initialized = false;
 char context;  // its address is the one context there is
-std::set<void*> handles;  // of modules, functions, streams, graphs
+std::set<void*> handles;  // of modules, functions, streams, events, graphs
 thread_local void* current = nullptr;
 thread_local std::string message;  // why the last call failed
 
@@ -132,7 +148,10 @@ u32 capability() {
 Status submit(void* handle, Work work) {
     Stream* stream = known<Stream>(handle);
     if (stream == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
-    if (stream->recording == nullptr) return work();
+    if (stream->recording == nullptr) {
+        stream->upload(~0ull);
+        return work();
+    }
     stream->recording->nodes.push_back(std::move(work));
     return SUCCESS;
 }
@@ -237,13 +256,44 @@ API cuCtxSetCurrent(void* which) {
 
 API cuStreamCreate(void** out, u32) {
     ENTER(true);
-    *out = open_handle(new Stream);
+    streams.push_back(open_handle(new Stream));
+    *out = streams.back();
     return SUCCESS;
 }
 
 API cuStreamSynchronize(void* stream) {
     ENTER(true);
     return submit_with_host(stream, [] { return SUCCESS; });
+}
+
+API cuEventCreate(void** out, u32) {
+    ENTER(true);
+    *out = open_handle(new Event);
+    return SUCCESS;
+}
+
+API cuEventRecord(void* handle, void* stream) {
+    ENTER(true);
+    Event* event = known<Event>(handle);
+    Stream* on = known<Stream>(stream);
+    if (event == nullptr || on == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
+    event->stream = on;
+    event->uploads = on->uploaded + on->uploads.size();
+    return SUCCESS;
+}
+
+API cuEventSynchronize(void* handle) {
+    ENTER(true);
+    Event* event = known<Event>(handle);
+    if (event == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
+    if (event->stream != nullptr) event->stream->upload(event->uploads);
+    return SUCCESS;
+}
+
+API cuMemHostAlloc(void** out, size_t bytes, u32) {
+    ENTER(true);
+    *out = malloc(bytes);
+    return *out == nullptr ? failed(OUT_OF_MEMORY, "out of memory") : SUCCESS;
 }
 
 API cuMemAlloc_v2(u64* out, size_t bytes) {
@@ -270,6 +320,8 @@ API cuMemFree_v2(u64 address) {
     auto found = heap.live.find(address);
     if (found == heap.live.end()) return failed(INVALID_VALUE, "not an allocation");
     const u64 granules = (found->second + 255) / 256;
+    // A driver waits for the device first.
+    for (Stream* stream : streams) stream->upload(~0ull);
     rewire_host_free(address, found->second);
     heap.released[granules].push_back(address);
     heap.used -= granules * 256;
@@ -280,7 +332,10 @@ API cuMemFree_v2(u64 address) {
 API cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void* stream) {
     ENTER(true);
     if (!heap.covers(to, bytes)) return failed(ILLEGAL_ADDRESS, "upload outside an allocation");
-    return submit_with_host(stream, [=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), SUCCESS; });
+    Stream* on = known<Stream>(stream);
+    if (on == nullptr || on->recording != nullptr) return submit_with_host(stream, [] { return SUCCESS; });
+    on->uploads.push_back([=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), SUCCESS; });
+    return SUCCESS;
 }
 
 API cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void* stream) {

@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
 /// Everything of the driver that this crate calls.
-const SYMBOLS: [&str; 30] = [
+const SYMBOLS: [&str; 34] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -25,8 +25,12 @@ const SYMBOLS: [&str; 30] = [
     "cuStreamSynchronize",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemHostAlloc",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",
