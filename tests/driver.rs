@@ -121,6 +121,20 @@ fn a_driver_too_old_for_every_nvrtc_is_told_in_one_line() {
 }
 
 #[test]
+fn an_nvrtc_that_lacks_an_instruction_of_the_kernels_is_refused() {
+    // The driver takes no PTX that may be embedded; no other NVRTC is found.
+    let of = |version| {
+        let hidden = [("VIRTUAL_ENV", ""), ("CONDA_PREFIX", ""), ("CUDA_HOME", ""), ("PATH", "")];
+        let stub = [("STUB_CUDA_PTX", "8.0"), ("STUB_NVRTC_VERSION", version)];
+        report_under(&[&hidden[..], &stub].concat())
+    };
+    let line = of("12.4");
+    let want = "libnvrtc.so: NVRTC 12.4 is too old, 12.5 or newer is needed";
+    assert!(line.starts_with("kernel elementwise: ") && line.contains(want), "{line}");
+    assert_eq!(of("12.5"), "[0.0, 2.0], auto is cuda:0");
+}
+
+#[test]
 fn what_the_kernels_cannot_run_on_is_an_error_and_auto_is_the_cpu() {
     let line = report_under(&[("STUB_CUDA_CAPABILITY", "7.5")]);
     let want = "device cuda:0: stub has compute capability 7.5, the kernels need 8.0 or newer";
@@ -156,6 +170,25 @@ fn doctor_finds_what_is_there() {
     let files = doctor.kernels.files;
     let built_with_nvrtc = doctor.kernels.built_by_nvrtc.is_some();
     assert_eq!(doctor.kernels.embedded_as_ptx, if built_with_nvrtc { files } else { 0 });
+}
+
+#[test]
+fn a_bundle_with_ptx_that_its_driver_cannot_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |versions: &[&str]| {
+        let file = folder.path().join("program");
+        let image: String = versions.iter().map(|v| format!("\0//\n.version {v}\n\0")).collect();
+        fs::write(&file, image).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/bundle/ptx.sh");
+        let output = Command::new("bash").arg(script).arg(&file).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    assert_eq!(check(&["9.0", "8.5"]), (true, String::new()));
+    let (done, why) = check(&["9.0", "9.1", "8.5"]);
+    assert!(!done && why.contains("carries PTX 9.1, and driver 580 takes 9.0 at most"), "{why}");
+    assert!(why.contains("pip install nvidia-cuda-nvrtc==13.0"), "{why}");
+    assert!(check(&["10.0"]).1.contains("carries PTX 10.0"));
+    assert!(check(&[]).1.contains("carries no PTX"));
 }
 
 #[test]
