@@ -4,6 +4,7 @@
 
 use rewire::device::{Arg, Device, Doctor, Gpu, Graph, KernelArg, Launch};
 use rewire::{ErrorKind, Mode, Tape, Tensor, ops};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
@@ -90,11 +91,19 @@ fn relu(device: &Device, x: &[f32]) -> rewire::Result<Vec<f32>> {
     ops::relu(&mut Tape::new(Mode::F32), &x)?.to_vec()
 }
 
+/// Each kernel through the driver, by one case of each table; `cuda-host` runs the others.
 #[test]
 fn driver_path() {
     let cache = tempfile::tempdir().unwrap();
-    let output = under_stub(cache.path(), &["ops::", "driver::on_cuda::"], &[]);
+    let log = cache.path().join("launches");
+    let settings = [("REWIRE_TEST_CASES", "first"), ("REWIRE_LAUNCH_LOG", log.to_str().unwrap())];
+    let output = under_stub(cache.path(), &["ops::", "driver::on_cuda::"], &settings);
     assert!(passed(&output) >= 5, "{}", text(&output));
+    let log = fs::read_to_string(log).unwrap();
+    let launched: BTreeSet<&str> = log.lines().collect();
+    let all: BTreeSet<&str> = rewire::device::entry_points().iter().copied().collect();
+    let never: Vec<_> = all.difference(&launched).collect();
+    assert!(never.is_empty(), "entry points that no first case launches: {never:?}");
 }
 
 #[test]
@@ -323,10 +332,16 @@ mod on_cuda {
     #[test]
     fn static_and_dynamic_shared_memory_count_together() {
         let Some((_, gpu)) = cuda() else { return };
-        let (x, mask, state, bins) = (Ptr(gpu.alloc(4).unwrap()), Ptr(0), Ptr(0), Ptr(gpu.alloc(8192).unwrap()));
+        let (x, mask, state, bins) =
+            (Ptr(gpu.alloc(4).unwrap()), Ptr(0), Ptr(0), Ptr(gpu.alloc(8192).unwrap()));
         // 8 KiB are the kernel's own: with 40 KiB more it needs no opt-in, with more it does.
         for dynamic in [40 << 10, 41 << 10, 48 << 10, 64 << 10] {
-            let launch = Launch::new("topk_histogram_f32").shared(dynamic).arg(&x).arg(&mask).arg(&state).arg(&bins);
+            let launch = Launch::new("topk_histogram_f32")
+                .shared(dynamic)
+                .arg(&x)
+                .arg(&mask)
+                .arg(&state)
+                .arg(&bins);
             let launch = launch.arg(&0).arg(&0).arg(&2).arg(&2).arg(&0).arg(&1).arg(&0i64);
             launch.run(&*gpu).unwrap();
         }

@@ -5,16 +5,9 @@ mod layers;
 mod masks;
 mod updates;
 
-use super::{Random, assert_close, devices};
+use super::{Random, assert_close, cases, devices};
 use rewire::rng::Philox;
 use rewire::{Device, Mode, Result, Seed, Tape, Tensor};
-use serde::de::DeserializeOwned;
-
-/// The `case` array of a file.
-fn cases<C: DeserializeOwned>(text: &str) -> Vec<C> {
-    let mut table: toml::Table = text.parse().unwrap();
-    table.remove("case").expect("case").try_into().unwrap()
-}
 
 /// How a case fills an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Deserialize)]

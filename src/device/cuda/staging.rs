@@ -46,12 +46,7 @@ impl Staging {
             unsafe {
                 check(sys::cuEventSynchronize(block.read))?;
                 ptr::copy_nonoverlapping(part.as_ptr(), block.memory, part.len());
-                check(sys::cuMemcpyHtoDAsync_v2(
-                    dst,
-                    block.memory.cast(),
-                    part.len(),
-                    stream,
-                ))?;
+                check(sys::cuMemcpyHtoDAsync_v2(dst, block.memory.cast(), part.len(), stream))?;
                 check(sys::cuEventRecord(block.read, stream))?;
             }
             dst += part.len() as u64;
