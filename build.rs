@@ -216,6 +216,7 @@ fn write_if_changed(file: &str, text: &str) {
 #[cfg(feature = "cuda-host")]
 mod host {
     use super::*;
+    use std::collections::HashMap;
     use std::collections::hash_map::DefaultHasher;
     use std::fmt::Write;
     use std::hash::{Hash, Hasher};
@@ -229,8 +230,16 @@ mod host {
         object: PathBuf,
     }
 
+    /// Registers of a thread and bytes of static shared memory in the machine code of an entry point.
+    type MachineCode = (u32, u32);
+
     pub fn build(kernels: &[KernelFile]) {
         println!("cargo::rerun-if-changed=tests/kernels");
+        println!("cargo::rerun-if-changed=docs/kernels.txt");
+        let table = fs::read_to_string("docs/kernels.txt").unwrap_or_default();
+        let table = machine_code(&table);
+        // A kernel that the table lacks has no registers, and the runtime refuses to launch it.
+        let of_product = |name: &str| table.get(name).copied().unwrap_or((0, 0));
         let folder = out_dir().join("host");
         fs::create_dir_all(&folder).expect("OUT_DIR is writable");
         let runtime = texts(Path::new("kernels/host"));
@@ -241,8 +250,17 @@ mod host {
         let tests = kernel_files(Path::new("tests/kernels"));
         let on_host = |k: &&KernelFile| !k.text.lines().any(|l| l.trim() == "// host: none");
         let files: Vec<_> = kernels.iter().chain(&tests).filter(on_host).collect();
-        let mut units: Vec<_> =
-            files.iter().map(|k| kernel_unit(&folder, k, &[&headers, shim])).collect();
+        let depends = [headers.as_str(), shim];
+        let mut units: Vec<_> = kernels
+            .iter()
+            .filter(on_host)
+            .map(|k| kernel_unit(&folder, k, of_product, &depends))
+            .chain(tests.iter().filter(on_host).map(|k| {
+                let stated = stated_machine_code(&k.text);
+                let of_test = |name: &str| stated.get(name).copied().unwrap_or((1, u32::MAX));
+                kernel_unit(&folder, k, of_test, &depends)
+            }))
+            .collect();
         units.push(tables_unit(&folder, &files));
         let all: String = runtime.iter().map(|(_, t)| t.as_str()).collect();
         for (name, text) in runtime.iter().filter(|(n, _)| n.ends_with(".cpp")) {
@@ -257,6 +275,27 @@ mod host {
         let mut archive = cc::Build::new();
         archive.objects(units.iter().map(|u| &u.object)).cpp(true).cpp_link_stdlib(None);
         archive.compile("rewire_host");
+    }
+
+    /// The table of docs/kernels.txt: of each entry point the most of any architecture.
+    fn machine_code(table: &str) -> HashMap<&str, MachineCode> {
+        let mut found = HashMap::new();
+        for line in table.lines().skip(1) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [name, _, registers, _, _, shared, ..] = words[..] else { continue };
+            if let (Ok(registers), Ok(shared)) = (registers.parse::<u32>(), shared.parse::<u32>()) {
+                let most = found.entry(name).or_insert((0, 0));
+                *most = (registers.max(most.0), shared.max(most.1));
+            }
+        }
+        found
+    }
+
+    /// What the header of a test's kernels states instead: `// machine code: NAME REGISTERS SHARED`.
+    fn stated_machine_code(text: &str) -> HashMap<&str, MachineCode> {
+        let number = |word: &str| word.parse().expect("NAME REGISTERS SHARED");
+        let words = source::header_words(text, "machine code");
+        words.chunks_exact(3).map(|w| (w[0], (number(w[1]), number(w[2])))).collect()
     }
 
     /// Name and text of each file in a folder.
@@ -282,14 +321,20 @@ mod host {
         Unit { name: name.to_owned(), text, kernel, object }
     }
 
-    fn kernel_unit(folder: &Path, file: &KernelFile, depends: &[&str]) -> Unit {
+    fn kernel_unit(
+        folder: &Path,
+        file: &KernelFile,
+        machine_code: impl Fn(&str) -> MachineCode,
+        depends: &[&str],
+    ) -> Unit {
         let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
         let mut text = format!("#include \"{}\"\n", file.path.display());
         for (name, bounds) in &file.entry_points {
+            let (registers, shared) = machine_code(name);
             let _ = writeln!(
                 text,
                 "static constexpr host::Kernel entry_{name}{{\"{name}\", host::Trampoline<{name}>::signature, \
-                 host::max_threads({bounds}), host::Trampoline<{name}>::run}};"
+                 host::max_threads({bounds}), {registers}, {shared}u, host::Trampoline<{name}>::run}};"
             );
         }
         let list: String = file.entry_points.iter().map(|(n, _)| format!("&entry_{n}, ")).collect();

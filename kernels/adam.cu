@@ -7,7 +7,7 @@
 //
 // Shapes   w, m1, m2 (in and out), g, z: [len], contiguous; f32; m: [len] u8. m null = all ones; z null = no pull.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
-// Result   deterministic: one writer per element, no atomics. Same bits as the CPU path.
+// Result   deterministic: one writer per element, no atomics. Same bits as the CPU path, NaNs aside.
 // Cost     reads 17 B (21 B with z) and writes 12 B an element: memory-bound.
 // Source   Kingma & Ba 2015, algorithm 1, in PyTorch's form.
 // Host     src/ops/adam.rs     Cases  tests/cases/adam.toml

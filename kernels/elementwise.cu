@@ -5,7 +5,7 @@
 //
 // Shapes   every tensor: [len], contiguous, f32.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
-// Result   deterministic: one writer per element. Same bits as the CPU path.
+// Result   deterministic: one writer per element. Same bits as the CPU path, NaNs aside.
 // Cost     4 B read an operand and 4 B written an element: memory-bound.
 // Source   Nair & Hinton 2010 (relu).
 // Host     src/ops/elementwise.rs     Cases  tests/cases/elementwise.toml

@@ -92,6 +92,7 @@ __device__ inline void convolve(const Operands<Mode>& o, const InferenceConv& g,
         load(step + PIPELINE - 1);  // here, and without a branch: its arithmetic runs beside the tensor cores
     }
 
+    cp_async_wait<0>();  // the zeros behind the last step: nothing may be under way when a thread ends
     if (o.partials != nullptr) {
         float* const partials = o.partials + (i64(blockIdx.z) * rows + m) * stride + n;
         tile.each([&](int row, int column, Value value) {
@@ -109,7 +110,6 @@ __device__ inline void convolve(const Operands<Mode>& o, const InferenceConv& g,
                      return more;
                  });
 
-    cp_async_wait<0>();
     __syncthreads();  // the stages were read, and nothing more goes there
     const ResultTile<T, WIDTH> result{stages};
     const float low = least(relu);

@@ -7,7 +7,7 @@
 // Shapes   by parameter w, v (in and out), g, z: [len], contiguous, f32; m: [len] u8. m null = all ones; z null = no pull.
 //          16 parameters, of which some may be empty.
 // Launch   1-D, 256 threads: the blocks of the parameters behind each other, SHARE elements a block, the last one's fewer.
-// Result   deterministic: one writer per element, no atomics. Same bits as the CPU path.
+// Result   deterministic: one writer per element, no atomics. Same bits as the CPU path, NaNs aside.
 // Cost     reads 13 B (17 B with z) and writes 8 B an element: memory-bound. A parameter of a few hundred elements, of
 //          which a network has four a layer, costs a block and not a launch.
 // Source   Sutskever et al. 2013, eq. 3-4, in PyTorch's form; mask: Han et al. 2015; z: Kundu et al. 2021, eq. 4.

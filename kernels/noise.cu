@@ -12,7 +12,7 @@
 // Launch   forward: 1-D grid-stride; moments: 1-D, the grid fixes the order; backward_alpha: grid (slices, groups), blocks
 //          a multiple of 32; deviation: one block; backward_alpha_finish: a thread a group.
 // Result   deterministic: sums in f64 in a fixed order, of differences to w[0], so that a large mean cancels
-//          nothing. Same bits as the CPU path where sigma is.
+//          nothing. Same bits as the CPU path where sigma is, NaNs aside.
 // Cost     forward reads 5 B and writes 4 B, or 2 B in bf16, an element beside 40 integer multiplications for 4 elements.
 //          moments read 4 B.
 // Source   Rakin et al. 2019 section 3; He et al. 2019; Salmon et al. 2011; Box & Muller 1958.

@@ -4,7 +4,7 @@
 //
 // Shapes   x, y: [len], len a multiple of c, channels last; mean, std: [c]; f32. mean null = 0 (the gradient).
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
-// Result   deterministic: one writer per element. Same bits as the CPU path.
+// Result   deterministic: one writer per element. Same bits as the CPU path, NaNs aside.
 // Cost     reads and writes 4 B an element: memory-bound; c is 1 or 3, so packs of four would straddle pixels.
 // Source   the preprocessing layer of Madry et al. 2018's models.
 // Host     src/ops/normalize.rs     Cases  tests/cases/normalize.toml

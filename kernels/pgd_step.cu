@@ -5,7 +5,7 @@
 //
 // Shapes   x, x0, g: [len], contiguous, f32, pixels in [0, 1].
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
-// Result   deterministic: one writer per element. Same bits as the CPU path; element i of a start is number
+// Result   deterministic: one writer per element. Same bits as the CPU path, NaNs aside; element i of a start is number
 //          first_index + i of the stream, so the batching of images does not matter.
 // Cost     the step reads 12 B and writes 4 B an element: memory-bound. The start: a Philox block for 4 elements.
 // Source   Madry et al. 2018; Salmon et al. 2011.

@@ -11,7 +11,7 @@
 //
 // Shapes   x, dx: [n, h, w, c]; y, dy: [n, h/2, w/2, c], [n, c] or [n, p, q, c]; f32; position like y, u8, null = not kept.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
-// Result   deterministic: one writer per element, sums over pixels in order (f32). The maximum has the CPU's bits.
+// Result   deterministic: one writer per element, sums over pixels in order (f32). The maximum has the CPU's bits, NaNs aside.
 // Cost     each operand once, of overlapping windows size^2/stride^2 times, from the cache: memory-bound; 16 B accesses where c is a multiple of 4.
 // Source   PyTorch's MaxPool2d and AvgPool2d (an odd last row or column is dropped, a NaN is a maximum), AdaptiveAvgPool2d(1).
 // Host     src/ops/pool.rs, src/ops/window_pool.rs     Cases  tests/cases/pool.toml, tests/cases/window_pool.toml

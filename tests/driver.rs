@@ -4,6 +4,7 @@
 
 use rewire::device::{Arg, Device, Doctor, Gpu, Graph, KernelArg, Launch};
 use rewire::{ErrorKind, Mode, Tape, Tensor, ops};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
@@ -90,11 +91,19 @@ fn relu(device: &Device, x: &[f32]) -> rewire::Result<Vec<f32>> {
     ops::relu(&mut Tape::new(Mode::F32), &x)?.to_vec()
 }
 
+/// Each kernel through the driver, by one case of each table; `cuda-host` runs the others.
 #[test]
 fn driver_path() {
     let cache = tempfile::tempdir().unwrap();
-    let output = under_stub(cache.path(), &["ops::", "driver::on_cuda::"], &[]);
+    let log = cache.path().join("launches");
+    let settings = [("REWIRE_TEST_CASES", "first"), ("REWIRE_LAUNCH_LOG", log.to_str().unwrap())];
+    let output = under_stub(cache.path(), &["ops::", "driver::on_cuda::"], &settings);
     assert!(passed(&output) >= 5, "{}", text(&output));
+    let log = fs::read_to_string(log).unwrap();
+    let launched: BTreeSet<&str> = log.lines().collect();
+    let all: BTreeSet<&str> = rewire::device::entry_points().iter().copied().collect();
+    let never: Vec<_> = all.difference(&launched).collect();
+    assert!(never.is_empty(), "entry points that no first case launches: {never:?}");
 }
 
 #[test]
@@ -118,6 +127,20 @@ fn a_driver_too_old_for_every_nvrtc_is_told_in_one_line() {
     let line = report_under(&[("STUB_CUDA_PTX", "7.0")]);
     assert!(line.starts_with("kernel elementwise: its PTX is by "), "{line}");
     assert!(line.contains("newer than this machine's driver (CUDA 13.0)"), "{line}");
+}
+
+#[test]
+fn an_nvrtc_that_lacks_an_instruction_of_the_kernels_is_refused() {
+    // The driver takes no PTX that may be embedded; no other NVRTC is found.
+    let of = |version| {
+        let hidden = [("VIRTUAL_ENV", ""), ("CONDA_PREFIX", ""), ("CUDA_HOME", ""), ("PATH", "")];
+        let stub = [("STUB_CUDA_PTX", "8.0"), ("STUB_NVRTC_VERSION", version)];
+        report_under(&[&hidden[..], &stub].concat())
+    };
+    let line = of("12.4");
+    let want = "libnvrtc.so: NVRTC 12.4 is too old, 12.5 or newer is needed";
+    assert!(line.starts_with("kernel elementwise: ") && line.contains(want), "{line}");
+    assert_eq!(of("12.5"), "[0.0, 2.0], auto is cuda:0");
 }
 
 #[test]
@@ -156,6 +179,25 @@ fn doctor_finds_what_is_there() {
     let files = doctor.kernels.files;
     let built_with_nvrtc = doctor.kernels.built_by_nvrtc.is_some();
     assert_eq!(doctor.kernels.embedded_as_ptx, if built_with_nvrtc { files } else { 0 });
+}
+
+#[test]
+fn a_bundle_with_ptx_that_its_driver_cannot_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |versions: &[&str]| {
+        let file = folder.path().join("program");
+        let image: String = versions.iter().map(|v| format!("\0//\n.version {v}\n\0")).collect();
+        fs::write(&file, image).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/bundle/ptx.sh");
+        let output = Command::new("bash").arg(script).arg(&file).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    assert_eq!(check(&["9.0", "8.5"]), (true, String::new()));
+    let (done, why) = check(&["9.0", "9.1", "8.5"]);
+    assert!(!done && why.contains("carries PTX 9.1, and driver 580 takes 9.0 at most"), "{why}");
+    assert!(why.contains("pip install nvidia-cuda-nvrtc==13.0"), "{why}");
+    assert!(check(&["10.0"]).1.contains("carries PTX 10.0"));
+    assert!(check(&[]).1.contains("carries no PTX"));
 }
 
 #[test]
@@ -243,6 +285,29 @@ mod on_cuda {
     }
 
     #[test]
+    fn what_was_uploaded_may_change_at_once() {
+        let Some((_, gpu)) = cuda() else { return };
+        // More than the pinned blocks hold together, in one and in many pieces.
+        const BYTES: usize = (17 << 20) + 5;
+        let pattern = |i: usize| (i * 7 + i / 65_537) as u8;
+        let want: Vec<u8> = (0..BYTES).map(pattern).collect();
+        for piece in [BYTES, 300_001] {
+            let ptr = gpu.alloc(BYTES).unwrap();
+            let mut source = Vec::new();
+            for start in (0..BYTES).step_by(piece) {
+                source.clear();
+                source.extend_from_slice(&want[start..BYTES.min(start + piece)]);
+                gpu.upload(ptr + start as u64, &source).unwrap();
+                source.fill(0xEE);
+            }
+            let mut got = vec![0; BYTES];
+            gpu.download(ptr, &mut got).unwrap();
+            assert!(got == want, "in pieces of {piece}");
+            gpu.free(ptr);
+        }
+    }
+
+    #[test]
     fn a_launch_that_cannot_be_is_an_error_that_names_the_kernel() {
         let Some((device, gpu)) = cuda() else { return };
         let error = Launch::new("no_such_kernel_f32").run(&*gpu).unwrap_err().to_string();
@@ -262,6 +327,27 @@ mod on_cuda {
         assert!(launch(32, 1 << 20).unwrap_err().contains("1048576 bytes of shared memory"));
         launch(32, 96 << 10).unwrap();
         assert_eq!(relu(&device, &[-1.0, 3.0]).unwrap(), [0.0, 3.0]);
+    }
+
+    #[test]
+    fn static_and_dynamic_shared_memory_count_together() {
+        let Some((_, gpu)) = cuda() else { return };
+        let (x, mask, state, bins) =
+            (Ptr(gpu.alloc(4).unwrap()), Ptr(0), Ptr(0), Ptr(gpu.alloc(8192).unwrap()));
+        // 8 KiB are the kernel's own: with 40 KiB more it needs no opt-in, with more it does.
+        for dynamic in [40 << 10, 41 << 10, 48 << 10, 64 << 10] {
+            let launch = Launch::new("topk_histogram_f32")
+                .shared(dynamic)
+                .arg(&x)
+                .arg(&mask)
+                .arg(&state)
+                .arg(&bins);
+            let launch = launch.arg(&0).arg(&0).arg(&2).arg(&2).arg(&0).arg(&1).arg(&0i64);
+            launch.run(&*gpu).unwrap();
+        }
+        gpu.synchronize().unwrap();
+        gpu.free(x.0);
+        gpu.free(bins.0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod conv;
 mod small;
 
 use rewire::{Device, Mode};
+use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,24 @@ pub fn devices() -> Vec<Device> {
             must.into_iter().chain(Device::new("cuda")).collect()
         }
     }
+}
+
+/// Whether the environment has REWIRE_TEST_CASES=first: then the first case of each table is enough. For the runs that
+/// hold each kernel against another schedule or a driver, and not each case against float64 once more.
+pub fn first_only() -> bool {
+    match std::env::var("REWIRE_TEST_CASES").as_deref() {
+        Ok("first") => true,
+        Ok("" | "all") | Err(_) => false,
+        Ok(other) => panic!("REWIRE_TEST_CASES = {other}: must be all or first"),
+    }
+}
+
+/// The `case` array of a table of `tests/cases`: all of them, or the first.
+pub fn cases<C: DeserializeOwned>(text: &str) -> Vec<C> {
+    let mut table: toml::Table = text.parse().unwrap();
+    let cases: Vec<C> = table.remove("case").expect("case").try_into().unwrap();
+    let count = if first_only() { 1 } else { cases.len() };
+    cases.into_iter().take(count).collect()
 }
 
 /// Every device with every mode.

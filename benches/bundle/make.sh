@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes target/bundle: everything that a machine with an NVIDIA GPU, but without Rust and network, needs to check and
-# measure the kernels. Needs NVRTC here (CUDA_PATH, or a Python environment with nvidia-cuda-nvrtc), so that the
-# binaries carry the kernels compiled. Then, there: ./run.sh, which unpacks the binaries first
+# measure the kernels. Needs the NVRTC of CUDA 12.5 to 13.0 here (CUDA_PATH, or a Python environment with
+# nvidia-cuda-nvrtc==13.0.88), so that the binaries carry the kernels compiled to PTX that driver 580 takes. Then, there: ./run.sh, which unpacks the binaries first
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=target/bundle
@@ -18,6 +18,8 @@ print([path for path in found if path and "/deps/main-" in path][-1])'
 cargo build --release
 tests=$(built cargo test --release --no-run --test main)
 benches=$(built cargo bench --no-run --bench main)
+
+benches/bundle/ptx.sh target/release/rewire "$tests" "$benches"
 
 rm -rf "$bundle"
 mkdir -p "$bundle"

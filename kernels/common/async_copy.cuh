@@ -1,7 +1,8 @@
 // Copies from global to shared memory that bypass registers (`cp.async`).
 //
 // Both addresses are aligned to the size. Where `valid` is false nothing is read and zeros are stored. A copy is
-// there after `cp_async_wait` in the thread that issued it, and for other threads after the next barrier.
+// there after `cp_async_wait` in the thread that issued it, and for other threads after the next barrier. A thread that
+// ends has waited for all of its copies, those of zeros too.
 // On the host the target is poisoned at once and filled by the wait: stricter than the hardware, on purpose.
 #pragma once
 #include "common/types.cuh"

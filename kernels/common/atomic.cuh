@@ -1,8 +1,12 @@
-// Integer atomics on global or shared memory, and the fence that publishes a block's stores.
+// Integer atomics on global or shared memory, and the fence that publishes a block's stores and lets it see others'.
 //
 // There is no float atomic: sums in an order that changes from run to run would break determinism.
 // A block that reads what other blocks stored in the same launch must follow the pattern
-// store; thread_fence(); barrier; one thread: atomic. The block whose atomic says it is the last may read.
+// store; thread_fence(); barrier; one thread: atomic; barrier. The block whose atomic says it is the last may read once
+// each of its reading threads has passed another thread_fence(): atomics are relaxed, and a barrier orders the threads
+// of one block, so without that fence a read may find what was there before another block's store.
+//
+// Source: PTX ISA, "Memory Consistency Model", release and acquire patterns: a fence on each side of the two atomics.
 #pragma once
 #include "common/types.cuh"
 

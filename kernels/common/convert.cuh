@@ -1,4 +1,4 @@
-// Conversions to and from bf16 and tf32. The host twins give the same bits.
+// Conversions to and from bf16 and tf32. The host twins give the same bits, those of NaNs too.
 #pragma once
 #include "common/math.cuh"
 
@@ -28,11 +28,12 @@ __device__ inline u32 pack_bf16x2(float lo, float hi) {
 #endif
 }
 
-// An f32 rounded to tf32 (10 bits of mantissa), ties away from zero: what `mma_m16n8k8_tf32` wants.
+// An f32 rounded to tf32 (10 bits of mantissa), ties away from zero: what `mma_m16n8k8_tf32` wants. The 13 lowest bits
+// are 0, also of a NaN: one that has no others becomes an infinity.
 __device__ inline u32 f32_to_tf32(float x) {
 #ifdef HOST_SHIM
     const u32 bits = __float_as_uint(x);
-    return isfinite(x) ? (bits + 0x1000) & 0xFFFFE000 : bits;
+    return (isfinite(x) ? bits + 0x1000 : bits) & 0xFFFFE000;
 #else
     u32 y;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));

@@ -2,7 +2,8 @@
 //
 // Exact on every device (IEEE, one rounding): fmaf, sqrtf, fminf, fmaxf, fabsf, floorf, ceilf, rintf, truncf,
 // copysignf, and the bit casts. Kernels are built without contraction (`--fmad=false`, `-ffp-contract=off`), so
-// that these and + - * / give the bits of the CPU path; `// nvrtc: fmad` in a file's header gives that up.
+// that these and + - * / give the bits of the CPU path, NaNs aside: a GPU's arithmetic makes each of them 0x7FFFFFFF.
+// `// nvrtc: fmad` in a file's header gives that up.
 // Not exact: expf, exp2f, expm1f, logf, log2f, log1pf, powf, tanhf, rsqrtf differ by some ulp between devices.
 // `min` and `max` of integers and floats are NVRTC's own.
 #pragma once
@@ -14,8 +15,6 @@
 extern "C" {
 float fmaf(float, float, float) noexcept;
 float sqrtf(float) noexcept;
-float fminf(float, float) noexcept;
-float fmaxf(float, float) noexcept;
 float fabsf(float) noexcept;
 float floorf(float) noexcept;
 float ceilf(float) noexcept;
@@ -41,6 +40,17 @@ inline u32 __float_as_uint(float x) { return __builtin_bit_cast(u32, x); }
 inline float __uint_as_float(u32 x) { return __builtin_bit_cast(float, x); }
 inline i32 __float_as_int(float x) { return __builtin_bit_cast(i32, x); }
 inline float __int_as_float(i32 x) { return __builtin_bit_cast(float, x); }
+// As `min.f32` and `max.f32`: -0 is less than +0, which libm leaves open; a number wins over a NaN.
+inline float fminf(float a, float b) {
+    if (isnan(a) || isnan(b)) return !isnan(a) ? a : !isnan(b) ? b : __uint_as_float(0x7FFFFFFF);
+    if (a == b) return __uint_as_float(__float_as_uint(a) | __float_as_uint(b));
+    return a < b ? a : b;
+}
+inline float fmaxf(float a, float b) {
+    if (isnan(a) || isnan(b)) return !isnan(a) ? a : !isnan(b) ? b : __uint_as_float(0x7FFFFFFF);
+    if (a == b) return __uint_as_float(__float_as_uint(a) & __float_as_uint(b));
+    return a > b ? a : b;
+}
 inline u32 __umulhi(u32 a, u32 b) { return u32((u64(a) * b) >> 32); }
 
 inline i32 min(i32 a, i32 b) { return a < b ? a : b; }
@@ -81,10 +91,10 @@ __device__ inline u32 ffs(u32 x) {
 #endif
 }
 
-// The larger one, or a NaN where there is one: fmaxf drops it.
+// The larger one, +0 of +0 and -0, or the NaN 0x7FFFFFFF where one is a NaN: fmaxf drops it.
 __device__ inline float max_nan(float a, float b) {
 #ifdef HOST_SHIM
-    return a > b || isnan(a) ? a : b;
+    return isnan(a) || isnan(b) ? __uint_as_float(0x7FFFFFFF) : fmaxf(a, b);
 #else
     float y;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));

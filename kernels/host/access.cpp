@@ -77,7 +77,7 @@ static u32 apply(u32 old, u32 value, Atomic op) {
     __builtin_unreachable();
 }
 
-// After a fence, an atomic publishes what this block has stored; every atomic lets it see what others published.
+// After a fence, an atomic publishes what this block has stored; a fence behind it lets a thread see what others have.
 static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
     const u64 address = reinterpret_cast<u64>(p);
     if (--w.budget < 0) exhausted(w, at(pc));
@@ -88,7 +88,7 @@ static void begin_atomic(Worker& w, const void* p, u32 bytes, const void* pc) {
         note_access(*w.banks, w.thread, Kind::Atomic, u32(address - w.shared_base), bytes, pc);
     if (w.checks) check_access<Access::Atomic>(w, w.thread, address, bytes, pc);
     if (w.fenced && w.launch->released != nullptr) __atomic_store_n(w.launch->released + w.block, 1, __ATOMIC_RELEASE);
-    w.acquired = true;
+    w.met = true;
 }
 
 u32 atomic_u32(u32* p, u32 value, Atomic op) {
@@ -107,7 +107,9 @@ u64 atomic_add_u64(u64* p, u64 value) {
 }
 
 void thread_fence() {
-    self->fenced = true;
+    Worker& w = *self;
+    w.fenced = true;
+    w.fibers[w.thread].acquired |= w.met;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 

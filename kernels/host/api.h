@@ -14,6 +14,11 @@ u64 rewire_host_image();
 
 // The entry point of that name, or null.
 const host::Kernel* rewire_host_kernel(const char* name);
+// Bytes of shared memory that a block may have on a device of compute capability 90 / 10, static and dynamic together.
+u32 rewire_host_shared_limit(u32 capability);
+// Why such a device does not take the launch, in `message`, and the driver's error; 0 where it does.
+u32 rewire_host_refuses(const host::Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,
+                        u32 capability, char* message, u64 length);
 // A launch; `words` holds one word for each parameter and outlives it. `workers` OS threads will call work: one where
 // `banks` asks for bank conflicts, which needs the checks too.
 host::Launch* rewire_host_begin(const host::Kernel* kernel, const u32* grid, const u32* block, u32 dynamic_bytes,

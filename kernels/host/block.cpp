@@ -66,6 +66,8 @@ void reschedule(Worker& w) {
 static void fiber_entry() {
     Worker& w = *self;
     w.launch->kernel->run(w.launch->words);
+    const Fiber& me = w.fibers[w.thread];
+    if (me.copy_count > 0) fail(w.thread, at(me.copies[0].pc), "exits while its cp.async is under way");
     w.fibers[w.thread].state = State::Done;
     ++w.done;
     reschedule(w);
@@ -82,7 +84,7 @@ static void begin_block(Worker& w, u64 block) {
     w.start = w.full = ++w.stamp;
     w.done = w.ready_head = w.ready_count = w.waiting = 0;
     w.waiters = NONE;
-    w.fenced = w.acquired = false;
+    w.fenced = w.met = false;
     memset(reinterpret_cast<void*>(w.shared_base), 0xFF, w.shared_end);
     memset(w.seen, 0, sizeof w.seen[0] * w.warps);
     for (u32 i = 0; i < w.warps; ++i) w.warp_state[i].open = 0;
@@ -90,6 +92,7 @@ static void begin_block(Worker& w, u64 block) {
         Fiber& f = w.fibers[i];
         f.sp = fiber_prepare(fiber_stack_top(w.stacks, i), fiber_entry);
         f.copy_count = f.group = 0;
+        f.acquired = false;
         make_ready(w, i);
     }
 }
@@ -216,6 +219,9 @@ u32 grid_dim_x() { return self->launch->grid.x; }
 u32 grid_dim_y() { return self->launch->grid.y; }
 u32 grid_dim_z() { return self->launch->grid.z; }
 
+// The dynamic object's identity.
+static const char dynamic_site = 0;
+
 // A chunk or more lies between two objects, so that running over one of them is seen.
 void* shared_object(const void* id, size_t bytes) {
     Worker& w = *self;
@@ -223,9 +229,13 @@ void* shared_object(const void* id, size_t bytes) {
         if (w.objects[i].id == id) return reinterpret_cast<void*>(w.shared_base + w.objects[i].offset);
     if (w.object_count == MAX_OBJECTS) fail(w.thread, NOWHERE, "more than %u shared objects in one block", MAX_OBJECTS);
     u32 used = 0;
-    for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].bytes;
-    if (used + bytes > SHARED_BYTES)
-        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes, SHARED_BYTES);
+    for (u32 i = 0; i < w.object_count; ++i) used += w.objects[i].id == &dynamic_site ? 0 : w.objects[i].bytes;
+    if (id != &dynamic_site && used + bytes > w.launch->kernel->static_shared)
+        fail(w.thread, NOWHERE, "%zu bytes of static shared memory, docs/kernels.txt says %u: python .ci/kernels.py --write",
+             used + bytes, w.launch->kernel->static_shared);
+    if (id != &dynamic_site && used + bytes + w.launch->dynamic_bytes > SHARED_BYTES)
+        fail(w.thread, NOWHERE, "%zu bytes of shared memory, the limit is %u", used + bytes + w.launch->dynamic_bytes,
+             SHARED_BYTES);
     const u32 offset = w.shared_end, end = offset + u32((bytes + 2 * CHUNK - 1) / CHUNK * CHUNK);
     memset(reinterpret_cast<void*>(w.shared_base + offset), 0xFF, end - offset);
     for (u32 i = offset; i < end; i += CHUNK) {
@@ -238,10 +248,9 @@ void* shared_object(const void* id, size_t bytes) {
 }
 
 void* dynamic_shared() {
-    static const char dynamic = 0;
     Worker& w = *self;
     if (w.launch->dynamic_bytes == 0) return reinterpret_cast<void*>(w.shared_base + w.shared_end);
-    return shared_object(&dynamic, w.launch->dynamic_bytes);
+    return shared_object(&dynamic_site, w.launch->dynamic_bytes);
 }
 
 // The meeting that a twin runs for: the one that is complete.

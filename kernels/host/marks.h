@@ -3,7 +3,8 @@
 // One 64-bit mark per word, of the launch that its granule's epoch names:
 //   0-19 writing block + 1   20-39 reading block + 1, or MANY   40-49 writing thread   50-53 its meetings so far, at
 //   most 15   54-57 bytes written   58 several writers, of different bytes   59 written by an atomic
-// A block may use what another wrote once that one has fenced and made an atomic, and it has made an atomic too.
+// A thread may use what another block wrote once that one has fenced and made an atomic, and its own block has made an
+// atomic, behind which the thread has fenced.
 #pragma once
 #include "shadow.h"
 
@@ -19,8 +20,8 @@ constexpr u32 CLEARING = 0xFFFFFFFF;
 // Clears the marks of an earlier launch. Other OS threads of this launch wait for it.
 void refresh(Granule& granule, u64* marks, u32 epoch);
 
-inline bool published(const Worker& w, u64 block_plus_one) {
-    return w.acquired && __atomic_load_n(w.launch->released + (block_plus_one - 1), __ATOMIC_ACQUIRE) != 0;
+inline bool published(const Worker& w, u32 thread, u64 block_plus_one) {
+    return w.fibers[thread].acquired && __atomic_load_n(w.launch->released + (block_plus_one - 1), __ATOMIC_ACQUIRE) != 0;
 }
 
 // Whether an access of `bytes` (a mask) may follow the store that the mark tells of.
@@ -28,7 +29,7 @@ inline bool follows_store(const Worker& w, u64 mark, u32 thread, u64 bytes, bool
     const u64 writer = mark & BLOCK_MASK;
     if (writer == 0 || (mark >> 54 & bytes) == 0 || (mark & MARK_SEVERAL) != 0) return true;
     if (atomic && (mark & MARK_ATOMIC) != 0) return true;
-    if (writer != w.block + 1) return published(w, writer);
+    if (writer != w.block + 1) return published(w, thread, writer);
     const u64 meetings = w.stamp - w.start;  // 15 stands for more
     return (mark >> 40 & 1023) == thread || (mark >> 50 & 15) != meetings || meetings >= 15;
 }
@@ -63,7 +64,8 @@ inline __attribute__((always_inline)) void mark_store(Worker& w, u64* at, u32 th
         if ((mark & BLOCK_MASK) != 0 && !follows_store(w, mark, thread, bytes, atomic))
             global_race(w, thread, address, mark, atomic ? Access::Atomic : Access::Store, false, pc);
         const u64 reader = mark >> 20 & BLOCK_MASK;
-        if (reader != 0 && reader != me && bytes == 15 && !(reader == MANY ? w.acquired : published(w, reader)))
+        if (reader != 0 && reader != me && bytes == 15 &&
+            !(reader == MANY ? w.fibers[thread].acquired : published(w, thread, reader)))
             global_race(w, thread, address, mark, atomic ? Access::Atomic : Access::Store, true, pc);
         const u64 others = mark >> 54 & 15 & ~bytes;  // bytes of an earlier store that stay
         const bool same = (mark & BLOCK_MASK) == me && (mark >> 40 & 1023) == thread && (mark & MARK_SEVERAL) == 0;

@@ -55,6 +55,7 @@ struct Fiber {
     u32 mask;
     Copy* copies;
     u32 copy_count, copy_capacity, group;
+    bool acquired;  // it has fenced behind an atomic of its block
 };
 
 // Lanes that wait for each other.
@@ -126,7 +127,7 @@ struct Worker {
     u32 seen[32][32];  // seen[w][v]: stamps of warp v below it are ordered before warp w
     Object objects[MAX_OBJECTS];
     u32 object_count, dynamic_offset;
-    bool fenced, acquired;
+    bool fenced, met;  // this block has fenced; it has made an atomic
     void* signal_stack;
     u64 earlier_signal_stack[4];
     Worker* idle;  // the next one in the pool

@@ -156,10 +156,14 @@ struct Trampoline<F> {
     }
 };
 
+constexpr unsigned UNKNOWN = ~0u;
+
 struct Kernel {
     const char* name;
     const char* signature;
     unsigned max_threads;
+    unsigned registers;      // a thread's, the most of any architecture; 0 where docs/kernels.txt has no line for it
+    unsigned static_shared;  // bytes, or UNKNOWN for a kernel of the tests
     void (*run)(const unsigned long long* words);
 };
 

@@ -3,6 +3,7 @@
 mod driver;
 mod modules;
 mod pool;
+mod staging;
 
 pub use driver::{CudaDevice, devices, load as driver_version};
 
@@ -12,6 +13,7 @@ use cudarc::driver::sys;
 use driver::check;
 use modules::Modules;
 use pool::{Pool, size_class};
+use staging::Staging;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_uint, c_void};
 use std::ptr;
@@ -31,13 +33,14 @@ pub struct Cuda {
 }
 
 // SAFETY: context and stream are handles that the driver allows on every thread; each call makes the
-// context current on its thread first, and `state` is behind a lock.
+// context current on its thread first, and `state`, with its events and its pinned memory, is behind a lock.
 unsafe impl Send for Cuda {}
 // SAFETY: as above.
 unsafe impl Sync for Cuda {}
 
 struct State {
     pool: Pool,
+    staging: Staging,
     modules: Modules,
     recording: Option<Recording>,
     graphs: HashMap<u64, sys::CUgraphExec>,
@@ -81,6 +84,7 @@ impl Cuda {
         }
         let state = State {
             pool: Pool::default(),
+            staging: Staging::default(),
             modules: Modules::new(info.capability),
             recording: None,
             graphs: HashMap::new(),
@@ -188,16 +192,11 @@ impl Gpu for Cuda {
     }
 
     fn upload(&self, dst: u64, src: &[u8]) -> Result<()> {
-        let _state = self.lock_host("upload")?;
+        let mut state = self.lock_host("upload")?;
         if src.is_empty() {
             return Ok(());
         }
-        // SAFETY: the caller has `src.len()` bytes at `dst`. Pageable memory is copied into a staging
-        // buffer before the call returns, so `src` may go afterwards.
-        check(unsafe {
-            sys::cuMemcpyHtoDAsync_v2(dst, src.as_ptr().cast(), src.len(), self.stream)
-        })
-        .map_err(self.failed("upload"))
+        state.staging.upload(dst, src, self.stream).map_err(self.failed("upload"))
     }
 
     fn download(&self, src: u64, dst: &mut [u8]) -> Result<()> {

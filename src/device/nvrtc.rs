@@ -9,8 +9,9 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::{env, fs, ptr};
 
-/// The oldest CUDA whose NVRTC knows every architecture and option the kernels use.
-const OLDEST: (i32, i32) = (12, 0);
+/// The oldest CUDA whose NVRTC knows every architecture and instruction the kernels use: `mma.sp::ordered_metadata` is
+/// of PTX ISA 8.5, which came with CUDA 12.5.
+const OLDEST: (i32, i32) = (12, 5);
 /// The newest major version that is looked for by name in the loader's path.
 const NEWEST_MAJOR: i32 = 16;
 
@@ -77,8 +78,9 @@ impl Nvrtc {
             call(&mut version.0, &mut version.1)
         };
         if status != 0 || version < OLDEST {
-            let (major, minor) = version;
-            return Err(at(&format!("NVRTC {major}.{minor} is too old, 12.0 or newer is needed")));
+            let [(major, minor), (least, and)] = [version, OLDEST];
+            let why = format!("NVRTC {major}.{minor} is too old, {least}.{and} or newer is needed");
+            return Err(at(&why));
         }
         Ok(Self { path: path.to_owned(), version, library, _builtins: builtins })
     }

@@ -9,8 +9,11 @@ use crate::ops::{self, TileConfig, Window};
 use crate::{Device, Error, Mode, Result, Tape, Tensor};
 use std::time::Instant;
 
-/// Calls that are timed together where calls only queue.
-const LAUNCHES: usize = 5;
+/// Seconds that calls timed together take at least where calls only queue: what the first launch and the last wait cost,
+/// some 10 µs, is then nothing beside them.
+const LEAST_SECONDS: f64 = 2e-3;
+/// Calls that are timed together at most.
+const MOST_CALLS: usize = 1 << 14;
 
 /// Layers with what they need on the device.
 pub(super) struct Compiled {
@@ -193,18 +196,34 @@ fn chunks(x: &Value) -> Result<Tensor> {
     x.reshape(&[x.len() / len, 1, 1, len])
 }
 
-/// What a call gives, and its seconds: the mean of some on a device where calls only queue.
+/// What a call gives, and its seconds: the mean of many on a device where calls only queue.
 pub(super) fn timed<T>(device: &Device, call: impl Fn() -> Result<T>) -> Result<(T, f64)> {
     let gpu = gpu(device)?;
-    let count = if gpu.records_graphs() { LAUNCHES } else { 1 };
-    gpu.synchronize()?;
-    let start = Instant::now();
-    let mut result = call()?;
-    for _ in 1..count {
-        result = call()?;
+    let together = |count: usize| {
+        gpu.synchronize()?;
+        let start = Instant::now();
+        let mut result = call()?;
+        for _ in 1..count {
+            result = call()?;
+        }
+        gpu.synchronize()?;
+        Ok((result, start.elapsed().as_secs_f64()))
+    };
+    if gpu.records_graphs() { mean_of_many(together) } else { together(1) }
+}
+
+/// What `together` gives, and the seconds of one of its calls: it makes as many calls as it is told to and says what all
+/// took. One call, which loads the kernels, does not count; then twice as many each time, until they take long enough.
+fn mean_of_many<T>(together: impl Fn(usize) -> Result<(T, f64)>) -> Result<(T, f64)> {
+    together(1)?;
+    let mut count = 1;
+    loop {
+        let (result, seconds) = together(count)?;
+        if seconds >= LEAST_SECONDS || count >= MOST_CALLS {
+            return Ok((result, seconds / count as f64));
+        }
+        count *= 2;
     }
-    gpu.synchronize()?;
-    Ok((result, start.elapsed().as_secs_f64() / count as f64))
 }
 
 /// The device has the weights.
@@ -220,4 +239,47 @@ fn without_weights(layer: &Layer) -> Layer {
         op => op.clone(),
     };
     Layer { op, ..*layer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    /// The mean by a clock on which the first call loads for a second, each call takes `each`, and the wait 20 µs; with
+    /// the numbers of calls that were timed together.
+    fn by_clock(each: f64) -> (f64, Vec<usize>) {
+        let (counts, loaded) = (RefCell::new(Vec::new()), Cell::new(false));
+        let together = |count: usize| {
+            counts.borrow_mut().push(count);
+            let loading = if loaded.replace(true) { 0.0 } else { 1.0 };
+            Ok(((), loading + 20e-6 + count as f64 * each))
+        };
+        let seconds = mean_of_many(together).unwrap().1;
+        (seconds, counts.into_inner())
+    }
+
+    #[test]
+    fn so_many_calls_are_timed_that_the_wait_does_not_count() {
+        for each in [1.5e-6, 2e-6, 50e-6, 1e-3] {
+            let seconds = by_clock(each).0;
+            assert!((seconds / each - 1.0).abs() < 0.011, "{seconds:e} for {each:e}");
+        }
+        // Of five calls the wait would be most.
+        assert!(by_clock(2e-6).0 > 1.3 * by_clock(1.5e-6).0);
+        assert_eq!(by_clock(0.3).1, [1, 1]);
+        assert_eq!(by_clock(300e-6).1, [1, 1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_ends() {
+        let together = |_| Ok(((), 0.0));
+        assert_eq!(mean_of_many(together).unwrap().1, 0.0);
+    }
+
+    #[test]
+    fn an_error_of_a_call_is_the_error() {
+        let together = |_| -> Result<((), f64)> { Err(Error::param("a", "b", "c")) };
+        assert!(mean_of_many(together).is_err());
+    }
 }

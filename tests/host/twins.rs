@@ -195,6 +195,8 @@ fn conversions_round_as_the_instructions_do() {
         [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0x3f80_1000, 0x3f80_0fff]
             .map(f32::from_bits),
     );
+    // NaNs with low bits.
+    x.extend([0x7fff_ffff, 0xffff_ffff, 0x7fc0_1234, 0x7f80_0001].map(f32::from_bits));
     x.extend((x.len()..1024).map(|i| f32::from_bits(philox.bits(i))));
     for gpu in both() {
         let dx = Buffer::of(&gpu, &x);
@@ -218,8 +220,45 @@ fn conversions_round_as_the_instructions_do() {
                     !normal || f64::from(f32::from_bits(tf32[i])) == want,
                     "{seed}: tf32 of {value:e}"
                 );
-                assert_eq!(tf32[i] & 0x1fff, 0);
+            } else if !value.is_finite() {
+                assert_eq!(tf32[i], value.to_bits() & !0x1fff, "{seed}: tf32 of {value:e}");
             }
+            assert_eq!(tf32[i] & 0x1fff, 0, "{seed}: tf32 of {value:e}");
+        }
+    }
+}
+
+#[test]
+fn extremes_are_those_of_the_instructions() {
+    let values = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, 1e-45];
+    let nans = [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001].map(f32::from_bits);
+    let all = [&values[..], &nans].concat();
+    let pairs = all.iter().flat_map(|&a| all.iter().map(move |&b| (a, b)));
+    let (mut a, mut b): (Vec<f32>, Vec<f32>) = pairs.unzip();
+    let len = a.len();
+    a.resize(256, 0.0);
+    b.resize(256, 0.0);
+    let nan = f32::from_bits(0x7fff_ffff);
+    let number = |a: f32, b: f32, a_wins: bool| match (a.is_nan(), b.is_nan()) {
+        (true, true) => nan,
+        (true, false) => b,
+        (false, true) => a,
+        (false, false) if a_wins => a,
+        (false, false) => b,
+    };
+    for gpu in both() {
+        let (da, db) = (Buffer::of(&gpu, &a), Buffer::of(&gpu, &b));
+        let [least, most, most_or_nan] = [(); 3].map(|()| Buffer::new(&gpu, 1024));
+        let launch = Launch::new("twin_extremes").arg(&da).arg(&db);
+        launch.arg(&least).arg(&most).arg(&most_or_nan).run(&gpu).unwrap();
+        let [least, most, most_or_nan] = [least, most, most_or_nan].map(|y| y.get::<u32>());
+        for (i, (&a, &b)) in a.iter().zip(&b).enumerate().take(len) {
+            let what = format!("{:08x} and {:08x}", a.to_bits(), b.to_bits());
+            let a_is_less = a.total_cmp(&b).is_le(); // -0 lies below +0
+            assert_eq!(least[i], number(a, b, a_is_less).to_bits(), "fminf of {what}");
+            assert_eq!(most[i], number(a, b, !a_is_less).to_bits(), "fmaxf of {what}");
+            let want = if a.is_nan() || b.is_nan() { nan } else { number(a, b, !a_is_less) };
+            assert_eq!(most_or_nan[i], want.to_bits(), "max.NaN of {what}");
         }
     }
 }

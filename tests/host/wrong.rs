@@ -71,6 +71,8 @@ fn a_missing_wait_for_cp_async_is_found() {
     let parts = ["load of shared byte", "while the cp.async of thread", "is under way", &at];
     fails(tile("wrong_missing_wait", 32), &parts);
     fails(tile("wrong_wait_for_older_group", 32), &parts[..3]);
+    let at = line("// zeros that nobody waits for");
+    fails(tile("wrong_exit_before_wait", 32), &["exits while its cp.async is under way", &at]);
 }
 
 #[test]
@@ -115,8 +117,14 @@ fn mistakes_that_the_compiler_can_see_are_found() {
         Launch::new("wrong_null_pointer").arg(&super::Place(0)).block(32, 1, 1).run(gpu)
     };
     fails(null, &["null pointer", "wrong.cu:"]);
+    // In global, shared and local memory.
     let at = line("reinterpret_cast<const float4*>(x + 1)");
     fails(tile("wrong_misaligned_vector", 32), &["misaligned address", &at]);
+    fails(tile("wrong_misaligned_load_whole", 32), &["misaligned address", "types.cuh:"]);
+    let at = line("reinterpret_cast<const u64*>(tile + 1)");
+    fails(write("wrong_misaligned_shared", 1, 32), &["misaligned address", &at]);
+    let at = line("reinterpret_cast<const float4*>(frame + at)");
+    fails(with_int("wrong_misaligned_local", 1), &["misaligned address", &at]);
 }
 
 #[test]
@@ -175,13 +183,16 @@ fn races_in_global_memory_are_found() {
         ["of this block stored with no barrier between", &line("y[threadIdx.x / 2] = 1.0f")];
     fails(write("wrong_threads_store_one_word", 1, 64), &parts);
 
-    let last_block = |gpu: &Host| {
-        let (partial, count, y) =
-            (Buffer::new(gpu, 1024), Buffer::of(gpu, &[0u32]), Buffer::new(gpu, 256));
-        let launch = Launch::new("wrong_last_block_without_fence").grid(4, 1, 1).block(64, 1, 1);
-        launch.arg(&partial).arg(&count).arg(&y).run(gpu)
-    };
-    fails(last_block, &["load of global memory", "race between blocks", &line("sum += partial")]);
+    // Without the fence behind the stores, and without the one before the loads.
+    for name in ["wrong_last_block_without_fence", "wrong_last_block_without_second_fence"] {
+        let last_block = |gpu: &Host| {
+            let (partial, count, y) =
+                (Buffer::new(gpu, 1024), Buffer::of(gpu, &[0u32]), Buffer::new(gpu, 256));
+            let launch = Launch::new(name).grid(4, 1, 1).block(64, 1, 1);
+            launch.arg(&partial).arg(&count).arg(&y).run(gpu)
+        };
+        fails(last_block, &["load of global memory", "race between blocks", "wrong.cu:"]);
+    }
     let parts = ["of global memory", "stored: race between blocks", "wrong.cu:"];
     fails(write("wrong_plain_and_atomic", 2, 1), &parts);
 }
@@ -203,8 +214,45 @@ fn launches_that_do_not_fit_are_refused() {
     );
     refused(store().arg(&1).grid(0, 1, 1), "a grid of 0 x 1 x 1 blocks");
     refused(store().arg(&1).grid(1, 65_536, 1), "a grid of 1 x 65536 x 1 blocks");
-    refused(store().arg(&1).shared(1 << 20), "1048576 bytes of dynamic shared memory");
+    refused(store().arg(&1).grid(1, 1, 65_536), "a grid of 1 x 1 x 65536 blocks");
+    refused(store().arg(&1).grid(1 << 31, 1, 1), "a grid of 2147483648 x 1 x 1 blocks");
+    refused(store().arg(&1).block(1, 1, 65), "a block of depth 65, the limit is 64");
+    refused(
+        store().arg(&1).shared(1 << 20),
+        "1048576 bytes of dynamic shared memory and 0 of static, the limit is 232448 together",
+    );
     refused(Launch::new("no_such_kernel"), "no such entry point");
+}
+
+#[test]
+fn launches_that_the_machine_code_cannot_take_are_refused() {
+    let gpu = Host::new(HostOptions::default()).unwrap();
+    let y = Buffer::new(&gpu, 4 * 1024);
+    let run = |name, threads, shared| {
+        let launch = Launch::new(name).block(threads, 1, 1).shared(shared).arg(&y);
+        launch.run(&gpu).map_err(|error| error.to_string())
+    };
+    let refused = |(name, threads, shared), part: &str| {
+        let text: String = run(name, threads, shared).unwrap_err();
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    };
+    // 66 registers a thread are 2112 a warp, rounded up to 2304: 28 warps fit into 65,536, 30 do not.
+    run("wrong_many_registers", 896, 0).unwrap();
+    let many = "960 threads of 66 registers are 69120 registers a block, the limit is 65536";
+    refused(("wrong_many_registers", 960, 0), many);
+    refused(("wrong_many_registers", 1025, 0), "__launch_bounds__ allows 1 to 1024");
+    refused(("wrong_unlisted", 32, 0), "docs/kernels.txt has no line for it");
+
+    // What the kernel declares and what the launch adds are 227 KiB together.
+    run("wrong_static_shared", 32, 232_448 - 40_960).unwrap();
+    let much = "191489 bytes of dynamic shared memory and 40960 of static, the limit is 232448";
+    refused(("wrong_static_shared", 32, 232_449 - 40_960), much);
+    let stale = "128 bytes of static shared memory, docs/kernels.txt says 16";
+    refused(("wrong_stale_table", 32, 0), stale);
+
+    let words = (0..512).fold(Launch::new("wrong_many_parameters"), |l, _| l.arg(&0u64));
+    let text = words.arg(&0).block(32, 1, 1).run(&gpu).unwrap_err().to_string();
+    assert!(text.contains("4100 bytes of parameters, the limit is 4096"), "{text}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ extern "C" __global__ void __launch_bounds__(64) right_last_block(float* partial
     if (threadIdx.x == 0) last[0] = atomic_inc(count, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
     if (!last[0]) return;
+    thread_fence();
     float sum = 0.0f;
     for (u32 b = 0; b < gridDim.x; ++b) sum += partial[b * 64 + threadIdx.x];
     y[threadIdx.x] = sum;

@@ -41,6 +41,13 @@ extern "C" __global__ void __launch_bounds__(256) twin_convert(const float* x, b
     tf32[i] = f32_to_tf32(x[i]);
 }
 
+extern "C" __global__ void __launch_bounds__(256) twin_extremes(const float* a, const float* b, float* least, float* most, float* most_or_nan) {
+    const u32 i = threadIdx.x;
+    least[i] = fminf(a[i], b[i]);
+    most[i] = fmaxf(a[i], b[i]);
+    most_or_nan[i] = max_nan(a[i], b[i]);
+}
+
 // Rows of 64 results: idx, up, down, xor, 8-byte idx, ballot, any, all, sum, maximum.
 extern "C" __global__ void __launch_bounds__(64) twin_warp(const i32* x, const u32* by, i64* y) {
     const u32 i = threadIdx.x;

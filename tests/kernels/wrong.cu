@@ -1,4 +1,10 @@
 // wrong.cu -- kernels that are wrong on purpose. Each has one mistake, which a test names.
+//
+// What is said to be their machine code: registers, bytes of static shared memory.
+// machine code: wrong_many_registers 66 0
+// machine code: wrong_unlisted 0 0
+// machine code: wrong_static_shared 32 40960
+// machine code: wrong_stale_table 32 16
 #include "common/async_copy.cuh"
 #include "common/atomic.cuh"
 #include "common/mma.cuh"
@@ -44,6 +50,13 @@ extern "C" __global__ void __launch_bounds__(32) wrong_wait_for_older_group(cons
     cp_async_wait<1>();  // leaves the only group under way
     __syncthreads();
     y[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_exit_before_wait(const float* x, float* y) {
+    SHARED(tile, float[128]);
+    y[threadIdx.x] = 1.0f;
+    cp_async16(&tile[4 * threadIdx.x], x, false);  // zeros that nobody waits for
+    cp_async_commit();
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrong_copy_source(const float* x, float* y, i32 len) {
@@ -144,7 +157,21 @@ extern "C" __global__ void __launch_bounds__(64) wrong_last_block_without_fence(
     if (threadIdx.x == 0) last[0] = atomic_inc(count, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
     if (!last[0]) return;
+    thread_fence();
     float sum = 0.0f;
+    for (u32 b = 0; b < gridDim.x; ++b) sum += partial[b * 64 + threadIdx.x];
+    y[threadIdx.x] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(64) wrong_last_block_without_second_fence(float* partial, u32* count, float* y) {
+    SHARED(last, bool[1]);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1.0f;
+    thread_fence();
+    __syncthreads();
+    if (threadIdx.x == 0) last[0] = atomic_inc(count, gridDim.x - 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last[0]) return;
+    float sum = 0.0f;  // no thread_fence before the loads
     for (u32 b = 0; b < gridDim.x; ++b) sum += partial[b * 64 + threadIdx.x];
     y[threadIdx.x] = sum;
 }
@@ -173,6 +200,44 @@ extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_matrix(u32* y)
     __syncthreads();
     y[threadIdx.x] = ldmatrix_x2(&tile[12 * (threadIdx.x % 8)]).x;
 }
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_load_whole(const float* x, float* y) {
+    y[threadIdx.x] = load_float4(x + 2).x;
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_shared(float* y) {
+    SHARED(tile, u32[64]);
+    tile[threadIdx.x] = tile[32 + threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    y[threadIdx.x] = float(reinterpret_cast<const u64*>(tile + 1)[threadIdx.x % 8]);
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_misaligned_local(float* y, i32 at) {
+    alignas(16) float frame[8] = {};
+    frame[threadIdx.x % 8] = 1.0f;
+    y[threadIdx.x] = reinterpret_cast<const float4*>(frame + at)->x;
+}
+
+// The launch is wrong, not the kernel.
+extern "C" __global__ void wrong_many_registers(float* y) { y[threadIdx.x] = 1.0f; }
+extern "C" __global__ void __launch_bounds__(32) wrong_unlisted(float* y) { y[threadIdx.x] = 1.0f; }
+
+extern "C" __global__ void __launch_bounds__(32) wrong_static_shared(float* y) {
+    SHARED(tile, float[10240]);
+    tile[threadIdx.x] = 1.0f;
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrong_stale_table(float* y) {
+    SHARED(tile, float[32]);
+    tile[threadIdx.x] = 1.0f;
+    y[threadIdx.x] = tile[threadIdx.x];
+}
+
+#define WORDS8 u64, u64, u64, u64, u64, u64, u64, u64
+#define WORDS64 WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8, WORDS8
+#define WORDS512 WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64, WORDS64
+extern "C" __global__ void __launch_bounds__(32) wrong_many_parameters(WORDS512, i32) {}
 
 extern "C" __global__ void __launch_bounds__(32) wrong_endless_loop(u32* flag) {
     volatile u32* const p = flag;

@@ -1,7 +1,8 @@
 // libcuda.so for machines without a GPU: what the device `cuda` calls, over the runtime of `cuda-host`.
 //
 // Kernels are those linked into this library; a module's PTX only says which of them it holds. Work runs at
-// once, in the calling thread, except between cuStreamBeginCapture and cuStreamEndCapture, where it is recorded.
+// once, in the calling thread, except between cuStreamBeginCapture and cuStreamEndCapture, where it is recorded, and
+// copies from the host, which read their source as late as they may: before the next work, or when somebody waits.
 // Stricter than a driver where a mistake would go unseen: unknown handles, a missing context, copies outside an
 // allocation and memory that is used after cuMemFree are errors.
 //
@@ -34,7 +35,7 @@ namespace {
     X(SUCCESS, 0) X(INVALID_VALUE, 1) X(OUT_OF_MEMORY, 2) X(NOT_INITIALIZED, 3) X(NO_DEVICE, 100)               \
     X(INVALID_DEVICE, 101) X(INVALID_CONTEXT, 201) X(NO_BINARY_FOR_GPU, 209) X(INVALID_PTX, 218)                \
     X(UNSUPPORTED_PTX_VERSION, 222) X(INVALID_HANDLE, 400) X(NOT_FOUND, 500) X(ILLEGAL_ADDRESS, 700)            \
-    X(LAUNCH_FAILED, 719) X(STREAM_CAPTURE_UNSUPPORTED, 900) X(STREAM_CAPTURE_UNMATCHED, 903)
+    X(LAUNCH_OUT_OF_RESOURCES, 701) X(LAUNCH_FAILED, 719) X(STREAM_CAPTURE_UNSUPPORTED, 900) X(STREAM_CAPTURE_UNMATCHED, 903)
 
 enum Status {
 #define CODE(name, code) name = code,
@@ -54,9 +55,12 @@ const char* setting(const char* name, const char* otherwise) {
 struct Module {
     std::set<std::string> entries;
 };
+// Without an opt-in, 48 KiB of shared memory for what the kernel declares and what the launch adds.
+constexpr u32 SHARED_BY_DEFAULT = 48 << 10;
 struct Function {
     const host::Kernel* kernel;
-    u32 max_dynamic = 48 << 10;
+    u32 static_shared = kernel->static_shared == host::UNKNOWN ? 0 : kernel->static_shared;
+    u32 max_dynamic = static_shared > SHARED_BY_DEFAULT ? 0 : SHARED_BY_DEFAULT - static_shared;
 };
 using Work = std::function<Status()>;
 struct Graph {
@@ -64,12 +68,27 @@ struct Graph {
 };
 struct Stream {
     Graph* recording = nullptr;
+    std::vector<Work> uploads;  // those from number `uploaded` on
+    u64 uploaded = 0;
+
+    // Does the uploads before number `end`.
+    void upload(u64 end) {
+        for (; uploaded < end && !uploads.empty(); ++uploaded) {
+            uploads.front()();
+            uploads.erase(uploads.begin());
+        }
+    }
+};
+struct Event {
+    Stream* stream = nullptr;
+    u64 uploads = 0;  // that lie before it
 };
 
 std::recursive_mutex lock;
+std::vector<Stream*> streams;
 bool initialized = false;
 char context;  // its address is the one context there is
-std::set<void*> handles;  // of modules, functions, streams, graphs
+std::set<void*> handles;  // of modules, functions, streams, events, graphs
 thread_local void* current = nullptr;
 thread_local std::string message;  // why the last call failed
 
@@ -118,11 +137,21 @@ void call_log(const char* name) {
     if (!initialized) return failed(NOT_INITIALIZED, "initialization error");           \
     if (needs_context && current != &context) return failed(INVALID_CONTEXT, "invalid device context")
 
+// Compute capability, as 10 * major + minor.
+u32 capability() {
+    u32 major = 9, minor = 0;
+    sscanf(setting("STUB_CUDA_CAPABILITY", "9.0"), "%u.%u", &major, &minor);
+    return 10 * major + minor;
+}
+
 // Records the work or does it.
 Status submit(void* handle, Work work) {
     Stream* stream = known<Stream>(handle);
     if (stream == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
-    if (stream->recording == nullptr) return work();
+    if (stream->recording == nullptr) {
+        stream->upload(~0ull);
+        return work();
+    }
     stream->recording->nodes.push_back(std::move(work));
     return SUCCESS;
 }
@@ -197,13 +226,11 @@ API cuDeviceGetName(char* name, int length, int) {
 
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     ENTER(false);
-    int major = 9, minor = 0;
-    sscanf(setting("STUB_CUDA_CAPABILITY", "9.0"), "%d.%d", &major, &minor);
     switch (attribute) {
-        case 16: *value = 1; return SUCCESS;                    // multiprocessors
-        case 75: *value = major; return SUCCESS;
-        case 76: *value = minor; return SUCCESS;
-        case 97: *value = host::SHARED_BYTES; return SUCCESS;  // largest shared memory of a block
+        case 16: *value = 1; return SUCCESS;  // multiprocessors
+        case 75: *value = int(capability() / 10); return SUCCESS;
+        case 76: *value = int(capability() % 10); return SUCCESS;
+        case 97: *value = int(rewire_host_shared_limit(capability())); return SUCCESS;  // of a block, with the opt-in
         default: return failed(INVALID_VALUE, "this attribute is not known to the stub");
     }
 }
@@ -229,13 +256,44 @@ API cuCtxSetCurrent(void* which) {
 
 API cuStreamCreate(void** out, u32) {
     ENTER(true);
-    *out = open_handle(new Stream);
+    streams.push_back(open_handle(new Stream));
+    *out = streams.back();
     return SUCCESS;
 }
 
 API cuStreamSynchronize(void* stream) {
     ENTER(true);
     return submit_with_host(stream, [] { return SUCCESS; });
+}
+
+API cuEventCreate(void** out, u32) {
+    ENTER(true);
+    *out = open_handle(new Event);
+    return SUCCESS;
+}
+
+API cuEventRecord(void* handle, void* stream) {
+    ENTER(true);
+    Event* event = known<Event>(handle);
+    Stream* on = known<Stream>(stream);
+    if (event == nullptr || on == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
+    event->stream = on;
+    event->uploads = on->uploaded + on->uploads.size();
+    return SUCCESS;
+}
+
+API cuEventSynchronize(void* handle) {
+    ENTER(true);
+    Event* event = known<Event>(handle);
+    if (event == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
+    if (event->stream != nullptr) event->stream->upload(event->uploads);
+    return SUCCESS;
+}
+
+API cuMemHostAlloc(void** out, size_t bytes, u32) {
+    ENTER(true);
+    *out = malloc(bytes);
+    return *out == nullptr ? failed(OUT_OF_MEMORY, "out of memory") : SUCCESS;
 }
 
 API cuMemAlloc_v2(u64* out, size_t bytes) {
@@ -262,6 +320,8 @@ API cuMemFree_v2(u64 address) {
     auto found = heap.live.find(address);
     if (found == heap.live.end()) return failed(INVALID_VALUE, "not an allocation");
     const u64 granules = (found->second + 255) / 256;
+    // A driver waits for the device first.
+    for (Stream* stream : streams) stream->upload(~0ull);
     rewire_host_free(address, found->second);
     heap.released[granules].push_back(address);
     heap.used -= granules * 256;
@@ -272,7 +332,10 @@ API cuMemFree_v2(u64 address) {
 API cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void* stream) {
     ENTER(true);
     if (!heap.covers(to, bytes)) return failed(ILLEGAL_ADDRESS, "upload outside an allocation");
-    return submit_with_host(stream, [=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), SUCCESS; });
+    Stream* on = known<Stream>(stream);
+    if (on == nullptr || on->recording != nullptr) return submit_with_host(stream, [] { return SUCCESS; });
+    on->uploads.push_back([=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), SUCCESS; });
+    return SUCCESS;
 }
 
 API cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void* stream) {
@@ -320,10 +383,8 @@ API cuModuleLoadDataEx(void** out, const char* ptx, u32 count, const int* option
     sscanf(setting("STUB_CUDA_PTX", "9.0"), "%d.%d", &newest_major, &newest_minor);
     if (major * 100 + minor > newest_major * 100 + newest_minor)
         return refuse(UNSUPPORTED_PTX_VERSION, "the provided PTX was compiled with an unsupported toolchain.");
-    int capability_major = 9, capability_minor = 0;
-    sscanf(setting("STUB_CUDA_CAPABILITY", "9.0"), "%d.%d", &capability_major, &capability_minor);
-    const int capability = capability_major * 10 + capability_minor;
-    if (suffix == 'a' ? target != capability : target > capability) return refuse(NO_BINARY_FOR_GPU, "no kernel image is available");
+    const int here = int(capability());
+    if (suffix == 'a' ? target != here : target > here) return refuse(NO_BINARY_FOR_GPU, "no kernel image is available");
     Module* module = open_handle(new Module);
     for (const char* at = ptx; (at = strstr(at, ".entry ")) != nullptr;) {
         at += strlen(".entry ");
@@ -343,11 +404,21 @@ API cuModuleGetFunction(void** out, void* handle, const char* name) {
     return SUCCESS;
 }
 
+API cuFuncGetAttribute(int* value, int attribute, void* handle) {
+    ENTER(true);
+    Function* function = known<Function>(handle);
+    if (function == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
+    if (attribute != 1) return failed(INVALID_VALUE, "this attribute is not known to the stub");
+    *value = int(function->static_shared);
+    return SUCCESS;
+}
+
 API cuFuncSetAttribute(void* handle, int attribute, int value) {
     ENTER(true);
     Function* function = known<Function>(handle);
     if (function == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
-    if (attribute != 8 || value < 0 || u32(value) > host::SHARED_BYTES) return failed(INVALID_VALUE, "invalid argument");
+    if (attribute != 8 || value < 0 || u64(value) + function->static_shared > rewire_host_shared_limit(capability()))
+        return failed(INVALID_VALUE, "invalid argument");
     function->max_dynamic = u32(value);
     return SUCCESS;
 }
@@ -358,10 +429,15 @@ API cuLaunchKernel(void* handle, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz,
     Function* function = known<Function>(handle);
     if (function == nullptr) return failed(INVALID_HANDLE, "invalid resource handle");
     const host::Kernel* kernel = function->kernel;
-    const u64 threads = u64(bx) * by * bz;
-    if (u64(gx) * gy * gz == 0 || gy > 65535 || gz > 65535 || threads == 0 || threads > kernel->max_threads || bz > 64 ||
-        dynamic > function->max_dynamic)
-        return failed(INVALID_VALUE, "invalid argument");
+    const u32 grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    char why[256];
+    if (const u32 error = rewire_host_refuses(kernel, grid, block, dynamic, capability(), why, sizeof why))
+        return failed(Status(error), why);
+    if (dynamic > function->max_dynamic) {
+        snprintf(why, sizeof why, "invalid argument: %u bytes of dynamic shared memory and %u of static, without an opt-in",
+                 dynamic, function->static_shared);
+        return failed(INVALID_VALUE, why);
+    }
     // A driver reads as many bytes as the kernel's parameter has, now.
     std::vector<u64> words;
     for (const char* letter = kernel->signature; *letter != 0; ++letter) {

@@ -3,6 +3,7 @@
 //
 // STUB_NVRTC_LOG=FILE  appends the name and the options of each compilation
 // STUB_NVRTC_PTX=8.0   the PTX version it writes
+// STUB_NVRTC_VERSION=12.4  the CUDA it is of (13.0)
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +20,8 @@ struct Program {
 static bool identifier(char c) { return isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
 API nvrtcVersion(int* major, int* minor) {
-    *major = 13;
-    *minor = 0;
-    return 0;
+    const char* version = getenv("STUB_NVRTC_VERSION");
+    return sscanf(version ? version : "13.0", "%d.%d", major, minor) == 2 ? 0 : 1;
 }
 
 API nvrtcCreateProgram(Program** out, const char* source, const char* name, int headers, const char** texts, const char** names) {

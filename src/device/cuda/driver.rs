@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
 /// Everything of the driver that this crate calls.
-const SYMBOLS: [&str; 29] = [
+const SYMBOLS: [&str; 34] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -25,14 +25,19 @@ const SYMBOLS: [&str; 29] = [
     "cuStreamSynchronize",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemHostAlloc",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",
     "cuMemsetD8Async",
     "cuModuleLoadDataEx",
     "cuModuleGetFunction",
+    "cuFuncGetAttribute",
     "cuFuncSetAttribute",
     "cuLaunchKernel",
     "cuGraphInstantiateWithFlags",

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 
-/// Dynamic shared memory that a kernel may use without asking.
+/// Shared memory that a kernel may use without asking: what it declares and what the launch adds.
 const SHARED_BY_DEFAULT: u32 = 48 << 10;
 
 /// The modules and functions of one context.
@@ -36,7 +36,11 @@ impl Modules {
     pub fn function(&mut self, name: &'static str, shared: u32) -> Result<sys::CUfunction> {
         let mut function = match self.functions.get(name) {
             Some(function) => *function,
-            None => Function { handle: self.find(name)?, shared: SHARED_BY_DEFAULT },
+            None => {
+                let handle = self.find(name)?;
+                let declared = static_shared(handle).map_err(|why| Error::kernel(name, why))?;
+                Function { handle, shared: SHARED_BY_DEFAULT.saturating_sub(declared) }
+            }
         };
         if shared > function.shared {
             use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX;
@@ -65,6 +69,15 @@ impl Modules {
             .map_err(|why| Error::kernel(name, why))?;
         Ok(handle)
     }
+}
+
+/// Bytes of shared memory that the kernel itself declares.
+fn static_shared(function: sys::CUfunction) -> std::result::Result<u32, String> {
+    use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as BYTES;
+    let mut bytes = 0;
+    // SAFETY: `bytes` is written; the handle is of a module that is never unloaded.
+    check(unsafe { sys::cuFuncGetAttribute(&mut bytes, BYTES, function) })?;
+    Ok(bytes.unsigned_abs())
 }
 
 /// Loads the embedded PTX; where there is none, or the driver is older than the NVRTC that made it,

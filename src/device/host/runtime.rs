@@ -5,8 +5,8 @@ use crate::device::Launch;
 use crate::{Error, Result};
 use std::ffi::{CStr, CString, c_char, c_void};
 
-/// Shared memory of one block on sm_90.
-const SHARED_BYTES: u32 = 227 * 1024;
+/// The compute capability whose limits hold: 9.0.
+const CAPABILITY: u32 = 90;
 
 /// Runs all blocks of the launch; the first mistake that a check finds is the error.
 pub(super) fn run(launch: &Launch, options: &HostOptions) -> Result<()> {
@@ -41,7 +41,7 @@ pub(super) fn run(launch: &Launch, options: &HostOptions) -> Result<()> {
     Err(Error::kernel(launch.name, lines::resolve(&text)))
 }
 
-/// The kernel, once its signature, block and shared memory are known to fit.
+/// The kernel, once its signature is known to fit, and a GPU would take the launch.
 fn find(launch: &Launch) -> Result<*const Kernel> {
     let fail = |message: String| Err(Error::kernel(launch.name, message));
     let Ok(name) = CString::new(launch.name) else { return fail("no such entry point".into()) };
@@ -58,24 +58,16 @@ fn find(launch: &Launch) -> Result<*const Kernel> {
              (p pointer, i i32, u u32, l i64, m u64, f f32)"
         ));
     }
-    let threads = launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
-    if threads == 0 || threads > u64::from(kernel.max_threads) {
-        return fail(format!(
-            "a block of {threads} threads; __launch_bounds__ allows 1 to {}",
-            kernel.max_threads
-        ));
-    }
-    let [x, y, z] = launch.grid;
-    if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
-        return fail(format!(
-            "a grid of {x} x {y} x {z} blocks; 1 to 2^31-1 x 65535 x 65535 are possible"
-        ));
-    }
-    if launch.shared > SHARED_BYTES {
-        return fail(format!(
-            "{} bytes of dynamic shared memory, the limit is {SHARED_BYTES}",
-            launch.shared
-        ));
+    let mut message = [0u8; 256];
+    let (text, length) = (message.as_mut_ptr().cast::<c_char>(), message.len() as u64);
+    let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
+    // SAFETY: a static entry, three numbers behind each pointer, and a buffer of that length, which gets a string.
+    let refused = unsafe {
+        rewire_host_refuses(kernel, grid, block, launch.shared, CAPABILITY, text, length)
+    };
+    if refused != 0 {
+        let text = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
+        return fail(text.into_owned());
     }
     Ok(kernel)
 }
@@ -104,17 +96,24 @@ fn run_blocks(state: &State, workers: u64) {
     });
 }
 
-/// `host::Kernel` of `kernels/host/shim.h`.
+/// The beginning of `host::Kernel` of `kernels/host/shim.h`; it is never made or copied here.
 #[repr(C)]
 struct Kernel {
     name: *const c_char,
     signature: *const c_char,
-    max_threads: u32,
-    run: *const c_void,
 }
 
 unsafe extern "C" {
     fn rewire_host_kernel(name: *const c_char) -> *const Kernel;
+    fn rewire_host_refuses(
+        kernel: *const Kernel,
+        grid: *const u32,
+        block: *const u32,
+        dynamic_bytes: u32,
+        capability: u32,
+        message: *mut c_char,
+        length: u64,
+    ) -> u32;
     fn rewire_host_begin(
         kernel: *const Kernel,
         grid: *const u32,

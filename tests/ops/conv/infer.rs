@@ -1,6 +1,6 @@
 //! The convolution of inference: every way of cutting it, against float64 loops over what storage holds.
 
-use super::super::{Random, assert_close, devices};
+use super::super::{Random, assert_close, cases, devices};
 use super::reference::Conv;
 use super::wide;
 use half::bf16;
@@ -27,14 +27,7 @@ struct Case {
     channels: Option<usize>,
 }
 
-#[derive(Deserialize)]
-struct Cases {
-    case: Vec<Case>,
-}
-
-fn cases() -> Vec<Case> {
-    toml::from_str::<Cases>(include_str!("../../cases/infer_conv2d.toml")).unwrap().case
-}
+const CASES: &str = include_str!("../../cases/infer_conv2d.toml");
 
 /// Random operands of one case, and what it gives in float64.
 struct Operands {
@@ -173,7 +166,7 @@ fn every_config(mode: Mode) -> Vec<TileConfig> {
 #[test]
 fn infer_conv2d_equals_float64_loops_however_it_is_cut() {
     let mut random = Random::new();
-    for case in cases() {
+    for case in cases::<Case>(CASES) {
         for mode in Mode::ALL {
             let o = Operands::new(&case, mode, &mut random);
             for device in gpus() {
@@ -205,7 +198,7 @@ fn infer_conv2d_equals_float64_loops_however_it_is_cut() {
 #[test]
 fn infer_conv2d_gives_the_same_bits_again() {
     let mut random = Random::new();
-    let case = &cases()[0];
+    let case = &cases::<Case>(CASES)[0];
     for mode in Mode::ALL {
         let o = Operands::new(case, mode, &mut random);
         for device in gpus() {

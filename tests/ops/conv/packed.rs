@@ -1,6 +1,6 @@
 //! Inference with packed masked filters: `infer_sparse_conv2d`, `infer_sparse_lists`.
 
-use super::super::{Random, assert_close};
+use super::super::{Random, assert_close, cases};
 use super::planes::{gpus, images, planes, rounded};
 use super::pruned::{draw_mask, shuffled};
 use super::{Conv, wide};
@@ -29,11 +29,6 @@ struct PackedCase {
     relu: bool,
     #[serde(default)]
     pool: bool,
-}
-
-#[derive(Deserialize)]
-struct PackedCases {
-    case: Vec<PackedCase>,
 }
 
 /// Round(density · len) weights; skewed: all in half of the filters and, where there is room, in half of the channels.
@@ -166,8 +161,7 @@ impl Layer {
 /// Each case in each of the modes, by each of the products, on every device with kernels.
 fn equals_float64(modes: &[Mode], products: &[Option<SparseProduct>], tolerance: f64) {
     let mut random = Random::new();
-    let text = include_str!("../../cases/infer_sparse_conv2d.toml");
-    for case in toml::from_str::<PackedCases>(text).unwrap().case {
+    for case in cases::<PackedCase>(include_str!("../../cases/infer_sparse_conv2d.toml")) {
         for &mode in modes {
             let layer = Layer::new(&case, mode, &mut random);
             let want = layer.reference();

@@ -48,7 +48,7 @@ fn masked_reference(o: &Operands, mask: &[u8]) -> [Vec<f64>; 4] {
 #[test]
 fn sparse_conv2d_and_its_gradients_equal_float64_loops() {
     let mut random = Random::new();
-    for case in cases(include_str!("../../cases/sparse_conv2d.toml")) {
+    for case in cases::<Case>(include_str!("../../cases/sparse_conv2d.toml")) {
         let o = Operands::new(&case, &mut random);
         let mask = draw_mask(o.w.len(), case.density, &mut random);
         let want = masked_reference(&o, &mask);
@@ -131,7 +131,7 @@ fn narrowed(dw: &[f64], all: usize, channels: &[i32]) -> Vec<f64> {
 #[test]
 fn gather_conv2d_and_its_gradients_equal_float64_loops() {
     let mut random = Random::new();
-    for case in cases(include_str!("../../cases/gather_conv2d.toml")) {
+    for case in cases::<Case>(include_str!("../../cases/gather_conv2d.toml")) {
         let o = Operands::new(&case, &mut random);
         let all = case.x[3];
         let channels: Vec<i32> =

@@ -75,6 +75,7 @@ fn relu_at_zero() {
         );
         let nan = f32::NAN;
         assert_same_bits("relu", &y, &[0.0, 0.0, tiny, 0.0, f32::INFINITY, 0.0, nan, 0.0, 1.0]);
+        assert_same_bits("the NaN of a GPU", &[f32::from_bits(0x7fff_ffff)], &[nan]);
         assert_same_bits("relu", &dx[0], &[0.0, 0.0, 7.0, 0.0, 7.0, 0.0, 7.0, 0.0, 7.0]);
     }
 }
