@@ -355,9 +355,55 @@ fn attacks_go_on_from_their_folder() {
     assert_ne!(read("o/result.json"), want[0]);
     done(folder, &["report", "o", "--out", "drawn"]);
     assert!(std::fs::read_to_string(folder.join("drawn/report.md")).unwrap().contains("pgd-l2"));
+    // A part of fewer images than its batch has, too: the next would be looked for behind the missing ones.
+    let text = String::from_utf8(read("o/parts/0-10.json")).unwrap();
+    let mut part: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for value in part.as_object_mut().unwrap().values_mut() {
+        shorten(value, 10);
+    }
+    std::fs::write(folder.join("o/parts/0-10.json"), part.to_string()).unwrap();
+    assert!(refused(folder, &other).contains("0-10.json"));
     // A damaged part is named.
     std::fs::write(folder.join("o/parts/0-10.json"), "{}").unwrap();
     assert!(refused(folder, &other).contains("0-10.json"));
+}
+
+/// Cuts whatever has `len` characters or elements to one.
+fn shorten(value: &mut serde_json::Value, len: usize) {
+    match value {
+        serde_json::Value::String(text) => text.truncate(1),
+        serde_json::Value::Array(items) if items.len() == len => items.truncate(1),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| shorten(item, len)),
+        _ => {}
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_attack_says_so_in_its_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let data = attack_files(folder);
+    let attack = ["attack", "net.safetensors", "--data", &data, "--batch-size", "4", "--json"];
+    let child = Command::new(env!("CARGO_BIN_EXE_rewire"))
+        .current_dir(folder)
+        .args(attack)
+        .args(["--steps", "300", "--out", "o", "--device", "cpu"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !folder.join("o/parts/0-0.json").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("go on with the same command"), "{error}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["error"].as_str().unwrap().contains("interrupted"), "{document}");
 }
 
 #[test]

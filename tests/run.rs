@@ -1,10 +1,12 @@
 //! Runs: folders, resume after a kill, Ctrl-C, bad input.
 
-use rewire::run::{Recipe, recipes::RECIPES};
+use rewire::run::{Progress, Recipe, RunFolder, RunResult, Session, recipes::RECIPES};
+use rewire::{Device, ErrorKind};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const RECIPE: &str = r#"
@@ -177,6 +179,68 @@ fn ctrl_c_stops_at_a_point_where_the_run_goes_on() {
     assert_same_run(&folder.join("whole"), &folder.join("run"));
 }
 
+/// Runs a session; also how many images were done when measuring first told of it.
+fn measured(session: Session, stop: &AtomicBool) -> (rewire::Result<RunResult>, Option<usize>) {
+    let mut first = None;
+    let result = session.run(stop, &mut |progress| {
+        if let Progress::Measuring { done, .. } = progress {
+            first.get_or_insert(done);
+        }
+    });
+    (result, first)
+}
+
+#[test]
+fn an_evaluation_goes_on_behind_its_last_batch() {
+    let folder = folder();
+    let folder = folder.path();
+    let recipe = Recipe::parse(Path::new("r"), RECIPE, &["train.epochs=1".into()]).unwrap();
+    let start = |dir: &Path| Session::start(dir, recipe.clone(), false, &Device::Cpu).unwrap();
+    let resume = |dir: &Path| Session::resume(dir, None).unwrap().unwrap();
+    let never = AtomicBool::new(false);
+    let whole = folder.join("whole");
+    let (result, first) = measured(start(&whole), &never);
+    assert!(result.is_ok() && first.unwrap() <= 8);
+    // Stopped in the first of two batches of eight.
+    let stopped = |name: &str| {
+        let (dir, stop) = (folder.join(name), AtomicBool::new(false));
+        let error = start(&dir).run(&stop, &mut |progress| {
+            let measuring = matches!(progress, Progress::Measuring { .. });
+            stop.store(measuring, Ordering::Relaxed);
+        });
+        assert!(matches!(error.unwrap_err().kind(), ErrorKind::Interrupted(_)));
+        let evaluation = dir.join("checkpoints/evaluation");
+        let parts = fs::read_dir(evaluation.join("parts")).unwrap();
+        let parts: Vec<_> = parts.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(parts, ["0-0.json"]);
+        (dir, evaluation)
+    };
+    let (run, evaluation) = stopped("run");
+    let (result, first) = measured(resume(&run), &never);
+    assert!(result.is_ok() && first.unwrap() > 8, "{first:?}");
+    assert_same_run(&whole, &run);
+    assert!(!evaluation.exists());
+
+    // Batches of another job are not taken for this one's, whatever they say.
+    let (run, evaluation) = stopped("foreign");
+    let identity = fs::read_to_string(evaluation.join("attack.json")).unwrap();
+    let other = identity.replace("\"restarts\": 2", "\"restarts\": 3");
+    assert_ne!(identity, other);
+    fs::write(evaluation.join("attack.json"), other).unwrap();
+    fs::write(evaluation.join("parts/0-0.json"), "{}").unwrap();
+    let (result, first) = measured(resume(&run), &never);
+    assert!(result.is_ok() && first.unwrap() <= 8, "{first:?}");
+    assert_same_run(&whole, &run);
+
+    // A damaged batch is named; a new run in the folder leaves none behind.
+    let (run, evaluation) = stopped("damaged");
+    fs::write(evaluation.join("parts/0-0.json"), "{}").unwrap();
+    let error = measured(resume(&run), &never).0.unwrap_err().to_string();
+    assert!(error.contains("0-0.json"), "{error}");
+    drop(RunFolder::create(&run, true).unwrap());
+    assert!(!evaluation.exists());
+}
+
 #[test]
 fn a_folder_that_holds_a_run_is_replaced_only_by_force() {
     let folder = folder();
@@ -222,6 +286,12 @@ fn train_attack_and_prune_fit_together() {
     assert!((100.0 * fell / 16.0 - (clean - worst)).abs() < 1e-9);
     let moved = array("distance.npy").to_f32().unwrap();
     assert!(moved.iter().zip(&success).all(|(&d, &s)| (s == 1) == (d > 0.0) && d <= 0.0628));
+
+    // The noise that a run has learnt is read where the run has left it.
+    let noisy = ["--set", "train.max_steps=1", "--set", "train.weight_noise=0.5"];
+    done(folder, &[&["train", "small.toml", "--out", "noisy"][..], &noisy].concat());
+    let learnt = run(&["--weight-noise", "noisy/checkpoints/state.safetensors"]);
+    assert_ne!(learnt["attacks"], run(&[])["attacks"]);
 
     for granularity in ["irregular", "kernel", "channel", "filter"] {
         for scope in ["layer", "global"] {
@@ -333,7 +403,6 @@ fn a_damaged_run_is_refused_by_the_name_of_its_file() {
         ("recipe.toml", &b"schema = 1"[..]),
         ("environment.json", b"{"),
         ("checkpoints/state.safetensors", b"short"),
-        ("checkpoints/evaluation.json", b"[1"),
     ] {
         let _ = fs::remove_dir_all(&run);
         fs::create_dir_all(run.join("checkpoints")).unwrap();
@@ -348,7 +417,6 @@ fn a_damaged_run_is_refused_by_the_name_of_its_file() {
     // A state of another network.
     let other = ["train", "small.toml", "--out", "other", "--set", "train.max_steps=1"];
     done(folder, &[&other[..], &["--arch", "vgg16:width=0.125"]].concat());
-    fs::remove_file(run.join("checkpoints/evaluation.json")).unwrap();
     let state = "checkpoints/state.safetensors";
     fs::copy(folder.join("other").join(state), run.join(state)).unwrap();
     assert!(refused(folder, &["train", "--resume", "run"]).contains(state));

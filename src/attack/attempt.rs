@@ -1,7 +1,6 @@
 //! One attempt of an attack: its start, its projection, and what training takes of it.
 
 use super::{AttackSettings, Case, Draws, Network, Norm, Search, find};
-use crate::dtype::Element;
 use crate::{Result, Tensor, ops};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
@@ -125,18 +124,6 @@ fn in_the_ball(rng: &mut ChaCha8Rng, size: usize) -> Vec<f64> {
     point
 }
 
-/// The rows `which` of a tensor whose first dimension counts images.
-pub(super) fn rows<T: Element>(x: &Tensor, which: &[usize]) -> Result<Tensor> {
-    let n = x.shape().first().copied().unwrap_or(0);
-    if which.len() == n {
-        return Ok(x.clone());
-    }
-    let values = x.to_vec::<T>()?;
-    let size = values.len() / n;
-    let picked: Vec<T> = which.iter().flat_map(|&i| &values[i * size..][..size]).copied().collect();
-    Tensor::from_vec(picked, &[&[which.len()], &x.shape()[1..]].concat(), &x.device())
-}
-
 /// The images of `b` where `which` says so, else those of `a`.
 fn merge(a: &Tensor, b: &Tensor, which: &[bool]) -> Result<Tensor> {
     let (mut pixels, other) = (a.to_vec::<f32>()?, b.to_vec::<f32>()?);
@@ -145,16 +132,6 @@ fn merge(a: &Tensor, b: &Tensor, which: &[bool]) -> Result<Tensor> {
         pixels[i * size..][..size].copy_from_slice(&other[i * size..][..size]);
     }
     Tensor::from_vec(pixels, a.shape(), &a.device())
-}
-
-/// Between two images.
-pub(super) fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f32 {
-    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    match norm {
-        Norm::Linf => differences.fold(0.0, f32::max),
-        Norm::L2 => differences.map(|d| f64::from(d).powi(2)).sum::<f64>().sqrt() as f32,
-        Norm::L0 => differences.filter(|&d| d > 0.0).count() as f32,
-    }
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ fn resolve(settings: &mut AttackSettings) {
     settings.binary_search_steps.get_or_insert(9);
 }
 
-/// What all images share.
-struct Plan {
+/// What the searches of all images share.
+struct Hyperparameters {
     faithful: bool,
     searches: usize,
     steps: usize,
@@ -55,7 +55,7 @@ struct Plan {
     first_weight: f64,
 }
 
-impl Plan {
+impl Hyperparameters {
     fn new(case: &Case) -> Self {
         let settings = case.settings;
         let faithful = settings.faithful;
@@ -74,23 +74,23 @@ impl Plan {
 }
 
 fn perturb(case: &Case) -> Result<Tensor> {
-    let plan = Plan::new(case);
+    let shared = Hyperparameters::new(case);
     let labels = case.true_classes()?;
     let (pixels, size) = case.pixels()?;
     let images = pixels.chunks(size.max(1)).zip(labels);
     let mut all: Vec<Descent> =
-        images.map(|(x, label)| Descent::new(x, label, plan.first_weight)).collect();
+        images.map(|(x, label)| Descent::new(x, label, shared.first_weight)).collect();
     let mut open: Vec<&mut Descent> =
-        if plan.steps > 0 { all.iter_mut().collect() } else { Vec::new() };
+        if shared.steps > 0 { all.iter_mut().collect() } else { Vec::new() };
     while !open.is_empty() {
         open.par_iter_mut().for_each(|descent| descent.place());
-        let gradient = look(case, &plan, &mut open)?;
+        let gradient = look(case, &shared, &mut open)?;
         let total: f64 = open.iter().map(|descent| descent.loss).sum();
-        let batch = plan.faithful.then_some(total);
+        let batch = shared.faithful.then_some(total);
         open.par_iter_mut().zip(gradient.par_chunks(size.max(1))).for_each(|(descent, g)| {
-            descent.advance(&plan, g, batch);
+            descent.advance(&shared, g, batch);
         });
-        open.retain(|descent| descent.search < plan.searches);
+        open.retain(|descent| descent.search < shared.searches);
     }
     case.batch(all.iter().map(|descent| match &descent.best {
         Some(best) => &best[..],
@@ -99,13 +99,13 @@ fn perturb(case: &Case) -> Result<Tensor> {
 }
 
 /// Logits and losses where the descents are; returns `∂(c·margin)/∂x̂`.
-fn look(case: &Case, plan: &Plan, open: &mut [&mut Descent]) -> Result<Vec<f32>> {
+fn look(case: &Case, shared: &Hyperparameters, open: &mut [&mut Descent]) -> Result<Vec<f32>> {
     let x = case.batch(open.iter().map(|descent| &descent.now[..]))?;
     let (_, gradient) = case.network.logits_and_gradient(&x, |logits| {
         let mut seed = vec![0.0f32; logits.len()];
         let each = seed.chunks_mut((logits.len() / open.len()).max(1));
         for ((z, seed), descent) in rows(logits, open.len()).zip(each).zip(open.iter_mut()) {
-            let margin = plan.output().margin(z, descent.label, seed);
+            let margin = shared.output().margin(z, descent.label, seed);
             let weight = if margin > 0.0 { descent.weight as f32 } else { 0.0 };
             seed.iter_mut().for_each(|g| *g *= weight);
             descent.hear(margin, fooled(z, descent.label));
@@ -191,9 +191,9 @@ impl<'a> Descent<'a> {
 
     /// The books of this step, then a step along `gradient` (`∂(c·margin)/∂x̂`) or the next search. `batch`: the summed
     /// loss, where that decides.
-    fn advance(&mut self, plan: &Plan, gradient: &[f32], batch: Option<f64>) {
-        let stuck = self.stuck(plan, batch);
-        if self.fooled && !(stuck && plan.faithful) {
+    fn advance(&mut self, shared: &Hyperparameters, gradient: &[f32], batch: Option<f64>) {
+        let stuck = self.stuck(shared, batch);
+        if self.fooled && !(stuck && shared.faithful) {
             self.found = true;
             let distance = squared_distance(&self.now, self.x);
             if distance < self.best_distance {
@@ -202,21 +202,21 @@ impl<'a> Descent<'a> {
             }
         }
         self.step += 1;
-        if stuck || self.step == plan.steps {
-            self.next_search(plan);
+        if stuck || self.step == shared.steps {
+            self.next_search(shared);
         } else {
-            self.descend(plan.step_size, gradient);
+            self.descend(shared.step_size, gradient);
         }
     }
 
     /// Whether the search ends for lack of progress. One that has found nothing and whose loss has only risen goes on: it
     /// has not come to rest anywhere.
-    fn stuck(&mut self, plan: &Plan, batch: Option<f64>) -> bool {
+    fn stuck(&mut self, shared: &Hyperparameters, batch: Option<f64>) -> bool {
         if self.step == 0 {
             (self.first, self.lowest) = (self.loss, self.loss);
         }
         self.lowest = self.lowest.min(self.loss);
-        if !self.step.is_multiple_of(plan.steps.div_ceil(10)) {
+        if !self.step.is_multiple_of(shared.steps.div_ceil(10)) {
             return false;
         }
         let loss = batch.unwrap_or(self.lowest);
@@ -240,12 +240,12 @@ impl<'a> Descent<'a> {
         }
     }
 
-    fn next_search(&mut self, plan: &Plan) {
+    fn next_search(&mut self, shared: &Hyperparameters) {
         *(if self.found { &mut self.high } else { &mut self.low }) = self.weight;
         let unbounded = self.high.is_infinite();
         self.weight = if unbounded { 10.0 * self.weight } else { (self.low + self.high) / 2.0 };
         self.search += 1;
-        if self.search + 1 == plan.searches && plan.searches >= 10 {
+        if self.search + 1 == shared.searches && shared.searches >= 10 {
             self.weight = self.high.min(1e10);
         }
         (self.step, self.found, self.judged) = (0, false, f64::INFINITY);

@@ -1,8 +1,9 @@
 //! The driver of every attack: batches, restarts, sequences, and the count of what fell.
 
-use super::attempt::{attempt, distance, radius, restarts, rows, starting_point};
+use super::attempt::{attempt, radius, restarts, starting_point};
 use super::{
-    AttackSettings, Case, Draws, Network, Norm, Outcome, Planned, Search, Target, expand, find,
+    AttackSettings, Case, Draws, ExpandedAttack, Network, Norm, Outcome, Search, Target, expand,
+    find, predictions, rows,
 };
 use crate::data::{Batch, Loader, Split};
 use crate::{Error, Result, Seed, Tensor};
@@ -67,19 +68,19 @@ impl Evaluation<'_> {
         done: Outcome,
         observe: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Outcome> {
-        let planned = expand(self.attacks)?;
-        if self.source.is_none() && planned.iter().any(|p| p.settings.attack == "transfer") {
+        let expanded = expand(self.attacks)?;
+        if self.source.is_none() && expanded.iter().any(|one| one.settings.attack == "transfer") {
             return Err(Error::param("source", "none", "a network (--source MODEL) for transfer"));
         }
         self.split.check_labels(self.network.model.arch().classes)?;
         self.split.labels()?;
         let mut outcome = done;
-        outcome.robust.resize(planned.len(), Vec::new());
-        outcome.distances.resize(planned.len(), Vec::new());
+        outcome.robust.resize(expanded.len(), Vec::new());
+        outcome.distances.resize(expanded.len(), Vec::new());
         let loader = Loader::new(self.split, self.batch_size)?;
         let epoch = loader.epoch(0);
         while let Some(batch) = epoch.batch(outcome.clean.len().div_ceil(self.batch_size)) {
-            self.batch(&batch, &planned, &mut outcome, observe)?;
+            self.batch(&batch, &expanded, &mut outcome, observe)?;
             observe(Event::Batch(&outcome))?;
         }
         Ok(outcome)
@@ -88,7 +89,7 @@ impl Evaluation<'_> {
     fn batch(
         &self,
         batch: &Batch,
-        planned: &[Planned],
+        expanded: &[ExpandedAttack],
         outcome: &mut Outcome,
         observe: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
@@ -99,38 +100,28 @@ impl Evaluation<'_> {
         let labels = Tensor::from_vec(batch.labels.clone(), &[batch.len()], device)?;
         self.begin_noise("attack.clean.0.0", batch);
         let clean = correct(network, &x, &batch.labels)?;
-        let mut twins = Twins::new(batch, &clean);
-        let (images, before) = (&batch.index[..], outcome.clean.len());
+        let mut examples = AdversarialExamples::new(batch, &clean);
+        let before = outcome.clean.len();
         let mut standing = clean.clone();
-        for (attack, Planned { settings, sequence, first, .. }) in planned.iter().enumerate() {
+        for (attack, ExpandedAttack { settings, sequence, first, .. }) in
+            expanded.iter().enumerate()
+        {
             if *first {
                 standing.clone_from(&clean);
             }
             let stream = format!("attack.{}", settings.attack);
-            let same = |earlier: &&Planned| earlier.settings.attack == settings.attack;
-            let turn = planned[..attack].iter().filter(same).count() as u64;
+            let same = |earlier: &&ExpandedAttack| earlier.settings.attack == settings.attack;
+            let turn = expanded[..attack].iter().filter(same).count() as u64;
             let draws = Draws { seed, stream: &stream, restart: 0, turn };
-            let (labels, start, split) = (&labels, x.clone(), Some(self.split));
-            let case =
-                Case { network, x: &x, labels, images, start, settings, draws, split, source };
+            let (x, labels, images) = (&x, &labels, &batch.index[..]);
+            let (start, split) = (x.clone(), Some(self.split));
+            let case = Case { network, x, labels, images, start, settings, draws, split, source };
             let mut found: Vec<f32> =
                 clean.iter().map(|&c| if c { f32::INFINITY } else { 0.0 }).collect();
-            let all = restarts(settings)?;
-            for restart in 0..all {
-                let open = |&i: &usize| {
-                    standing[i] && found[i].is_infinite() && !left_alone(settings, batch.labels[i])
-                };
-                let left: Vec<usize> = (0..found.len()).filter(open).collect();
-                if left.is_empty() {
-                    break;
-                }
-                let draws = Draws { restart: restart as u32, ..draws };
-                self.begin_noise(&format!("{stream}.{turn}.{restart}"), batch);
-                storm(&case, draws, &left, &mut found, &mut twins)?;
-                let here = attack as f64 + (restart + 1) as f64 / all as f64;
-                let share = here / planned.len() as f64;
-                observe(Event::Attempt { images: before, share, batch: batch.len() })?;
-            }
+            self.restarts(&case, batch, &standing, &mut found, &mut examples, &mut |share| {
+                let share = (attack as f64 + share) / expanded.len() as f64;
+                observe(Event::Attempt { images: before, share, batch: batch.len() })
+            })?;
             let radius = radius(settings)?;
             let mut robust: Vec<bool> = found.iter().map(|&found| found > radius).collect();
             if sequence.is_some() {
@@ -140,11 +131,38 @@ impl Evaluation<'_> {
             outcome.robust[attack].extend(robust);
             outcome.distances[attack].extend(found);
         }
-        outcome.worst.extend(twins.standing);
-        outcome.found.extend(twins.norms.iter().map(Option::is_some));
-        outcome.distance.extend(twins.distances);
+        outcome.worst.extend(examples.standing);
+        outcome.found.extend(examples.norms.iter().map(Option::is_some));
+        outcome.distance.extend(examples.distances);
         outcome.clean.extend(clean);
-        outcome.adversarial.extend(twins.images);
+        outcome.adversarial.extend(examples.images);
+        Ok(())
+    }
+
+    /// All restarts of the attack of `case` on the images that are `standing`. `observe` hears what share of them is over.
+    fn restarts(
+        &self,
+        case: &Case,
+        batch: &Batch,
+        standing: &[bool],
+        found: &mut [f32],
+        examples: &mut AdversarialExamples,
+        observe: &mut dyn FnMut(f64) -> Result<()>,
+    ) -> Result<()> {
+        let all = restarts(case.settings)?;
+        for restart in 0..all {
+            let open = |&i: &usize| {
+                standing[i] && found[i].is_infinite() && !left_alone(case.settings, batch.labels[i])
+            };
+            let left: Vec<usize> = (0..found.len()).filter(open).collect();
+            if left.is_empty() {
+                break;
+            }
+            let draws = Draws { restart: restart as u32, ..case.draws };
+            self.begin_noise(&format!("{}.{}.{restart}", draws.stream, draws.turn), batch);
+            attempt_on(case, draws, &left, found, examples)?;
+            observe((restart + 1) as f64 / all as f64)?;
+        }
         Ok(())
     }
 
@@ -164,36 +182,19 @@ fn left_alone(settings: &AttackSettings, label: i32) -> bool {
     matches!(settings.target, Some(Target::Class(class)) if usize::try_from(label) == Ok(class))
 }
 
-/// The class of the largest logit of every image; the first of equal ones, `None` where one is NaN.
-pub fn predictions(logits: &Tensor) -> Result<Vec<Option<usize>>> {
-    let [_, classes] = logits.dims2("predictions", "logits")?;
-    let class = |row: &[f32]| {
-        let mut best = 0;
-        for (i, &value) in row.iter().enumerate() {
-            if value.is_nan() {
-                return None;
-            }
-            if value > row[best] {
-                best = i;
-            }
-        }
-        Some(best)
-    };
-    Ok(logits.to_vec::<f32>()?.chunks(classes).map(class).collect())
-}
-
 /// What the attacks have found in a batch so far.
-struct Twins {
+struct AdversarialExamples {
+    /// The example found for each image; the image itself where there is none.
     images: Vec<f32>,
     standing: Vec<bool>,
-    /// The norm of the attack that found the twin; `None` without one.
+    /// The norm of the attack that found the example; `None` without one.
     norms: Vec<Option<Norm>>,
     distances: Vec<f32>,
-    /// Whether the twin lies inside the radius of the attack that found it.
+    /// Whether the example lies inside the radius of the attack that found it.
     inside: Vec<bool>,
 }
 
-impl Twins {
+impl AdversarialExamples {
     fn new(batch: &Batch, clean: &[bool]) -> Self {
         let (images, n) = (batch.images.clone(), clean.len());
         Self {
@@ -205,7 +206,7 @@ impl Twins {
         }
     }
 
-    /// Whether a twin at `distance` by an attack of this kind takes the place of the one there is.
+    /// Whether an example at `distance` by an attack of this kind takes the place of the one there is.
     fn wants(
         &self,
         image: usize,
@@ -219,13 +220,13 @@ impl Twins {
     }
 }
 
-/// One attempt on the images `left` of a batch; writes how far the twins are into `found`, see [`Outcome::distances`].
-fn storm(
+/// One attempt on the images `left` of a batch; writes how far the examples are into `found`, see [`Outcome::distances`].
+fn attempt_on(
     whole: &Case,
     draws: Draws,
     left: &[usize],
     found: &mut [f32],
-    twins: &mut Twins,
+    examples: &mut AdversarialExamples,
 ) -> Result<()> {
     let entry = find(&whole.settings.attack)?;
     let x = rows::<f32>(whole.x, left)?;
@@ -244,17 +245,17 @@ fn storm(
     let size = pixels.len() / left.len();
     let radius = radius(whole.settings)?;
     for (k, &i) in left.iter().enumerate().filter(|(k, _)| !held[*k]) {
-        let (twin, original) = (&pixels[k * size..][..size], &originals[k * size..][..size]);
-        found[i] = distance(entry.norm, twin, original);
-        if found[i] <= radius {
-            twins.standing[i] = false;
-        }
+        let (example, original) = (&pixels[k * size..][..size], &originals[k * size..][..size]);
+        found[i] = entry.norm.distance(example, original);
         let inside = found[i] <= radius;
-        if twins.wants(i, (entry.norm, entry.search), found[i], inside) {
-            twins.inside[i] = inside;
-            twins.norms[i] = Some(entry.norm);
-            twins.distances[i] = found[i];
-            twins.images[i * size..][..size].copy_from_slice(twin);
+        if inside {
+            examples.standing[i] = false;
+        }
+        if examples.wants(i, (entry.norm, entry.search), found[i], inside) {
+            examples.inside[i] = inside;
+            examples.norms[i] = Some(entry.norm);
+            examples.distances[i] = found[i];
+            examples.images[i * size..][..size].copy_from_slice(example);
         }
     }
     Ok(())

@@ -48,6 +48,13 @@ impl FromStr for Epsilon {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        Self::parse("eps", text)
+    }
+}
+
+impl Epsilon {
+    /// As [`FromStr`]; the error names `key`.
+    pub fn parse(key: &str, text: &str) -> Result<Self> {
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
         let value = match text.split_once('/') {
             None => number(text),
@@ -56,7 +63,7 @@ impl FromStr for Epsilon {
         value
             .filter(|v| (0.0..=MOST).contains(v))
             .map(Self)
-            .ok_or_else(|| Error::param("eps", text, WANT))
+            .ok_or_else(|| Error::param(key, text, WANT))
     }
 }
 

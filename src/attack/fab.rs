@@ -16,7 +16,6 @@
 //! former, as the authors' program.
 
 use super::apgd::TARGETS;
-use super::attempt::distance;
 use super::hyperplane::{shortest_l2, shortest_linf};
 use super::per_image::wrong;
 use super::{AttackEntry, Case, Norm, Search};
@@ -154,7 +153,7 @@ impl Walk<'_> {
 
     /// The present point is classified wrongly.
     fn step_back(&mut self, metric: &Metric) {
-        let distance = distance(metric.norm, &self.now, self.origin);
+        let distance = metric.norm.distance(&self.now, self.origin);
         if distance < self.distance {
             self.distance = distance;
             self.nearest.clone_from(&self.now);

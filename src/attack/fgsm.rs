@@ -3,7 +3,7 @@
 //!
 //! Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572.
 
-use super::{AttackEntry, Case, Norm, Search, target};
+use super::{AttackEntry, Case, Norm, Search, aim};
 use crate::{Result, Tensor, ops};
 
 /// The line in the registry.
@@ -19,7 +19,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
 };
 
 fn perturb(case: &Case) -> Result<Tensor> {
-    let aim = target::aim(case, case.network)?;
+    let aim = aim::aim(case, case.network)?;
     let gradient = case.network.input_gradient(&case.start, &aim.labels)?;
     let eps = case.settings.eps.value();
     let mut adversarial = case.start.detach();

@@ -1,4 +1,4 @@
-//! The shortest way from a point of the box [0, 1]^d to a hyperplane, inside the box.
+//! The shortest step from a point of the box [0, 1]^d to a hyperplane, inside the box.
 //!
 //! `min ‖δ‖ subject to ⟨w, x + δ⟩ = b, 0 ≤ x + δ ≤ 1`, in L∞ or L2. With c = ⟨w, x⟩ − b > 0 (else w and c change
 //! sign) every coordinate gives way against the sign of its w with a speed v_i, 1 for L∞ and |w_i| for L2, until the
@@ -65,7 +65,7 @@ mod tests {
     use crate::rng::Philox;
     use std::time::SystemTime;
 
-    type Way = fn(&[f32], &[f32], f64) -> Vec<f64>;
+    type Shortest = fn(&[f32], &[f32], f64) -> Vec<f64>;
 
     /// Steps of size `bound` against w, cut by the box.
     fn corner(x: &[f32], w: &[f32], side: f64, bound: f64) -> Vec<f64> {
@@ -85,11 +85,11 @@ mod tests {
         x.iter().zip(w).map(step).collect()
     }
 
-    fn left(w: &[f32], excess: f64, way: &[f64]) -> f64 {
-        excess + w.iter().zip(way).map(|(&w, step)| f64::from(w) * step).sum::<f64>()
+    fn left(w: &[f32], excess: f64, delta: &[f64]) -> f64 {
+        excess + w.iter().zip(delta).map(|(&w, step)| f64::from(w) * step).sum::<f64>()
     }
 
-    /// The way that bisection of its bound or dual variable finds.
+    /// The δ that bisection of its bound or dual variable finds.
     fn bisected(
         family: fn(&[f32], &[f32], f64, f64) -> Vec<f64>,
         x: &[f32],
@@ -125,28 +125,28 @@ mod tests {
     }
 
     #[test]
-    fn the_way_is_the_shortest_that_bisection_finds() {
+    fn delta_is_the_shortest_that_bisection_finds() {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let seed = Seed(now.as_nanos() as u64);
         let philox = seed.stream("hyperplane", 0, 0);
-        let linf = |way: &[f64]| way.iter().fold(0.0f64, |length, step| length.max(step.abs()));
-        let l2 = |way: &[f64]| way.iter().map(|step| step * step).sum::<f64>().sqrt();
+        let linf = |delta: &[f64]| delta.iter().fold(0.0f64, |length, step| length.max(step.abs()));
+        let l2 = |delta: &[f64]| delta.iter().map(|step| step * step).sum::<f64>().sqrt();
         let (mut reached, mut missed) = (0, 0);
         for case in 0..600 {
             let (x, w, excess) = inputs(&philox, case);
             let most = corner(&x, &w, excess.signum(), 1.0);
             let beyond = excess.signum() * left(&w, excess, &most);
-            let check = |way: Way, brute: Vec<f64>, length: &dyn Fn(&[f64]) -> f64| {
-                let way = way(&x, &w, excess);
-                let what = format!("{seed:?}, case {case}: {way:?}");
-                for ((x, w), step) in x.iter().zip(&w).zip(&way) {
+            let check = |shortest: Shortest, brute: Vec<f64>, length: &dyn Fn(&[f64]) -> f64| {
+                let delta = shortest(&x, &w, excess);
+                let what = format!("{seed:?}, case {case}: {delta:?}");
+                for ((x, w), step) in x.iter().zip(&w).zip(&delta) {
                     assert!((-1e-12..=1.0 + 1e-12).contains(&(f64::from(*x) + step)), "{what}");
                     assert!(*w != 0.0 || *step == 0.0, "{what}");
                 }
-                let left = left(&w, excess, &way).abs();
+                let left = left(&w, excess, &delta).abs();
                 // Where the plane does not meet the box: all the room there is.
                 assert!((left - beyond.max(0.0)).abs() < 1e-9, "{what}: {left} and {beyond}");
-                let (got, want) = (length(&way), length(&brute));
+                let (got, want) = (length(&delta), length(&brute));
                 assert!(beyond > 0.0 || (got - want).abs() < 1e-8, "{what}: {got}, not {want}");
             };
             check(shortest_linf, bisected(corner, &x, &w, excess), &linf);

@@ -11,14 +11,14 @@ pub struct Outcome {
     pub robust: Vec<Vec<bool>>,
     /// Whether each image withstands all of them.
     pub worst: Vec<bool>,
-    /// Whether a twin was found for each image: within eps, or anywhere by an attack that looks for the nearest.
+    /// Whether an adversarial example was found for each image: within eps, or anywhere by an attack that looks for the nearest.
     pub found: Vec<bool>,
-    /// `[N, H, W, C]`: the adversarial twin, or the image itself where there is none. Of several attacks the first that
+    /// `[N, H, W, C]`: the adversarial example, or the image itself where there is none. Of several attacks the first that
     /// finds one gives it; a nearer one of the same norm by an attack that looks for the nearest replaces it.
     pub adversarial: Vec<f32>,
-    /// Distance between each image and its twin, in the norm of the attack that found it; 0 where there is none.
+    /// Distance between each image and its adversarial example, in the norm of the attack that found it; 0 where there is none.
     pub distance: Vec<f32>,
-    /// By attack: how far each image is from the twin that this attack found, in the attack's norm; 0 where the image
+    /// By attack: how far each image is from the example that this attack found, in the attack's norm; 0 where the image
     /// was wrong already, infinite where none was found.
     pub distances: Vec<Vec<f32>>,
 }
@@ -29,7 +29,7 @@ impl Outcome {
         100.0 * flags.iter().filter(|&&flag| flag).count() as f64 / flags.len().max(1) as f64
     }
 
-    /// Percent of all images that are right and have no twin of attack `attack` within `eps`.
+    /// Percent of all images that are right and have no adversarial example of attack `attack` within `eps`.
     pub fn percent_at(&self, attack: usize, eps: f32) -> f64 {
         let stands: Vec<bool> = self.distances[attack].iter().map(|&d| d > eps).collect();
         Self::percent(&stands)
@@ -42,13 +42,13 @@ impl Outcome {
     }
 }
 
-/// Distances to the nearest twins that were found, over the images that are classified correctly. A quantile is the
-/// smallest distance that so many of the images do not exceed; absent where no twin was found for that many.
+/// Distances to the nearest adversarial examples that were found, over the images that are classified correctly. A quantile is the
+/// smallest distance that so many of the images do not exceed; absent where none was found for that many.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Distances {
     /// Images.
     pub images: usize,
-    /// Those that a twin was found for.
+    /// Those that an adversarial example was found for.
     pub found: usize,
     /// The mean over those.
     pub mean: Option<f64>,
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_count_images_without_a_twin_as_infinitely_far() {
+    fn quantiles_count_images_without_an_example_as_infinitely_far() {
         let far = f32::INFINITY;
         let outcome = Outcome {
             clean: vec![true, true, false, true, true],

@@ -6,7 +6,7 @@
 //! Source: Madry et al. 2018, arXiv 1706.06083.
 
 use super::{
-    AttackEntry, AttackSettings, Case, Epsilon, Network, Norm, Search, predictions, rows, target,
+    AttackEntry, AttackSettings, Case, Epsilon, Network, Norm, Search, aim, predictions, rows,
 };
 use crate::{Result, Tensor, ops};
 
@@ -42,7 +42,7 @@ pub(super) fn descend(
     samples: usize,
     step: Step,
 ) -> Result<Tensor> {
-    let aim = target::aim(case, network)?;
+    let aim = aim::aim(case, network)?;
     let (eps, size) = (case.settings.eps.value(), aim.sign * case.settings.step_size());
     // A draw of noise proves nothing, and neither does another network.
     let certain = network.how.noise.is_none() && std::ptr::eq(network, case.network);
@@ -122,8 +122,8 @@ impl<'a> Watch<'a> {
         for (row, &image) in self.left.iter().enumerate() {
             pixels[image * size..][..size].copy_from_slice(&end[row * size..][..size]);
         }
-        for (image, twin) in self.fallen {
-            pixels[image * size..][..size].copy_from_slice(&twin);
+        for (image, adversarial) in self.fallen {
+            pixels[image * size..][..size].copy_from_slice(&adversarial);
         }
         Tensor::from_vec(pixels, self.case.x.shape(), &self.case.x.device())
     }

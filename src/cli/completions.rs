@@ -1,7 +1,6 @@
 //! `rewire completions`: a completion script for a shell.
 
-use super::{Cli, Context, Outcome};
-use clap::CommandFactory;
+use super::{Context, Outcome};
 use clap_complete::Shell;
 use serde::Serialize;
 
@@ -19,9 +18,14 @@ struct Printed<'a> {
 }
 
 impl Args {
-    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+    /// `command`: the whole program's.
+    pub(super) fn run(
+        self,
+        mut command: clap::Command,
+        context: &Context,
+    ) -> anyhow::Result<Outcome> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "rewire", &mut script);
+        clap_complete::generate(self.shell, &mut command, "rewire", &mut script);
         let script = String::from_utf8(script)?;
         let shell = self.shell.to_string();
         context.print(&script, &Printed { shell, script: &script })?;

@@ -117,10 +117,11 @@ impl Row {
 fn table(printed: &Printed) -> String {
     let mut text =
         format!("{:<10} {:>7} {:>7} {:>6} {:>6}", "network", "density", "clean", "FGSM", "PGD");
-    let columns = BATCHES.iter().flat_map(|batch| Execution::ALL.map(|way| (*batch, way.name())));
+    let columns =
+        BATCHES.iter().flat_map(|batch| Execution::ALL.map(|execution| (*batch, execution.name())));
     let columns: Vec<(usize, &str)> = columns.collect();
-    for (batch, way) in &columns {
-        _ = write!(text, " {:>10}", format!("{way}@{batch}"));
+    for (batch, execution) in &columns {
+        _ = write!(text, " {:>10}", format!("{execution}@{batch}"));
     }
     text += &format!(" {:>8}\n", "error");
     let percent = |value: Option<f64>| value.unwrap_or(f64::NAN);
@@ -135,8 +136,8 @@ fn table(printed: &Printed) -> String {
             percent(fgsm),
             percent(pgd)
         );
-        for (batch, way) in &columns {
-            _ = write!(text, " {:>10.3}", row.latency_ms[way][batch]);
+        for (batch, execution) in &columns {
+            _ = write!(text, " {:>10.3}", row.latency_ms[execution][batch]);
         }
         _ = writeln!(text, " {:>8.1e}", row.max_relative_error);
     }

@@ -1,8 +1,7 @@
 //! `rewire man`: the manual pages.
 
-use super::{Cli, Context, Outcome};
+use super::{Context, Outcome};
 use crate::{Error, file};
-use clap::CommandFactory;
 use clap_mangen::Man;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -28,8 +27,9 @@ struct Printed {
 }
 
 impl Args {
-    pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let mut command = Cli::command().disable_help_subcommand(true);
+    /// `command`: the whole program's.
+    pub(super) fn run(self, command: clap::Command, context: &Context) -> anyhow::Result<Outcome> {
+        let mut command = command.disable_help_subcommand(true);
         command.build();
         let mut pages = Vec::new();
         write_pages(&command, &mut pages)?;

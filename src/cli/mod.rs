@@ -3,6 +3,7 @@
 mod attack;
 mod bench;
 mod completions;
+mod context;
 mod data;
 mod demo;
 mod doctor;
@@ -22,9 +23,8 @@ mod report;
 mod shrink;
 mod train;
 
-use crate::{Device, Mode, Seed};
-use clap::{Parser, Subcommand};
-use serde::Serialize;
+use clap::{CommandFactory, Parser, Subcommand};
+use context::{Context, Global, Outcome, error_document, write_line};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -36,26 +36,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Flags of every command.
-#[derive(clap::Args)]
-struct Global {
-    /// Seed of every random stream [default: 1]
-    #[arg(long, global = true, value_name = "N")]
-    seed: Option<u64>,
-    /// Where to compute: auto, cpu, cuda, cuda:N or cuda-host [default: auto]
-    #[arg(long, global = true, value_name = "NAME")]
-    device: Option<String>,
-    /// Arithmetic of matrix products: f32, tf32 or bf16 [default: f32]
-    #[arg(long, global = true, value_name = "NAME")]
-    mode: Option<String>,
-    /// Threads of the CPU [default: one a core]
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<usize>,
-    /// Print one JSON document to standard output: the result, or {"error": …}
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 /// The commands.
@@ -98,85 +78,10 @@ impl Command {
             Self::Export(args) => args.run(context),
             Self::Data(args) => args.run(context),
             Self::List(args) => args.run(context),
-            Self::Completions(args) => args.run(context),
-            Self::Man(args) => args.run(context),
+            Self::Completions(args) => args.run(Cli::command(), context),
+            Self::Man(args) => args.run(Cli::command(), context),
         }
     }
-}
-
-/// How work that ran has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// As asked.
-    Done,
-    /// An expectation or a check failed: exit status 1.
-    Failed,
-    /// Ctrl-C; what was done is saved. Exit status 130, as a shell reports it.
-    Interrupted,
-}
-
-/// What the global flags say, checked.
-struct Context {
-    /// `--seed`, where it was given.
-    seed: Option<Seed>,
-    /// `--device`, where it was given.
-    explicit_device: Option<String>,
-    /// `--mode`, where it was given.
-    explicit_mode: Option<Mode>,
-    mode: Mode,
-    json: bool,
-}
-
-impl Context {
-    fn new(global: Global) -> crate::Result<Self> {
-        if let Some(threads) = global.threads {
-            if !(1..=1024).contains(&threads) {
-                return Err(crate::Error::param("--threads", threads, "from 1 to 1024"));
-            }
-            // Fails only where a pool is there already, and then it is this one.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        }
-        let explicit_mode = global.mode.map(|mode| mode.parse::<Mode>()).transpose()?;
-        let mode = explicit_mode.unwrap_or_default();
-        let Global { seed, device: explicit_device, json, .. } = global;
-        Ok(Self { seed: seed.map(Seed), explicit_device, explicit_mode, mode, json })
-    }
-
-    /// The device of `--device`.
-    fn device(&self) -> crate::Result<Device> {
-        Device::new(self.explicit_device.as_deref().unwrap_or("auto"))
-    }
-
-    /// A command's result: `text` for people, `json` under `--json`. A reader that has gone away is no error.
-    fn print(&self, text: &str, json: &impl Serialize) -> anyhow::Result<()> {
-        match self.json {
-            true => write_line(&serde_json::to_string_pretty(json)?),
-            false => write_line(text.trim_end()),
-        }
-    }
-
-    /// Says that the work was interrupted, and what goes on with it.
-    fn interrupted(&self, how: &impl std::fmt::Display) -> anyhow::Result<()> {
-        eprintln!("{how}");
-        match self.json {
-            true => write_line(&error_document(&how.to_string())),
-            false => Ok(()),
-        }
-    }
-}
-
-/// To standard output; a reader that has gone away is no error.
-fn write_line(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// What `--json` prints where there is no result.
-fn error_document(message: &str) -> String {
-    format!("{:#}", serde_json::json!({ "error": message }))
 }
 
 /// Runs the program on the process's arguments.

@@ -3,7 +3,7 @@
 use super::load::Run;
 use super::peers::Peers;
 use super::plot::{Series, bars, lines};
-use super::table::{self, escape};
+use super::table::{Table, escape};
 use crate::run::{Attacked, Sample, Samples};
 use crate::{Error, Result};
 use base64::Engine;
@@ -23,8 +23,13 @@ th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #
 .right{color:#00694b}.wrong{color:#b03a00}
 ";
 
-/// The whole page.
-pub fn page(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Result<String> {
+/// The whole page; the first of `tables` stands before the charts.
+pub fn page(
+    runs: &[Run],
+    attacked: &[Attacked],
+    peers: &[Peers],
+    tables: &[Table],
+) -> Result<String> {
     let title = match runs {
         [run] => run.name(),
         [] if !attacked.is_empty() => "Accuracy under attacks".to_owned(),
@@ -37,7 +42,7 @@ pub fn page(runs: &[Run], attacked: &[Attacked], peers: &[Peers]) -> Result<Stri
          <title>rewire: {title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
     );
     _ = writeln!(page, "<p class=note>{}</p>", escape(&origin(runs)));
-    let mut tables = table::all(runs, attacked, peers).into_iter();
+    let mut tables = tables.iter();
     page += &tables.next().map(|table| table.html()).unwrap_or_default();
     page += &curves(runs);
     for attacked in attacked {
@@ -158,7 +163,7 @@ fn density(run: &Run) -> String {
 /// Clean and adversarial images side by side.
 fn gallery(run: &Run, samples: &Samples) -> Result<String> {
     let mut text = format!(
-        "<h2>Images and their adversarial twins: {}</h2>\n<p class=note>Left clean, right under {}; below, what the network says of each.</p>\n<div class=samples>\n",
+        "<h2>Images and their adversarial examples: {}</h2>\n<p class=note>Left clean, right under {}; below, what the network says of each.</p>\n<div class=samples>\n",
         escape(&run.name()),
         escape(&samples.attack)
     );

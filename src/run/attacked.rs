@@ -1,7 +1,9 @@
 //! The result of attacks on a network: what `rewire attack` prints and a report draws.
 
+use super::sweep::Sweep;
 use crate::attack::{
-    AttackSettings, Distances, Epsilon, Measured, Outcome, Planned, Search, expand, find, warnings,
+    AttackSettings, Distances, Epsilon, ExpandedAttack, Measured, Outcome, Search, expand, find,
+    warnings,
 };
 use crate::data::Split;
 use crate::{Error, Result, file};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What is left of the accuracy under attacks; accuracies in percent of all images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attacked {
     /// The network's file.
     pub model: String,
@@ -72,17 +74,6 @@ pub struct AccuracyAt {
     pub accuracy: f64,
 }
 
-/// One list of attacks under several values of a setting.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sweep {
-    /// `eps`, `steps` or `restarts`.
-    pub key: String,
-    /// The values, in the order of the rows.
-    pub values: Vec<Epsilon>,
-    /// For each value: accuracy under all attacks.
-    pub worst: Vec<f64>,
-}
-
 impl Attacked {
     /// Reads the file.
     ///
@@ -102,45 +93,51 @@ impl Attacked {
     ) -> Result<()> {
         let Some(first) = outcomes.first() else { return Ok(()) };
         self.clean = Outcome::percent(&first.clean);
-        let plans: Vec<Vec<Planned>> =
+        let lists: Vec<Vec<ExpandedAttack>> =
             lists.iter().map(|list| expand(list)).collect::<Result<_>>()?;
         let mut worst = first.clean.clone();
         self.attacks.clear();
-        for (plan, outcome) in plans.iter().zip(outcomes) {
+        for (list, outcome) in lists.iter().zip(outcomes) {
             worst.iter_mut().zip(&outcome.worst).for_each(|(all, one)| *all &= one);
-            for (attack, planned) in plan.iter().enumerate() {
-                self.attacks.push(row(planned, outcome, attack, at)?);
+            for (attack, expanded) in list.iter().enumerate() {
+                self.attacks.push(row(expanded, outcome, attack, at)?);
             }
         }
         self.worst = Outcome::percent(&worst);
         if let Some(sweep) = &mut self.sweep {
             sweep.worst = outcomes.iter().map(|one| Outcome::percent(&one.worst)).collect();
         }
-        let runs: Vec<Vec<Measured>> = plans
-            .iter()
-            .zip(outcomes)
-            .map(|(plan, outcome)| {
-                // A member of a sequence meets only what those before it have left.
-                let alone = plan.iter().enumerate().filter(|(_, p)| p.sequence.is_none());
-                let accuracy = |i: usize| Outcome::percent(&outcome.robust[i]);
-                alone
-                    .map(|(i, p)| Measured { settings: &p.settings, accuracy: accuracy(i) })
-                    .collect()
-            })
-            .collect();
+        let runs: Vec<Vec<Measured>> =
+            lists.iter().zip(outcomes).map(|(list, outcome)| measured(list, outcome)).collect();
         self.warnings = warnings(split, &runs);
         Ok(())
     }
 }
 
-fn row(planned: &Planned, outcome: &Outcome, attack: usize, at: &[Epsilon]) -> Result<AttackRow> {
-    let entry = find(&planned.settings.attack)?;
-    let nearest = entry.search == Search::Nearest && planned.sequence.is_none();
+/// The attacks of a list that meet every image: a member of a sequence meets only what those before it have left.
+fn measured<'a>(list: &'a [ExpandedAttack], outcome: &Outcome) -> Vec<Measured<'a>> {
+    let alone = list.iter().zip(&outcome.robust).filter(|(one, _)| one.sequence.is_none());
+    alone
+        .map(|(one, robust)| Measured {
+            settings: &one.settings,
+            accuracy: Outcome::percent(robust),
+        })
+        .collect()
+}
+
+fn row(
+    expanded: &ExpandedAttack,
+    outcome: &Outcome,
+    attack: usize,
+    at: &[Epsilon],
+) -> Result<AttackRow> {
+    let entry = find(&expanded.settings.attack)?;
+    let nearest = entry.search == Search::Nearest && expanded.sequence.is_none();
     let accuracy_at =
         |&eps: &Epsilon| AccuracyAt { eps, accuracy: outcome.percent_at(attack, eps.value()) };
     Ok(AttackRow {
-        settings: planned.settings.clone(),
-        sequence: planned.sequence.map(str::to_owned),
+        settings: expanded.settings.clone(),
+        sequence: expanded.sequence.map(str::to_owned),
         norm: entry.norm.name().into(),
         accuracy: Outcome::percent(&outcome.robust[attack]),
         distances: nearest.then(|| outcome.spread(attack)),

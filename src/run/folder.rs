@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(super) const SCALARS: &str = "events.out.tfevents.rewire";
 
 /// Files that a run, or a command on one, leaves; `--force` removes them.
-const FILES: [&str; 14] = [
+const FILES: [&str; 13] = [
     "recipe.toml",
     "result.json",
     "environment.json",
@@ -22,7 +22,6 @@ const FILES: [&str; 14] = [
     "checkpoints/state.safetensors",
     "checkpoints/last.safetensors",
     "checkpoints/best.safetensors",
-    "checkpoints/evaluation.json",
 ];
 
 /// A run's folder, locked against other writers as long as this lives.
@@ -49,6 +48,7 @@ impl RunFolder {
                 _ => {}
             }
         }
+        folder.remove_evaluation()?;
         Ok(folder)
     }
 
@@ -93,6 +93,22 @@ impl RunFolder {
     /// A file below `checkpoints/`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         self.dir.join("checkpoints").join(name)
+    }
+
+    /// The batches of the evaluation at the end that are done, an [`super::AttackFolder`].
+    pub(super) fn evaluation(&self) -> PathBuf {
+        self.checkpoint("evaluation")
+    }
+
+    /// Removes them, once `result.json` says what they add up to.
+    pub(super) fn remove_evaluation(&self) -> Result<()> {
+        let dir = self.evaluation();
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(dir, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,35 +1,26 @@
 //! What a finished run is worth: its best checkpoint under the attacks of the recipe.
 
+use super::attack_folder::AttackFolder;
+use super::attack_job::AttackJob;
+use super::attacked::Attacked;
 use super::environment::{Environment, write_json};
 use super::folder::RunFolder;
+use super::identity::{Identity, JobFiles};
+use super::progress::Progress;
 use super::recipe::Recipe;
-use super::result::{Accuracy, Evaluation, LayerResult, RunResult, Sample, Samples};
-use super::session::Progress;
-use crate::attack::{self, AttackSettings, Draws, Network, Outcome, Planned};
+use super::result::{Accuracy, Evaluation, LayerResult, RunResult};
+use super::samples::samples;
+use crate::attack::{self, ExpandedAttack, Network, Outcome};
 use crate::data::Dataset;
 use crate::io::{self, Hints};
 use crate::nn::{Execution, Model};
 use crate::train::Trainer;
-use crate::{Error, ErrorKind, Result, Seed, Tensor, file};
-use serde::{Deserialize, Serialize};
+use crate::{Result, Seed};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
-/// How often what is known of an evaluation is saved.
-const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Images in `samples.json`.
-const SAMPLES: usize = 8;
-
-/// `checkpoints/evaluation.json`: how far an evaluation has come, a digit an image.
-#[derive(Serialize, Deserialize)]
-struct SoFar {
-    clean: String,
-    robust: Vec<String>,
-    worst: String,
-}
+/// The checkpoint that is measured.
+const BEST: &str = "best.safetensors";
 
 /// Measures `checkpoints/best.safetensors` and writes `samples.json`.
 pub fn measure(
@@ -41,7 +32,7 @@ pub fn measure(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<RunResult> {
-    let path = folder.checkpoint("best.safetensors");
+    let path = folder.checkpoint(BEST);
     let model = io::load_model(&path, &Hints::default(), trainer.model().device())?;
     let mode = recipe.mode()?;
     let how = Execution::default().with_operands(&model, mode)?;
@@ -52,18 +43,28 @@ pub fn measure(
         let samples = samples(&network, data, settings, Seed(recipe.seed))?;
         write_json(&folder.path("samples.json"), &samples)?;
     }
-    let layers = layers(&model, trainer)?;
+    run_result(recipe, &model, trainer, environment, &outcome)
+}
+
+fn run_result(
+    recipe: &Recipe,
+    model: &Model,
+    trainer: &Trainer,
+    environment: &Environment,
+    outcome: &Outcome,
+) -> Result<RunResult> {
+    let layers = layers(model, trainer)?;
     let names = prunable_names(trainer);
     let pruned = |layer: &&LayerResult| names.contains(&layer.name);
     let prunable = layers.iter().filter(pruned).map(|layer| layer.weights).sum();
     let active = layers.iter().filter(pruned).map(|layer| layer.active).sum();
-    let nonzero = names.iter().map(|name| nonzero(&model, name)).sum::<Result<usize>>()?;
+    let nonzero = names.iter().map(|name| nonzero(model, name)).sum::<Result<usize>>()?;
     // Of a sequence the last member's figure is what all of them leave.
     let evaluations: Vec<Evaluation> = attack::expand(&recipe.eval)?
         .iter()
         .zip(&outcome.robust)
-        .filter(|(planned, _)| planned.last)
-        .map(|(Planned { settings, sequence, .. }, robust)| Evaluation {
+        .filter(|(expanded, _)| expanded.last)
+        .map(|(ExpandedAttack { settings, sequence, .. }, robust)| Evaluation {
             attack: sequence.map_or(settings.attack.clone(), str::to_owned),
             eps: settings.eps.exact(),
             steps: settings.steps(),
@@ -111,6 +112,8 @@ pub fn failed_expectations(recipe: &Recipe, result: &RunResult) -> Vec<String> {
     failed.collect()
 }
 
+/// The best checkpoint under the attacks of the recipe. Batches that are done stay in the folder until the run has its
+/// result; those of another checkpoint, or of other settings, are not taken for this one's.
 fn evaluate(
     folder: &RunFolder,
     recipe: &Recipe,
@@ -119,97 +122,26 @@ fn evaluate(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Outcome> {
-    let path = folder.checkpoint("evaluation.json");
-    let done = SoFar::load(&path)?;
-    let (test, batch_size) = (data.test()?, recipe.train.batch_size);
-    let mut saved = Instant::now();
-    attack::evaluate(
-        network,
-        test,
-        &recipe.eval,
+    let (split, lists) = (data.test()?, [recipe.eval.clone()]);
+    let (seed, batch_size, total) = (recipe.seed, recipe.train.batch_size, split.len());
+    let lists = &lists;
+    let job = AttackJob { network, source: None, split, lists, batch_size, seed: Seed(seed) };
+    let result = Attacked {
+        model: BEST.into(),
+        data: recipe.data.set.clone(),
+        images: total,
+        seed,
+        mode: recipe.mode.clone(),
         batch_size,
-        Seed(recipe.seed),
-        done,
-        &mut |outcome| {
-            observe(Progress::Measuring { done: outcome.clean.len(), total: test.len() });
-            let interrupted = stop.load(Ordering::Relaxed);
-            if interrupted || saved.elapsed() >= SAVE_INTERVAL {
-                write_json(&path, &SoFar::new(outcome))?;
-                saved = Instant::now();
-            }
-            match interrupted {
-                true => Err(ErrorKind::Interrupted("saved while measuring".into()).into()),
-                false => Ok(()),
-            }
-        },
-    )
-}
-
-impl SoFar {
-    fn new(outcome: &Outcome) -> Self {
-        let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect();
-        Self {
-            clean: digits(&outcome.clean),
-            robust: outcome.robust.iter().map(|flags| digits(flags)).collect(),
-            worst: digits(&outcome.worst),
-        }
-    }
-
-    /// An outcome without images, as far as it was saved.
-    fn load(path: &Path) -> Result<Outcome> {
-        if !path.exists() {
-            return Ok(Outcome::default());
-        }
-        let so_far: Self = serde_json::from_slice(&file::read(path)?)
-            .map_err(|error| Error::file(path, error.to_string()))?;
-        let flags = |digits: &str| digits.chars().map(|c| c == '1').collect();
-        Ok(Outcome {
-            clean: flags(&so_far.clean),
-            robust: so_far.robust.iter().map(|digits| flags(digits)).collect(),
-            worst: flags(&so_far.worst),
-            ..Outcome::default()
-        })
-    }
-}
-
-/// The first test images beside what the attack makes of them.
-fn samples(
-    network: &Network,
-    data: &Dataset,
-    settings: &AttackSettings,
-    seed: Seed,
-) -> Result<Samples> {
-    let test = data.test()?;
-    let n = SAMPLES.min(test.len());
-    let [_, c, h, w] = test.shape;
-    let device = network.model.device();
-    let nchw = test.images_nchw(0..n);
-    let clean = crate::tensor::nchw_to_nhwc(&nchw, [n, c, h, w]);
-    let x = Tensor::from_vec(clean.clone(), &[n, h, w, c], device)?;
-    let true_labels = &test.labels()?[..n];
-    let labels = Tensor::from_vec(true_labels.to_vec(), &[n], device)?;
-    let draws = Draws { seed, stream: "attack.samples", restart: 0, turn: 0 };
-    let twins = attack::adversary(network, &x, &labels, settings, draws)?;
-    let before = attack::predictions(&network.logits(&x)?)?;
-    let after = attack::predictions(&network.logits(&twins)?)?;
-    let twins = twins.to_vec::<f32>()?;
-    let bytes = |pixels: &[f32]| pixels.iter().map(|&p| (p * 255.0).round() as u8).collect();
-    let images = (0..n).map(|i| {
-        let here = i * h * w * c..(i + 1) * h * w * c;
-        Sample {
-            label: true_labels[i] as usize,
-            predicted: before[i].unwrap_or(usize::MAX),
-            predicted_adversarial: after[i].unwrap_or(usize::MAX),
-            clean: bytes(&clean[here.clone()]),
-            adversarial: bytes(&twins[here]),
-        }
-    });
-    Ok(Samples {
-        attack: format!("{}, eps {}", settings.attack, settings.eps),
-        classes: data.class_names.clone(),
-        shape: [h, w, c],
-        images: images.collect(),
-    })
+        ..Attacked::default()
+    };
+    let files = JobFiles { model: &folder.checkpoint(BEST), source: None, noise: None };
+    let identity = Identity::new(&job, &result, &files, false)?;
+    let batches = AttackFolder::open(&folder.evaluation(), &identity, false, true)?;
+    let outcomes = job.run(Some(&batches), stop, &mut |images| {
+        observe(Progress::Measuring { done: images as usize, total });
+    })?;
+    Ok(outcomes.into_iter().next().unwrap_or_default())
 }
 
 /// What the best epoch left of every layer.

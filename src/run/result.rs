@@ -86,7 +86,7 @@ pub struct LayerResult {
     pub macs_active: u64,
 }
 
-/// `samples.json`: test images beside their adversarial twins.
+/// `samples.json`: test images beside their adversarial examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
     /// The attack and its eps, for the caption.

@@ -1,10 +1,11 @@
 //! A run from its folder to its result: start, resume, train, measure.
 
-use super::environment::Environment;
+use super::environment::{Environment, write_json};
+use super::experiment::Experiment;
 use super::folder::RunFolder;
 use super::log::Log;
 use super::measure;
-use super::plan::Plan;
+use super::progress::Progress;
 use super::recipe::Recipe;
 use super::result::RunResult;
 use crate::train::{Event, Trainer};
@@ -17,30 +18,10 @@ use std::time::{Duration, Instant};
 /// The most time that a kill costs; five minutes are promised.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(120);
 
-/// What a run tells its caller while it goes on.
-pub enum Progress<'a> {
-    /// Training starts, or goes on, after `done` of `total` steps.
-    Training {
-        /// Steps done before.
-        done: u64,
-        /// Steps of the whole run.
-        total: u64,
-    },
-    /// Something happened in training.
-    Event(&'a Event),
-    /// So many of the test images have been measured.
-    Measuring {
-        /// Images done.
-        done: usize,
-        /// Images of the test set.
-        total: usize,
-    },
-}
-
 /// A run that can be carried on.
 pub struct Session {
     folder: RunFolder,
-    plan: Plan,
+    experiment: Experiment,
     environment: Environment,
     log: Log,
     clock: Instant,
@@ -82,15 +63,15 @@ impl Session {
     /// folder holds a run and `force` is not given.
     pub fn start(dir: &Path, recipe: Recipe, force: bool, device: &Device) -> Result<Self> {
         RunFolder::check_free(dir, force)?;
-        let plan = Plan::new(recipe, device)?;
+        let experiment = Experiment::new(recipe, device)?;
         let folder = RunFolder::create(dir, force)?;
-        let recipe = &plan.recipe;
+        let recipe = &experiment.recipe;
         let environment = Environment::here(&device.to_string(), &recipe.mode, recipe.seed);
         environment.save(&folder.path("environment.json"))?;
         // The recipe comes last: a folder that has one can be resumed.
         file::write_bytes(&folder.path("recipe.toml"), recipe.text()?.as_bytes())?;
         let log = Log::open(&folder, None)?;
-        let mut session = Self::new(folder, plan, environment, log);
+        let mut session = Self::new(folder, experiment, environment, log);
         session.log_start()?;
         Ok(session)
     }
@@ -102,6 +83,7 @@ impl Session {
     pub fn resume(dir: &Path, device: Option<&str>) -> Result<Option<Self>> {
         let folder = RunFolder::open(dir)?;
         if folder.path("result.json").exists() {
+            folder.remove_evaluation()?;
             return Ok(None);
         }
         let environment = Environment::load(&folder.path("environment.json"))?;
@@ -115,34 +97,35 @@ impl Session {
             // The file it began from may be gone; the last checkpoint has the same shape.
             from.model.init = Some(folder.checkpoint("last.safetensors"));
         }
-        let mut plan = Plan::new(from, &device)?;
-        plan.recipe.model.init = init;
+        let mut experiment = Experiment::new(from, &device)?;
+        experiment.recipe.model.init = init;
         let done = match started {
             false => None,
             true => {
                 let (tensors, json) = io::load_tensors(&state, &device)?;
                 let json = json.ok_or_else(|| Error::file(&state, "holds no counters"))?;
                 let damaged = |error: Error| Error::file(&state, error.to_string());
-                plan.trainer.load_state(tensors, &json).map_err(damaged)?;
-                Some((plan.trainer.steps_done(), plan.trainer.epochs_done()))
+                let trainer = &mut experiment.trainer;
+                trainer.load_state(tensors, &json).map_err(damaged)?;
+                Some((trainer.steps_done(), trainer.epochs_done()))
             }
         };
         let log = Log::open(&folder, done)?;
-        let mut session = Self::new(folder, plan, environment, log);
+        let mut session = Self::new(folder, experiment, environment, log);
         if done.is_none() {
             session.log_start()?;
         }
         Ok(Some(session))
     }
 
-    fn new(folder: RunFolder, plan: Plan, environment: Environment, log: Log) -> Self {
+    fn new(folder: RunFolder, experiment: Experiment, environment: Environment, log: Log) -> Self {
         let now = Instant::now();
-        Self { folder, plan, environment, log, clock: now, saved: now }
+        Self { folder, experiment, environment, log, clock: now, saved: now }
     }
 
     /// The resolved recipe.
     pub fn recipe(&self) -> &Recipe {
-        &self.plan.recipe
+        &self.experiment.recipe
     }
 
     /// The folder.
@@ -157,10 +140,10 @@ impl Session {
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Progress),
     ) -> Result<RunResult> {
-        let images = self.plan.data.train()?.len();
-        let total = self.plan.trainer.total_steps(images);
-        observe(Progress::Training { done: self.plan.trainer.steps_done(), total });
-        let Plan { recipe, data, mut trainer } = self.plan;
+        let images = self.experiment.data.train()?.len();
+        let total = self.experiment.trainer.total_steps(images);
+        observe(Progress::Training { done: self.experiment.trainer.steps_done(), total });
+        let Experiment { recipe, data, mut trainer } = self.experiment;
         let data_settings = recipe.data.clone();
         let mut writer = Writer {
             folder: &self.folder,
@@ -188,12 +171,13 @@ impl Session {
             stop,
             observe,
         )?;
-        super::environment::write_json(&self.folder.path("result.json"), &result)?;
+        write_json(&self.folder.path("result.json"), &result)?;
+        self.folder.remove_evaluation()?;
         Ok(result)
     }
 
     fn log_start(&mut self) -> Result<()> {
-        let trainer = &self.plan.trainer;
+        let trainer = &self.experiment.trainer;
         let (prunable, active, _) = trainer.density()?;
         let empty_filters = match trainer.pruner() {
             Some(pruner) => pruner.empty_filters()?,

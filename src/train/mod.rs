@@ -8,5 +8,6 @@ mod step;
 mod trainer;
 
 pub use event::{EpochEvent, Event, StepEvent};
+pub use noise::learnt_alphas;
 pub use settings::{Loss, TrainExecution, TrainSettings};
 pub use trainer::{Best, Trainer};

@@ -18,6 +18,23 @@ pub(super) struct WeightNoise {
     optimizer: Optimizer,
 }
 
+/// The part of a run's state that holds α and its momentum.
+pub(super) const PART: &str = "noise";
+
+/// α within that part.
+const ALPHA: &str = "alpha";
+
+/// α of the convolutions, by the names of their weights, in the state of a run ([`crate::train::Trainer::state`]); none
+/// where it was trained without noise.
+pub fn learnt_alphas(state: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let alpha = |(key, tensor): (String, Tensor)| {
+        let (part, key) = key.split_once('/')?;
+        let (kind, name) = key.split_once('/')?;
+        (part == PART && kind == ALPHA).then(|| (name.to_owned(), tensor))
+    };
+    state.into_iter().filter_map(alpha).collect()
+}
+
 /// Passes of one step that draw apart.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Draw {
@@ -90,7 +107,7 @@ impl WeightNoise {
     /// What a resumed run needs, by name.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let alphas =
-            self.alphas.iter().map(|(name, alpha)| (format!("alpha/{name}"), alpha.clone()));
+            self.alphas.iter().map(|(name, alpha)| (format!("{ALPHA}/{name}"), alpha.clone()));
         let momentum = self.optimizer.state().into_iter();
         alphas.chain(momentum.map(|(name, tensor)| (format!("optimizer/{name}"), tensor))).collect()
     }
@@ -100,7 +117,7 @@ impl WeightNoise {
         let mut momentum = BTreeMap::new();
         for (key, tensor) in state {
             match key.split_once('/') {
-                Some(("alpha", name)) if self.alphas.contains_key(name) => {
+                Some((ALPHA, name)) if self.alphas.contains_key(name) => {
                     self.alphas.insert(name.to_owned(), tensor);
                 }
                 Some(("optimizer", name)) => _ = momentum.insert(name.to_owned(), tensor),

@@ -1,7 +1,8 @@
 //! Reads an ONNX file as a network.
 
-use super::constant::{Constant, Refusal, external_size};
-use super::graph::{Affine, Value, Written};
+use super::constant::Refusal;
+use super::graph::{Affine, Value};
+use super::importer::Importer;
 use super::proto;
 use crate::io::checkpoint::check_values;
 use crate::nn::{Arch, Model, Normalization};
@@ -12,8 +13,6 @@ use std::path::Path;
 
 /// Versions of the operators: the first whose meaning of what is read here is today's.
 const OLDEST_OPSET: i64 = 9;
-/// Elements that the sparse tensors of a file may stand for: a few bytes can claim any number of zeros.
-const MOST_SPARSE: usize = 1 << 27;
 /// Faults that are listed.
 const MOST_FAULTS: usize = 100;
 
@@ -62,18 +61,7 @@ pub fn read_onnx(
     if opset < OLDEST_OPSET {
         return Err(invalid(format!("is of opset {opset}; must be {OLDEST_OPSET} or newer")));
     }
-    let initial = graph.initializer.iter().map(|tensor| tensor.name.as_str());
-    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
-    let initial: BTreeSet<&str> =
-        initial.chain(sparse.map(|values| values.name.as_str())).collect();
-    let inputs = graph.input.iter().filter(|input| !initial.contains(input.name.as_str()));
-    let (inputs, outputs): (Vec<_>, Vec<_>) = (inputs.collect(), graph.output.iter().collect());
-    let ([input], [output]) = (inputs.as_slice(), outputs.as_slice()) else {
-        let found = format!("it has {} and {}", inputs.len(), outputs.len());
-        return Err(invalid(format!(
-            "must have one input, the images, and one output, the logits; {found}"
-        )));
-    };
+    let (input, output) = ends(graph).map_err(invalid)?;
     let (batch, [channels, size]) = image(input, settings.size).map_err(invalid)?;
     let affine = match &settings.normalize {
         Some(normalize) => {
@@ -82,22 +70,9 @@ pub fn read_onnx(
         }
         None => Affine::identity(channels),
     };
-    let mut importer = Importer {
-        batch,
-        folder,
-        sparse_room: MOST_SPARSE,
-        stored: graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
-        sparse: graph
-            .sparse_initializer
-            .iter()
-            .filter_map(|tensor| Some((tensor.values.as_ref()?.name.as_str(), tensor)))
-            .collect(),
-        values: BTreeMap::from([(input.name.as_str(), Value::Pixels(affine))]),
-        readers: BTreeMap::new(),
-        product: None,
-        external: BTreeMap::new(),
-        written: Written::new([size, size, channels]),
-    };
+    let image = [size, size, channels];
+    let pixels = (input.name.as_str(), Value::Pixels(affine));
+    let mut importer = Importer::new(graph, folder, batch, image, pixels);
     let logits = importer.run(graph, &output.name).map_err(invalid)?;
     let written = importer.written;
     let normalize = match written.normalizations.as_slice() {
@@ -117,6 +92,25 @@ pub fn read_onnx(
     let (graph, tensors) = written.finish(logits);
     check_values(path, &tensors)?;
     Model::new(arch, graph, tensors, device).map_err(|error| invalid(error.to_string()))
+}
+
+/// The input, images, and the output, logits; initial values of weights can be listed as inputs, too.
+fn ends(
+    graph: &proto::Graph,
+) -> std::result::Result<(&proto::ValueInfo, &proto::ValueInfo), Refusal> {
+    let initial = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
+    let initial: BTreeSet<&str> =
+        initial.chain(sparse.map(|values| values.name.as_str())).collect();
+    let inputs = graph.input.iter().filter(|input| !initial.contains(input.name.as_str()));
+    let (inputs, outputs): (Vec<_>, Vec<_>) = (inputs.collect(), graph.output.iter().collect());
+    let ([input], [output]) = (inputs.as_slice(), outputs.as_slice()) else {
+        let found = format!("it has {} and {}", inputs.len(), outputs.len());
+        return Err(format!(
+            "must have one input, the images, and one output, the logits; {found}"
+        ));
+    };
+    Ok((input, output))
 }
 
 /// The number of images, where it is fixed, and channels and size of the input `[N, C, H, W]`.
@@ -157,24 +151,6 @@ fn image(
         ));
     }
     Ok((known(n), [channels as usize, height]))
-}
-
-/// Goes through the nodes of a file.
-pub(super) struct Importer<'a> {
-    /// The number of images, where the file fixes it.
-    pub(super) batch: Option<i64>,
-    folder: Option<&'a Path>,
-    sparse_room: usize,
-    stored: BTreeMap<&'a str, &'a proto::Tensor>,
-    sparse: BTreeMap<&'a str, &'a proto::SparseTensor>,
-    values: BTreeMap<&'a str, Value>,
-    /// How many nodes read a value.
-    pub(super) readers: BTreeMap<&'a str, usize>,
-    /// The last matrix product without a bias: its node, and the name of its result.
-    pub(super) product: Option<(usize, String)>,
-    /// Bytes of other files that no value has been counted for.
-    external: BTreeMap<&'a str, u64>,
-    pub(super) written: Written,
 }
 
 impl<'a> Importer<'a> {
@@ -231,50 +207,6 @@ impl<'a> Importer<'a> {
             inputs.push(value);
         }
         self.operator(node, &inputs, unknown)
-    }
-
-    /// A value by its name; constants are read when they are asked for.
-    fn value(&mut self, name: &'a str) -> std::result::Result<Value, Refusal> {
-        if let Some(value) = self.values.get(name) {
-            return Ok(value.clone());
-        }
-        let constant = match (self.stored.get(name), self.sparse.get(name)) {
-            (Some(stored), _) => {
-                let constant = Constant::decode(stored, self.folder)?;
-                if self.is_new(stored, constant.len()) {
-                    self.written.found(constant.len());
-                }
-                constant
-            }
-            (None, Some(stored)) => {
-                let constant = Constant::decode_sparse(stored, self.folder, self.sparse_room)?;
-                self.sparse_room -= constant.len();
-                self.written.found(constant.len());
-                constant
-            }
-            (None, None) => return Err(format!("reads {name}, which nothing before it computes")),
-        };
-        if self.readers.get(name).is_some_and(|&count| count > 1) {
-            self.values.insert(name, Value::Constant(constant.clone()));
-        }
-        Ok(Value::Constant(constant))
-    }
-
-    /// Whether the values of `stored` are not yet counted as found: those in another file as often as it can hold them.
-    fn is_new(&mut self, stored: &'a proto::Tensor, len: usize) -> bool {
-        let Some((location, size)) = external_size(stored, self.folder) else {
-            return true;
-        };
-        let left = self.external.entry(location).or_insert(size);
-        // A value takes a byte at least.
-        let rest = left.checked_sub(len as u64);
-        *left = rest.unwrap_or(0);
-        rest.is_some()
-    }
-
-    /// A constant that a node holds.
-    pub(super) fn decode(&self, stored: &proto::Tensor) -> std::result::Result<Constant, Refusal> {
-        Constant::decode(stored, self.folder)
     }
 }
 

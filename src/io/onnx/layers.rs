@@ -3,7 +3,7 @@
 use super::attributes::Attributes;
 use super::constant::{Constant, Refusal};
 use super::graph::{Affine, Value};
-use super::import::Importer;
+use super::importer::Importer;
 use super::proto;
 use super::shapes::{cast, concat, extents};
 use crate::nn::Op;
@@ -11,9 +11,6 @@ use crate::ops::Window;
 
 /// Windows of one pixel each: what they give is what they read.
 const PIXELS: Window = Window { padding: 0, stride: 1, size: 1 };
-
-/// What a node computes, or why it cannot be imported.
-pub(super) type Made = Result<Value, Refusal>;
 
 /// Operators that [`Importer::operator`] knows.
 const KNOWN: [&str; 27] = [
@@ -53,7 +50,7 @@ impl<'a> Importer<'a> {
         node: &'a proto::Node,
         inputs: &[Option<Value>],
         unknown: bool,
-    ) -> Made {
+    ) -> Result<Value, Refusal> {
         let own = matches!(node.domain.as_str(), "" | "ai.onnx");
         if !own || !KNOWN.contains(&node.op_type.as_str()) {
             return Err("is not supported".into());
@@ -77,7 +74,11 @@ impl<'a> Importer<'a> {
         Ok(value)
     }
 
-    fn known_operator(&mut self, node: &'a proto::Node, inputs: &[Option<Value>]) -> Made {
+    fn known_operator(
+        &mut self,
+        node: &'a proto::Node,
+        inputs: &[Option<Value>],
+    ) -> Result<Value, Refusal> {
         let all = Attributes(node);
         let get = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let operand = |i: usize| get(i).ok_or_else(|| format!("lacks its input {i}"));
@@ -143,7 +144,7 @@ impl<'a> Importer<'a> {
     }
 
     /// An operation that keeps the form of what it reads.
-    fn alike(&mut self, op: Op, x: &Value) -> Made {
+    fn alike(&mut self, op: Op, x: &Value) -> Result<Value, Refusal> {
         match x {
             Value::Pooled(node) => self.written.push(op, &[*node]).map(Value::Pooled),
             other => {
@@ -158,7 +159,7 @@ impl<'a> Importer<'a> {
         node: &proto::Node,
         x: &Value,
         [weight, bias]: [Option<&Constant>; 2],
-    ) -> Made {
+    ) -> Result<Value, Refusal> {
         let all = Attributes(node);
         let (dims, values) = matrix(weight, 4)?;
         let (r, s) = (dims[2], dims[3]);
@@ -200,7 +201,7 @@ impl<'a> Importer<'a> {
         node: &proto::Node,
         x: &Value,
         [weight, bias]: [Option<&Constant>; 2],
-    ) -> Made {
+    ) -> Result<Value, Refusal> {
         let all = Attributes(node);
         let scaled =
             all.float("alpha", 1.0) != 1.0 || (bias.is_some() && all.float("beta", 1.0) != 1.0);
@@ -215,7 +216,12 @@ impl<'a> Importer<'a> {
         self.linear(node, x, turned.as_ref().or(weight), bias)
     }
 
-    fn matmul(&mut self, node: &proto::Node, x: &Value, weight: Option<&Constant>) -> Made {
+    fn matmul(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        weight: Option<&Constant>,
+    ) -> Result<Value, Refusal> {
         matrix(weight, 2)?;
         let turned = weight.map(Constant::transposed).transpose()?;
         self.linear(node, x, turned.as_ref(), None)
@@ -228,7 +234,7 @@ impl<'a> Importer<'a> {
         x: &Value,
         weight: Option<&Constant>,
         bias: Option<&Constant>,
-    ) -> Made {
+    ) -> Result<Value, Refusal> {
         let (dims, values) = matrix(weight, 2)?;
         let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
         let name = self.written.prefix(name_of(node, 1), node, "linear");
@@ -251,7 +257,12 @@ impl<'a> Importer<'a> {
         bias.map_or(Ok(()), |bias| self.written.keep(format!("{name}.bias"), &[dims[0]], bias))
     }
 
-    fn batch_norm(&mut self, node: &proto::Node, x: &Value, parts: [Option<&Constant>; 4]) -> Made {
+    fn batch_norm(
+        &mut self,
+        node: &proto::Node,
+        x: &Value,
+        parts: [Option<&Constant>; 4],
+    ) -> Result<Value, Refusal> {
         let all = Attributes(node);
         if all.int("training_mode", 0) != 0 || node.output[1..].iter().any(|name| !name.is_empty())
         {
@@ -283,7 +294,7 @@ impl<'a> Importer<'a> {
         Ok((from, Window { padding, stride, size }))
     }
 
-    fn max_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+    fn max_pool(&mut self, x: &Value, all: &Attributes) -> Result<Value, Refusal> {
         let (from, window) = self.pooling(x, all)?;
         if window == PIXELS {
             return Ok(Value::Node(from));
@@ -291,7 +302,7 @@ impl<'a> Importer<'a> {
         self.written.push(Op::MaxPool(window), &[from]).map(Value::Node)
     }
 
-    fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Made {
+    fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Result<Value, Refusal> {
         let (from, window) = self.pooling(x, all)?;
         if window.padding > 0 && all.int("count_include_pad", 0) == 0 {
             return Err("leaves the padding out of its means".into());
@@ -308,7 +319,12 @@ impl<'a> Importer<'a> {
         self.written.push(Op::AvgPool(window), &[from]).map(Value::Node)
     }
 
-    fn reduce_mean(&mut self, x: &Value, axes: Option<&Constant>, all: &Attributes) -> Made {
+    fn reduce_mean(
+        &mut self,
+        x: &Value,
+        axes: Option<&Constant>,
+        all: &Attributes,
+    ) -> Result<Value, Refusal> {
         let axes = match axes {
             Some(axes) => axes.known_ints(),
             None => all.ints("axes").map(<[i64]>::to_vec),
@@ -327,7 +343,7 @@ impl<'a> Importer<'a> {
     }
 
     /// A sum of two results, the bias behind a matrix product, or a step of the normalisation of pixels.
-    fn arithmetic(&mut self, node: &proto::Node, a: &Value, b: &Value) -> Made {
+    fn arithmetic(&mut self, node: &proto::Node, a: &Value, b: &Value) -> Result<Value, Refusal> {
         let operator = node.op_type.as_str();
         let (x, constant, first) = match (a, b) {
             (x, Value::Constant(constant)) => (x, constant, 0),
@@ -354,7 +370,13 @@ impl<'a> Importer<'a> {
     }
 
     /// Gives the linear layer `from` its bias.
-    fn add_bias(&mut self, from: usize, bias: &Constant, alone: bool, named: &str) -> Made {
+    fn add_bias(
+        &mut self,
+        from: usize,
+        bias: &Constant,
+        alone: bool,
+        named: &str,
+    ) -> Result<Value, Refusal> {
         let fault = "adds a constant to what is no matrix product read here alone";
         let last = from + 1 == self.written.nodes.len();
         let node = self.written.nodes.get_mut(from).filter(|_| alone && last);

@@ -9,6 +9,7 @@ mod constant;
 mod export;
 mod graph;
 mod import;
+mod importer;
 mod layers;
 mod proto;
 mod shapes;

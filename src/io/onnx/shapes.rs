@@ -3,14 +3,13 @@
 use super::attributes::Attributes;
 use super::constant::{Constant, Data, Refusal};
 use super::graph::Value;
-use super::import::Importer;
-use super::layers::Made;
+use super::importer::Importer;
 use super::proto;
 use crate::nn::Op;
 use std::rc::Rc;
 
 impl Importer<'_> {
-    pub(super) fn constant(&mut self, all: &Attributes) -> Made {
+    pub(super) fn constant(&mut self, all: &Attributes) -> Result<Value, Refusal> {
         let single = |data: Data| Constant { dims: Vec::new(), data };
         let Some(value) = all.0.attribute.first() else { return Err("holds nothing".into()) };
         let constant = match (value.name.as_str(), value) {
@@ -30,7 +29,7 @@ impl Importer<'_> {
     }
 
     /// Extents `[N, C, H, W]` or `[N, C]` of a value, N unknown.
-    pub(super) fn shape(&mut self, x: &Value, all: &Attributes) -> Made {
+    pub(super) fn shape(&mut self, x: &Value, all: &Attributes) -> Result<Value, Refusal> {
         let dims: Vec<Option<usize>> = match x {
             Value::Constant(constant) => constant.dims.iter().copied().map(Some).collect(),
             Value::Pooled(node) => {
@@ -56,7 +55,7 @@ impl Importer<'_> {
         )))
     }
 
-    pub(super) fn flatten(&mut self, x: &Value) -> Made {
+    pub(super) fn flatten(&mut self, x: &Value) -> Result<Value, Refusal> {
         if let Value::Pooled(node) = x {
             return Ok(Value::Node(*node));
         }
@@ -68,7 +67,12 @@ impl Importer<'_> {
     }
 
     /// A flattening, or a constant under other dimensions.
-    pub(super) fn reshape(&mut self, x: &Value, shape: &[Option<i64>], allow_zero: bool) -> Made {
+    pub(super) fn reshape(
+        &mut self,
+        x: &Value,
+        shape: &[Option<i64>],
+        allow_zero: bool,
+    ) -> Result<Value, Refusal> {
         if let Value::Constant(constant) = x {
             let known: Option<Vec<i64>> = shape.iter().copied().collect();
             let len: usize = constant.dims.iter().product();
@@ -102,7 +106,12 @@ impl Importer<'_> {
     }
 
     /// Takes dimensions of 1 away, or puts them in.
-    pub(super) fn squeeze(&mut self, x: &Value, axes: Option<Vec<i64>>, away: bool) -> Made {
+    pub(super) fn squeeze(
+        &mut self,
+        x: &Value,
+        axes: Option<Vec<i64>>,
+        away: bool,
+    ) -> Result<Value, Refusal> {
         match (x, axes.as_deref(), away) {
             (Value::Pooled(node), None | Some([2, 3] | [-2, -1] | [3, 2] | [-1, -2]), true) => {
                 Ok(Value::Node(*node))
@@ -134,7 +143,12 @@ impl Importer<'_> {
     }
 
     /// Elements of a list, or channels of an image.
-    pub(super) fn gather(&mut self, x: &Value, index: Option<&Constant>, all: &Attributes) -> Made {
+    pub(super) fn gather(
+        &mut self,
+        x: &Value,
+        index: Option<&Constant>,
+        all: &Attributes,
+    ) -> Result<Value, Refusal> {
         let index_dims = index.map_or(&[][..], |index| &index.dims);
         let list = index.and_then(Constant::known_ints).ok_or("lacks a known index")?;
         let axis = all.int("axis", 0);
@@ -157,7 +171,7 @@ impl Importer<'_> {
 }
 
 /// Numbers of another type are the same numbers here: everything is computed in f32.
-pub(super) fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Made {
+pub(super) fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Result<Value, Refusal> {
     use proto::data::{BFLOAT16, DOUBLE, FLOAT, FLOAT16};
     let to_float = match like {
         Some(Value::Constant(like)) => like.as_floats().is_some(),
@@ -176,7 +190,7 @@ pub(super) fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Made {
 }
 
 /// Lists of integers, one behind the other.
-pub(super) fn concat(inputs: &[Option<Value>]) -> Made {
+pub(super) fn concat(inputs: &[Option<Value>]) -> Result<Value, Refusal> {
     let mut joined = Vec::new();
     let most = 1 << 12;
     for input in inputs {

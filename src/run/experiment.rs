@@ -1,4 +1,4 @@
-//! From a recipe to built objects.
+//! From a recipe to what is trained.
 
 use super::recipe::Recipe;
 use crate::attack::AttackSettings;
@@ -10,8 +10,8 @@ use crate::train::Trainer;
 use crate::{Device, Error, Result, Seed, models};
 use std::path::Path;
 
-/// Everything that a run needs, checked.
-pub struct Plan {
+/// A recipe with what it names: data read, network and masks built, everything checked.
+pub struct Experiment {
     /// The recipe with every default, name and file written out.
     pub recipe: Recipe,
     /// The images.
@@ -20,7 +20,7 @@ pub struct Plan {
     pub trainer: Trainer,
 }
 
-impl Plan {
+impl Experiment {
     /// Reads the data, builds network and masks.
     ///
     /// Errors: those of the recipe's parts, naming key or file.

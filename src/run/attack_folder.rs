@@ -1,0 +1,178 @@
+//! Where finished batches of attacks are kept: a folder with a file a batch.
+
+use super::environment::write_json;
+use super::folder::{self, RunFolder};
+use crate::attack::Outcome;
+use crate::data::Split;
+use crate::{Error, Result, file, npy};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// The folder of a job, locked against other writers as long as this lives: `attack.json` says what it belongs to, `parts/`
+/// has a file a batch, and `result.json` is written in the end.
+pub struct AttackFolder {
+    dir: PathBuf,
+    images: bool,
+    _lock: File,
+}
+
+impl AttackFolder {
+    /// The folder, created where it is not there. What it holds stays if it belongs to the same job, of equal `identity`;
+    /// with `force` what another job has left is removed. `images`: whether adversarial examples are kept, too.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] where it holds the batches of another job or a run.
+    pub fn open(dir: &Path, identity: &impl Serialize, images: bool, force: bool) -> Result<Self> {
+        RunFolder::check_free(dir, false)?;
+        let parts = dir.join("parts");
+        fs::create_dir_all(&parts).map_err(|error| Error::io(&parts, error))?;
+        let folder = Self { dir: dir.to_owned(), images, _lock: folder::lock(dir)? };
+        let path = dir.join("attack.json");
+        let identity = serde_json::to_value(identity)
+            .map_err(|error| Error::file(&path, error.to_string()))?;
+        let held: Option<serde_json::Value> = match path.exists() {
+            true => serde_json::from_slice(&file::read(&path)?).ok(),
+            false => None,
+        };
+        if held.as_ref() == Some(&identity) {
+            file::remove_temporaries(dir)?;
+            file::remove_temporaries(&parts)?;
+            return Ok(folder);
+        }
+        folder.clear(force)?;
+        write_json(&path, &identity)?;
+        Ok(folder)
+    }
+
+    /// Removes what another job has left.
+    fn clear(&self, force: bool) -> Result<()> {
+        let (parts, result) = (self.dir.join("parts"), self.dir.join("result.json"));
+        let entries = fs::read_dir(&parts).map_err(|error| Error::io(&parts, error))?;
+        let held = entries.collect::<std::io::Result<Vec<_>>>();
+        let held = held.map_err(|error| Error::io(&parts, error))?;
+        let foreign = self.dir.join("attack.json").exists() || !held.is_empty() || result.exists();
+        if foreign && !force {
+            let want = "a folder of the same attacks; --force replaces what it holds";
+            return Err(Error::param("--out", self.dir.display(), want));
+        }
+        for part in held.iter().map(fs::DirEntry::path) {
+            fs::remove_file(&part).map_err(|error| Error::io(&part, error))?;
+        }
+        match fs::remove_file(&result) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(result, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes `result.json`.
+    pub fn finish(&self, result: &impl Serialize) -> Result<()> {
+        write_json(&self.dir.join("result.json"), result)
+    }
+
+    fn part(&self, list: usize, first: usize, extension: &str) -> PathBuf {
+        self.dir.join("parts").join(format!("{list}-{first}.{extension}"))
+    }
+
+    /// What was saved of a list: batch after batch from the first image on.
+    pub(super) fn load(&self, list: usize, split: &Split, batch_size: usize) -> Result<Outcome> {
+        let [n, c, h, w] = split.shape;
+        let mut outcome = Outcome::default();
+        while outcome.clean.len() < n {
+            let first = outcome.clean.len();
+            let path = self.part(list, first, "json");
+            if !path.exists() {
+                break;
+            }
+            let part: Part = serde_json::from_slice(&file::read(&path)?)
+                .map_err(|error| Error::file(&path, error.to_string()))?;
+            let images = batch_size.min(n - first);
+            if !part.is_of(images) {
+                return Err(Error::file(&path, format!("holds no whole batch of {images} images")));
+            }
+            part.append_to(&mut outcome);
+            if self.images {
+                let path = self.part(list, first, "npy");
+                let array = npy::read(&path)?;
+                let pixels = array.to_f32().filter(|_| array.shape == [images, h, w, c]);
+                let want = format!("must be f4 [{images}, {h}, {w}, {c}]");
+                outcome.adversarial.extend(pixels.ok_or_else(|| Error::file(&path, want))?);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Writes what is new since image `first`. The images go first: a part counts once its JSON file is there.
+    pub(super) fn save(
+        &self,
+        list: usize,
+        outcome: &Outcome,
+        first: usize,
+        split: &Split,
+    ) -> Result<()> {
+        if self.images {
+            let [_, c, h, w] = split.shape;
+            let shape = [outcome.clean.len() - first, h, w, c];
+            let pixels = &outcome.adversarial[first * h * w * c..];
+            npy::write(&self.part(list, first, "npy"), &shape, pixels)?;
+        }
+        write_json(&self.part(list, first, "json"), &Part::of(outcome, first))
+    }
+}
+
+/// A batch on disk: a digit an image, and distances, null where no adversarial example was found.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    clean: String,
+    robust: Vec<String>,
+    worst: String,
+    found: String,
+    distance: Vec<f32>,
+    distances: Vec<Vec<Option<f32>>>,
+}
+
+impl Part {
+    /// What `outcome` holds from image `first` on.
+    fn of(outcome: &Outcome, first: usize) -> Self {
+        let digits = |flags: &[bool]| -> String {
+            flags[first..].iter().map(|&f| if f { '1' } else { '0' }).collect()
+        };
+        let finite = |each: &Vec<f32>| {
+            each[first..].iter().map(|&d| d.is_finite().then_some(d)).collect::<Vec<_>>()
+        };
+        Self {
+            clean: digits(&outcome.clean),
+            robust: outcome.robust.iter().map(|flags| digits(flags)).collect(),
+            worst: digits(&outcome.worst),
+            found: digits(&outcome.found),
+            distance: outcome.distance[first..].to_vec(),
+            distances: outcome.distances.iter().map(finite).collect(),
+        }
+    }
+
+    /// Whether it says everything of so many images.
+    fn is_of(&self, images: usize) -> bool {
+        [self.clean.len(), self.worst.len(), self.found.len(), self.distance.len()]
+            .into_iter()
+            .chain(self.robust.iter().map(String::len))
+            .chain(self.distances.iter().map(Vec::len))
+            .all(|len| len == images)
+    }
+
+    fn append_to(self, outcome: &mut Outcome) {
+        let flags = |digits: &str| digits.chars().map(|c| c == '1').collect::<Vec<_>>();
+        outcome.clean.extend(flags(&self.clean));
+        outcome.worst.extend(flags(&self.worst));
+        outcome.found.extend(flags(&self.found));
+        outcome.distance.extend(self.distance);
+        outcome.robust.resize(self.robust.len(), Vec::new());
+        outcome.distances.resize(self.distances.len(), Vec::new());
+        for (all, digits) in outcome.robust.iter_mut().zip(&self.robust) {
+            all.extend(flags(digits));
+        }
+        for (all, each) in outcome.distances.iter_mut().zip(self.distances) {
+            all.extend(each.into_iter().map(|d| d.unwrap_or(f32::INFINITY)));
+        }
+    }
+}
