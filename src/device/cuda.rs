@@ -7,7 +7,8 @@ mod staging;
 
 pub use driver::{CudaDevice, devices, load as driver_version};
 
-use super::{Arg, Gpu, Launch};
+use super::gpu::Gpu;
+use super::launch::{Arg, Launch};
 use crate::{Error, Result};
 use cudarc::driver::sys;
 use driver::check;

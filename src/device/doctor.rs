@@ -87,7 +87,7 @@ impl Doctor {
             },
             kernels: Kernels {
                 files: kernels::KERNELS.len(),
-                entry_points: super::entry_points().len(),
+                entry_points: kernels::entry_points().len(),
                 embedded_as_ptx: kernels::KERNELS.iter().filter(|k| !k.ptx.is_empty()).count(),
                 built_by_nvrtc: kernels::BUILT_BY.map(str::to_owned),
             },

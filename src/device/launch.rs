@@ -1,11 +1,5 @@
 //! One kernel launch, described: name, grid, block, shared memory, typed arguments.
 
-use super::Gpu;
-use crate::{Error, Result};
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{PoisonError, RwLock};
-
 /// A kernel argument with the type that the kernel's parameter must have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {
@@ -116,33 +110,4 @@ impl Launch {
         self.args.push(value.arg());
         self
     }
-
-    /// Runs it.
-    pub fn run(&self, gpu: &dyn Gpu) -> Result<()> {
-        record(self.name)?;
-        gpu.launch(self)
-    }
-}
-
-static LAUNCHED: RwLock<BTreeSet<&'static str>> = RwLock::new(BTreeSet::new());
-
-/// The entry points that this process has launched so far, on any device.
-pub fn launched() -> BTreeSet<&'static str> {
-    LAUNCHED.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// Keeps the name; a new one also becomes a line of the file that `REWIRE_LAUNCH_LOG` names.
-fn record(name: &'static str) -> Result<()> {
-    if LAUNCHED.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
-        return Ok(());
-    }
-    let new = LAUNCHED.write().unwrap_or_else(PoisonError::into_inner).insert(name);
-    let Some(path) = std::env::var_os("REWIRE_LAUNCH_LOG").filter(|p| new && !p.is_empty()) else {
-        return Ok(());
-    };
-    let append = || {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(format!("{name}\n").as_bytes())
-    };
-    append().map_err(|e| Error::io(&path, e))
 }

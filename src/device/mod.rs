@@ -3,6 +3,7 @@
 
 mod cuda;
 mod doctor;
+mod gpu;
 mod graph;
 #[cfg(feature = "cuda-host")]
 pub mod host;
@@ -15,59 +16,15 @@ mod source;
 pub use cuda::CudaDevice;
 pub(crate) use doctor::cpu_name;
 pub use doctor::{Doctor, Finding, Kernels};
+pub use gpu::{Gpu, launched};
 pub use graph::Graph;
 pub(crate) use kernels::cache_folder;
-pub use launch::{Arg, KernelArg, Launch, launched};
+pub use kernels::entry_points;
+pub use launch::{Arg, KernelArg, Launch};
 
 use crate::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
-
-/// A machine that executes the kernels of `kernels/*.cu`. Pointers are device addresses.
-///
-/// Calls of one `Gpu` are ordered as on one stream: a download sees what the launches before it wrote.
-pub trait Gpu: Send + Sync {
-    /// `cuda:0` or `cuda-host`.
-    fn name(&self) -> &str;
-    /// What it is, with the version of what runs it: the same for machines of equal speed.
-    fn model(&self) -> String;
-    /// `bytes` (more than 0) of device memory, 256-byte aligned, contents undefined.
-    fn alloc(&self, bytes: usize) -> Result<u64>;
-    /// Gives memory of [`Gpu::alloc`] back.
-    fn free(&self, ptr: u64);
-    /// Host to device.
-    fn upload(&self, dst: u64, src: &[u8]) -> Result<()>;
-    /// Device to host; waits for what was launched before.
-    fn download(&self, src: u64, dst: &mut [u8]) -> Result<()>;
-    /// Device to device.
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()>;
-    /// Fills with zero bytes.
-    fn zero(&self, ptr: u64, bytes: usize) -> Result<()>;
-    /// Runs one kernel. An error of `cuda-host` names kernel, block, thread and source line.
-    fn launch(&self, launch: &Launch) -> Result<()>;
-    /// Waits for everything.
-    fn synchronize(&self) -> Result<()>;
-
-    /// Whether it can record graphs.
-    fn records_graphs(&self) -> bool {
-        false
-    }
-    /// From here to [`Gpu::end_graph`], what this thread launches, copies and zeroes is recorded and not run;
-    /// see [`Graph`].
-    fn begin_graph(&self) -> Result<()> {
-        Err(Error::device(self.name(), "cannot record graphs (use a CUDA device)"))
-    }
-    /// Ends the recording; gives the graph's number.
-    fn end_graph(&self) -> Result<u64> {
-        Err(Error::device(self.name(), "no graph is being recorded"))
-    }
-    /// Runs a recorded graph.
-    fn launch_graph(&self, graph: u64) -> Result<()> {
-        Err(Error::device(self.name(), format!("there is no graph {graph}")))
-    }
-    /// Forgets a recorded graph.
-    fn free_graph(&self, _graph: u64) {}
-}
 
 /// The device of a tensor. Cheap to clone; equal when it is the same device.
 #[derive(Clone)]
@@ -99,11 +56,6 @@ impl Device {
             _ => Err(Error::param("--device", name, "auto, cpu, cuda, cuda:N or cuda-host")),
         }
     }
-}
-
-/// The entry points of all kernels of the product, sorted.
-pub fn entry_points() -> &'static [&'static str] {
-    include!(concat!(env!("OUT_DIR"), "/entry_points.rs"))
 }
 
 impl PartialEq for Device {

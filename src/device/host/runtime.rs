@@ -1,7 +1,8 @@
 //! Launches of `cuda-host`: what `kernels/host/launch.cpp` is asked to do.
 
-use super::{HostOptions, Schedule, banks, lines};
-use crate::device::Launch;
+use super::options::{HostOptions, Schedule};
+use super::{banks, lines};
+use crate::device::launch::Launch;
 use crate::{Error, Result};
 use std::ffi::{CStr, CString, c_char, c_void};
 
