@@ -101,7 +101,9 @@ fn accesses_outside_memory_are_found() {
         let y = Buffer::new(gpu, 1024);
         Launch::new("wrong_dynamic_shared").block(256, 1, 1).shared(1020).arg(&y).run(gpu)
     };
-    let at = line("tile[threadIdx.x] = 1.0f;\n    y");
+    let at = line(
+        "tile[threadIdx.x] = 1.0f;\n    y[threadIdx.x] = tile[threadIdx.x];\n}\n\nextern \"C\" __global__ void __launch_bounds__(256) wrong_local",
+    );
     fails(
         dynamic,
         &["thread (255,0,0): store of 4 bytes at byte 1020 of a shared object of 1020", &at],
