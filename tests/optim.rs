@@ -157,7 +157,6 @@ fn a_state_that_does_not_fit_is_refused() {
         let state = Params::from([(name.to_owned(), tensor)]);
         let mut optimizer = Optimizer::new(OptimizerSettings::default());
         let message = optimizer.load_state(state, &params, 1).unwrap_err().to_string();
-        println!("{name}: {message}");
         assert!(message.contains(words), "{name}: {message}");
     }
 }

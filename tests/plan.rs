@@ -402,7 +402,6 @@ fn wrong_images_are_named() {
     let model = fixture::network_of(ARCHS[1], &CPU);
     let choice = Choice::Forced(Algorithm::Dense);
     let message = Plan::build(&model, 0, Mode::F32, choice).err().unwrap().to_string();
-    println!("{message}");
     assert!(message.contains("batch"), "{message}");
     let mut plan = Plan::build(&model, 2, Mode::F32, choice).unwrap();
     for shape in [[3, 16, 16, 3], [2, 32, 32, 3], [2, 16, 16, 1]] {

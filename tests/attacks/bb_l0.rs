@@ -60,8 +60,8 @@ fn a_shrinking_trust_region_ends_at_a_wrong_image_too() {
     let text = "attack = 'bb-l0'\nsteps = 120\ndecay_interval = 1";
     let got = distances(&attacked(&model, &split, text, 20));
     assert_eq!(found(&got), got.len(), "{got:?}");
-    // The reference with its radius that never binds is the measure: of an image of 196 values few may change.
-    assert_median(&got, &want, 2.0, "decay_interval = 1");
+    // The reference with its radius that never binds is the measure.
+    assert_median(&got, &want, 1.1, "decay_interval = 1");
     recounted(&model, &split, text);
     let as_published = distances(&attacked(&model, &split, "attack = 'bb-l0'\nsteps = 120", 20));
     assert_ne!(got, as_published, "decay_interval changes nothing");

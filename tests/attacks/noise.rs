@@ -66,7 +66,6 @@ fn eot_pgd_is_pgd_without_noise_and_no_weaker_with_it() {
     assert_ne!(noisy(1, "attack = 'pgd'").clean, noisy(2, "attack = 'pgd'").clean);
     let left = |text: &str| (0..4).map(|s| count(&noisy(s, text).robust[0])).sum::<usize>();
     let (pgd, eot) = (left("attack = 'pgd'"), left("attack = 'eot-pgd'\neot_samples = 8"));
-    println!("{eot} of 256 stand under the mean gradient, {pgd} under one");
     assert!(eot < pgd, "{eot} of 256 stand under the mean gradient, {pgd} under one");
 }
 
@@ -106,7 +105,6 @@ fn targets_pull_images_where_they_say() {
                 assert!(target != Target::Class(3) || attack == "fgsm" || own != 3, "{attack}");
             }
             let found = count(&outcome.found);
-            println!("{text}: {hits}/{found}");
             // Many steps arrive nearly always, one step seldom.
             let least = if attack == "fgsm" { 1 } else { (3 * found).div_ceil(4) };
             assert!(found > 20 && hits >= least, "{text}: {hits}/{found}");
