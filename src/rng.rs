@@ -150,6 +150,10 @@ pub fn philox4x32_10(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
 }
 
 #[cfg(test)]
+#[path = "../tests/seed.rs"]
+pub(crate) mod seed;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

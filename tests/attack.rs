@@ -105,6 +105,7 @@ fn starts_do_not_depend_on_the_batch_and_restarts_only_help() {
     assert_eq!(attacked(&model, &data, &[attack(1)], 7), one);
     let five = attacked(&model, &data, &[attack(5)], 20);
     assert!(five.robust[0].iter().zip(&one.robust[0]).all(|(five, one)| !five | one));
+    assert_ne!(five.robust, one.robust, "restarts find nothing more");
     // The worst case of two attacks is what both withstand, and going on from the middle changes nothing.
     let both = [settings("attack = 'fgsm'\neps = '6/255'"), attack(2)];
     let whole = attacked(&model, &data, &both, 4);

@@ -4,11 +4,10 @@ use crate::fixture;
 use rewire::io::{Hints, load_model, save_model, save_tensors};
 use rewire::{Device, Tensor, npy};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 fn rewire(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-    command.current_dir(folder).args(args).arg("--device").arg("cpu").output().unwrap()
+    fixture::program(folder).args(args).args(["--device", "cpu"]).output().unwrap()
 }
 
 fn done(folder: &Path, args: &[&str]) -> String {
@@ -65,11 +64,12 @@ fn the_measured_choice_is_remembered() {
     for device in ["cpu", "cuda-host"] {
         let cache = folder.join(device);
         let predict = |file: &str, algorithm: &str| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+            let mut command = fixture::program(folder);
             let args = ["predict", "p.safetensors", "--data", DATA, "--device", device, "-o", file];
-            let command = command.current_dir(folder).args(args).args(["--algorithm", algorithm]);
+            let command = command.args(args).args(["--algorithm", algorithm]);
             let command = command.env("REWIRE_LAUNCH_LOG", cache.join(file));
-            assert!(command.env("XDG_CACHE_HOME", &cache).status().unwrap().success());
+            let command = command.env_remove("REWIRE_CACHE").env("XDG_CACHE_HOME", &cache);
+            assert!(command.status().unwrap().success());
             npy::read(&folder.join(file)).unwrap().to_f32().unwrap()
         };
         // Whether a call ran the sparse kernels, if only to measure them.
@@ -133,9 +133,10 @@ fn bad_usage_is_one_line_and_status_2() {
         let message = refused(folder, args);
         assert!(message.contains(word), "{args:?}: {message}");
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-    let output = command.current_dir(folder).args(["eval", "m.safetensors", "--device", "tpu"]);
-    assert_eq!(output.output().unwrap().status.code(), Some(2));
+    let tpu = fixture::program(folder).args(["eval", "m.safetensors", "--device", "tpu"]).output();
+    let tpu = tpu.unwrap();
+    assert_eq!(tpu.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&tpu.stderr).contains("tpu"));
     assert!(!folder.join("no").exists());
 }
 
@@ -183,10 +184,10 @@ fn a_reader_that_goes_away_is_no_error() {
     model(folder.path());
     for args in [&["list"][..], &["inspect", "m.safetensors"], &["completions", "zsh"], &["--help"]]
     {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+        let mut command = fixture::program(folder.path());
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        command.current_dir(folder.path()).args(args).args(["--device", "cpu"]);
+        command.args(args).args(["--device", "cpu"]);
         let output = command.stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(output.stderr.is_empty(), "{args:?}");
@@ -195,9 +196,8 @@ fn a_reader_that_goes_away_is_no_error() {
 
 /// Logits that `rewire predict` writes for `model`.
 fn predicted(folder: &Path, model: &str, device: &[&str]) -> Vec<f32> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
     let args = ["predict", model, "--data", DATA, "-o", "logits.npy"];
-    let output = command.current_dir(folder).args(args).args(device).output().unwrap();
+    let output = fixture::program(folder).args(args).args(device).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     npy::read(&folder.join("logits.npy")).unwrap().to_f32().unwrap()
 }

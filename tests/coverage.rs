@@ -1,19 +1,17 @@
 //! Every entry point in `kernels/` is launched by a command: a kernel that nobody can reach is not the product.
 
+use crate::fixture;
 use rewire::io::save_model;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 /// Runs the program on `cuda-host`, in `folder`, logging its launches there; fails unless it ends with status 0.
 fn rewire(folder: &Path, arguments: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
+    // With a cache of its own: a choice that is remembered is not measured, and measuring launches what is not chosen.
+    let output = fixture::program(folder)
         .args(arguments)
         .args(["--device", "cuda-host"])
-        .current_dir(folder)
         .env("REWIRE_LAUNCH_LOG", folder.join("launches"))
-        // A choice that is remembered is not measured, and measuring launches what is not chosen.
-        .env("REWIRE_CACHE", folder.join("cache"))
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

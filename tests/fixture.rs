@@ -1,4 +1,5 @@
-//! The counter formula of `fixtures/make_models.py`: weights, images and labels that both sides compute.
+//! The counter formula of `fixtures/make_models.py`: weights, images and labels that both sides compute. And the program, a
+//! process and a seed for tests that must not depend on what ran before.
 
 use rewire::data::{Pixels, Split};
 use rewire::io::{Hints, load_model};
@@ -6,6 +7,10 @@ use rewire::nn::{Arch, ArchSpec, Model};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Seed, Tensor, models};
 use serde_json::Value;
+use std::env;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 
 /// `fixtures/models.json`.
 pub fn stored() -> Value {
@@ -111,8 +116,37 @@ pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
     (error / norm).sqrt()
 }
 
-/// Numbers that differ from run to run; print the seed where an assertion stands on them.
+/// Numbers that differ from run to run, but not in CI; see [`crate::seed`].
 pub fn fresh_seed() -> Seed {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Seed(now.as_nanos() as u64)
+    Seed(crate::seed::fresh_seed())
+}
+
+/// The program in `folder`, where its cache is too: what was measured before must not decide a test.
+pub fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    command.current_dir(folder).env("REWIRE_CACHE", folder.join("cache"));
+    command
+}
+
+/// Runs `body`, which the test `name` is, in a process of its own with an empty cache: where the cache is the environment says,
+/// and that is one for all tests of a process.
+pub fn with_own_cache(name: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "REWIRE_TEST_INSIDE";
+    if env::var(INSIDE).is_ok_and(|inside| inside == name) {
+        return body();
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let mut test = Command::new(env::current_exe().unwrap());
+    test.args(["--exact", name]).env(INSIDE, name).env("REWIRE_CACHE", cache.path());
+    let output = test.output().unwrap();
+    let [text, error] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let passed = output.status.success() && text.contains("test result: ok. 1 passed");
+    assert!(passed, "{name} in a process of its own:\n{text}{error}");
+}
+
+/// For a test whose prerequisite is not there: an error in CI (where `CI` is set, as in `.ci/run`), elsewhere a line that is
+/// seen although the test passes.
+pub fn skipped(why: &str) {
+    assert!(env::var_os("CI").is_none(), "in CI this must not be skipped: {why}");
+    writeln!(std::io::stderr(), "skipped: {why}").unwrap();
 }

@@ -6,7 +6,7 @@ use rewire::io::save_model;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const DATA: &str = "synthetic:classes=10,size=32,channels=3,train=4,test=4";
 
@@ -19,10 +19,8 @@ train = { epochs = 1, batch_size = 8 }
 "#;
 
 fn rewire(folder: &Path, line: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
     let words = line.split_whitespace().map(|word| word.replace("DATA", DATA));
-    command.current_dir(folder).args(words).args(["--device", "cpu", "--json"]);
-    command.output().unwrap()
+    fixture::program(folder).args(words).args(["--device", "cpu", "--json"]).output().unwrap()
 }
 
 /// The whole of standard output as one document.
@@ -109,7 +107,7 @@ fn every_command_prints_one_document() {
         }
     }
     // A command without a row here is a command that nobody looked at.
-    let help = Command::new(env!("CARGO_BIN_EXE_rewire")).arg("--help").output().unwrap();
+    let help = fixture::program(folder).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands = commands.take_while(|line| !line.is_empty()).filter(|line| {
@@ -129,11 +127,7 @@ fn without_json_errors_leave_standard_output_empty() {
     let folder = tempfile::tempdir().unwrap();
     // After `--` it is an argument.
     for args in [&["eval", "absent"][..], &["inspect", "--", "--json"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
-            .current_dir(folder.path())
-            .args(args)
-            .output()
-            .unwrap();
+        let output = fixture::program(folder.path()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(output.stdout.is_empty());
     }

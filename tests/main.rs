@@ -22,6 +22,7 @@ mod prune;
 mod pytorch;
 mod pytorch_ops;
 mod run;
+mod seed;
 mod shrink;
 mod tensorboard;
 mod train;

@@ -11,7 +11,6 @@ use rewire::nn::{ArchSpec, Execution, Model, Normalization, Op};
 use rewire::prune::shrink;
 use rewire::{Device, ErrorKind, Mode, Seed, Tape, Tensor};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const CPU: Device = Device::Cpu;
 
@@ -357,9 +356,7 @@ fn broken_files_are_refused_or_read_but_never_panic() {
             // A file may end between two of its outermost fields; the graph is never whole then.
             refused(&whole[..len.min(whole.len() - 20)]);
         }
-        let rng = fixture::fresh_seed();
-        println!("{rng:?}");
-        let rng = rng.stream("test.flips", 0, 0);
+        let rng = fixture::fresh_seed().stream("test.flips", 0, 0);
         for i in 0..3000 {
             let mut bytes = whole.clone();
             for k in 0..1 + i % 4 {
@@ -372,8 +369,7 @@ fn broken_files_are_refused_or_read_but_never_panic() {
 }
 
 fn done(folder: &Path, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-    let output = command.current_dir(folder).args(args).output().unwrap();
+    let output = fixture::program(folder).args(args).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "rewire {}: {stderr}", args.join(" "));
     String::from_utf8(output.stdout).unwrap()

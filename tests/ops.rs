@@ -7,7 +7,6 @@ mod small;
 use rewire::{Device, Mode};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The devices named in REWIRE_TEST_DEVICES; without it `cpu`, `cuda-host`, and `cuda` where there is one.
 pub fn devices() -> Vec<Device> {
@@ -43,18 +42,12 @@ pub fn devices_and_modes() -> Vec<(Device, Mode)> {
     devices().into_iter().flat_map(|device| Mode::ALL.map(|mode| (device.clone(), mode))).collect()
 }
 
-/// Fresh numbers for each run; the seed is printed when the test fails.
+/// Numbers of a seed that differs from run to run, but not in CI; see [`crate::seed`].
 pub struct Random(u64);
 
 impl Random {
-    /// Seeded by `REWIRE_TEST_SEED`, without it by the clock.
     pub fn new() -> Self {
-        let seed = match std::env::var("REWIRE_TEST_SEED") {
-            Ok(seed) => seed.parse().unwrap(),
-            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
-        };
-        println!("seed {seed}");
-        Self(seed)
+        Self(crate::seed::fresh_seed())
     }
 
     /// 64 uniform bits (SplitMix64).

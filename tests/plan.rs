@@ -61,12 +61,14 @@ fn agrees(what: &str, model: &Model, batches: &[usize], choices: &[Choice], mode
 
 #[test]
 fn every_algorithm_gives_the_logits_of_float64() {
-    for arch in ARCHS {
-        let model = pruned(arch, Granularity::Irregular, 0.2);
-        agrees(arch, &model, &[1, 3, 5, 16, 21], &CHOICES, &[Mode::F32]);
-        agrees(arch, &model, &[2, 17], &CHOICES[..2], &[Mode::Tf32]);
-        agrees(arch, &model, &[1, 3, 9, 17, 32], &CHOICES, &[Mode::Bf16]);
-    }
+    fixture::with_own_cache("plan::every_algorithm_gives_the_logits_of_float64", || {
+        for arch in ARCHS {
+            let model = pruned(arch, Granularity::Irregular, 0.2);
+            agrees(arch, &model, &[1, 3, 5, 16, 21], &CHOICES, &[Mode::F32]);
+            agrees(arch, &model, &[2, 17], &CHOICES[..2], &[Mode::Tf32]);
+            agrees(arch, &model, &[1, 3, 9, 17, 32], &CHOICES, &[Mode::Bf16]);
+        }
+    });
 }
 
 #[test]
@@ -165,7 +167,9 @@ pub fn unusual() -> Model {
 
 #[test]
 fn what_cannot_be_fused_is_computed_apart() {
-    agrees("graph", &unusual(), &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
+    fixture::with_own_cache("plan::what_cannot_be_fused_is_computed_apart", || {
+        agrees("graph", &unusual(), &[1, 4, 16, 33], &CHOICES, &Mode::ALL);
+    });
 }
 
 /// A network of a linear layer over the image's means, with `nodes` in between.
@@ -280,9 +284,76 @@ fn plans_of_kernels_give_the_logits_of_float64() {
             let classes = model.arch().classes;
             assert_eq!(run(&mut plan, &images(&model, 1)), all[..classes], "{what}");
         }
-        let measured = models[1].to_device(&device).unwrap();
-        agrees("measured", &measured, &[2], &[Choice::Measured], &Mode::ALL);
     }
+}
+
+#[test]
+fn measured_plans_of_kernels_give_the_logits_of_float64() {
+    fixture::with_own_cache("plan::measured_plans_of_kernels_give_the_logits_of_float64", || {
+        let model = pruned("resnet18:width=0.0625,size=8", Granularity::Irregular, 0.2);
+        for device in devices().into_iter().filter(|device| *device != CPU) {
+            let model = model.to_device(&device).unwrap();
+            agrees("measured", &model, &[2], &[Choice::Measured], &Mode::ALL);
+        }
+    });
+}
+
+/// Three convolutions, a tenth of their weights kept, the second one with a stride for which no tile of outputs has inputs
+/// that fit shared memory.
+fn wide_stride() -> Model {
+    let strided = |name: &str, stride| conv(name, stride, 1);
+    let ops = [
+        Op::Input,
+        strided("a", 1),
+        Op::Relu,
+        strided("b", 20),
+        strided("c", 1),
+        Op::GlobalAvgPool,
+        Op::Linear { bias: false, name: "fc".into() },
+    ];
+    let nodes = ops.into_iter().enumerate();
+    let nodes =
+        nodes.map(|(i, op)| node(&(0..i).skip(i.saturating_sub(1)).collect::<Vec<_>>(), op));
+    let shapes: [(&str, &[usize]); 4] = [
+        ("a.weight", &[8, 3, 3, 2]),
+        ("b.weight", &[8, 3, 3, 8]),
+        ("c.weight", &[9, 3, 3, 8]),
+        ("fc.weight", &[4, 9]),
+    ];
+    let tensor = |(layer, (name, shape)): (u32, (&str, &[usize]))| {
+        let drawn = Seed(29).stream("wide", 0, layer);
+        let kept = |i| name == "fc.weight" || drawn.uniform(2 * i) < 0.1;
+        let value = |i| if kept(i) { drawn.uniform(2 * i + 1) } else { 0.0 };
+        let values = (0..shape.iter().product()).map(value).collect();
+        (name.to_owned(), Tensor::from_vec::<f32>(values, shape, &CPU).unwrap())
+    };
+    let tensors = (0..).zip(shapes).map(tensor).collect();
+    let mut arch = ArchSpec::named("resnet18").resolve();
+    (arch.size, arch.in_channels, arch.classes) = (64, 2, 4);
+    Model::new(arch, Graph { nodes: nodes.collect() }, tensors, &CPU).unwrap()
+}
+
+#[test]
+fn a_layer_that_cannot_be_packed_is_dense_alone() {
+    fixture::with_own_cache("plan::a_layer_that_cannot_be_packed_is_dense_alone", || {
+        let model = wide_stride();
+        for device in devices().into_iter().filter(|device| *device != CPU) {
+            let model = model.to_device(&device).unwrap();
+            agrees("wide stride", &model, &[5], &[Choice::Measured], &Mode::ALL);
+        }
+        let device = Device::new("cuda-host").unwrap();
+        let model = model.to_device(&device).unwrap();
+        for mode in Mode::ALL {
+            let plan = Plan::build(&model, 4, mode, Choice::Measured).unwrap();
+            let names: Vec<_> = plan.layers().iter().map(|layer| layer.name.as_str()).collect();
+            assert_eq!(names, ["a", "b", "c", "fc"]);
+            assert_eq!(plan.layers()[1].algorithm, Algorithm::Dense, "{mode}");
+            assert!(plan.layers()[0].sparse_ms.is_some(), "{mode}: the others are tried");
+            let forced = Plan::build(&model, 4, mode, Choice::Forced(Algorithm::Sparse));
+            let message = forced.err().unwrap().to_string();
+            assert!(message.contains("smaller stride"), "{message}");
+        }
+    });
 }
 
 #[test]
@@ -331,7 +402,8 @@ fn bits_do_not_depend_on_threads() {
 fn wrong_images_are_named() {
     let model = fixture::network_of(ARCHS[1], &CPU);
     let choice = Choice::Forced(Algorithm::Dense);
-    assert!(Plan::build(&model, 0, Mode::F32, choice).is_err());
+    let message = Plan::build(&model, 0, Mode::F32, choice).err().unwrap().to_string();
+    assert!(message.contains("batch"), "{message}");
     let mut plan = Plan::build(&model, 2, Mode::F32, choice).unwrap();
     for shape in [[3, 16, 16, 3], [2, 32, 32, 3], [2, 16, 16, 1]] {
         let x = Tensor::zeros(&shape, rewire::DType::F32, &CPU).unwrap();

@@ -2,7 +2,6 @@
 
 use crate::fixture::{fresh_seed, network_of};
 use rewire::nn::Model;
-use rewire::prune::budget::{self, Correction, LayerCount, Rounding};
 use rewire::prune::{Granularity, METHODS, PruneSettings, Pruner};
 use rewire::{Device, Seed, Tensor};
 use std::collections::BTreeMap;
@@ -61,55 +60,149 @@ fn ranked(len: usize, pick: impl Fn(usize) -> bool, key: impl Fn(usize) -> f64) 
     order
 }
 
-/// What the masks must be after a rewiring, by sorting.
+/// A layer before a rewiring as the published rules see it. Units are its weights, or its input channels.
+struct Rewired {
+    /// Units, N.
+    units: usize,
+    /// Weights in a unit, S.
+    size: usize,
+    /// Units with an active weight.
+    active: Vec<bool>,
+    /// Active weights, n.
+    weights: usize,
+    /// Squared norm of a unit of the weight.
+    weight: Vec<f64>,
+    /// Squared norm of a unit of the momentum.
+    momentum: Vec<f64>,
+    /// Mean |momentum| over the active weights, v.
+    salience: f64,
+}
+
+impl Rewired {
+    /// Of a weight `[K, R, S, C]`: with channels the unit of element i is i mod C.
+    fn new(shape: &[usize], channels: bool, mask: &[u8], weight: &[f32], momentum: &[f32]) -> Self {
+        let units = if channels { shape[3] } else { mask.len() };
+        let squares = |x: &[f32]| {
+            let mut sums = vec![0.0; units];
+            x.iter().enumerate().for_each(|(i, &x)| sums[i % units] += f64::from(x) * f64::from(x));
+            sums
+        };
+        let kept = || (0..mask.len()).filter(|&i| mask[i] == 1);
+        let mut active = vec![false; units];
+        kept().for_each(|i| active[i % units] = true);
+        let weights = kept().count();
+        let sum: f64 = kept().map(|i| f64::from(momentum[i].abs())).sum();
+        Self {
+            units,
+            size: mask.len() / units,
+            active,
+            weights,
+            weight: squares(weight),
+            momentum: squares(momentum),
+            salience: sum / weights as f64,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.units * self.size
+    }
+}
+
+/// Parts of `total`: the same level above each share, but no part above its cap; caps are 99 % of the room, or all of
+/// it where that is too little. The level is found by bisection.
+fn parts(shares: &[f64], total: usize, room: &[usize]) -> (Vec<f64>, Vec<usize>) {
+    let most: Vec<usize> = room.iter().map(|room| room * 99 / 100).collect();
+    let caps = if most.iter().sum::<usize>() < total { room.to_vec() } else { most };
+    let at = |level: f64| -> Vec<f64> {
+        let part = |(share, &cap): (&f64, &usize)| (share * total as f64 + level).min(cap as f64);
+        shares.iter().zip(&caps).map(part).collect()
+    };
+    let (mut low, mut high) = (0.0, total as f64);
+    if at(low).iter().sum::<f64>() >= total as f64 - 1e-6 {
+        high = low;
+    }
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        match at(middle).iter().sum::<f64>() < total as f64 {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    (at(high), caps)
+}
+
+/// Units of every layer that stay and that grow in the exact mode, for B = `budget` and the prune rate p.
+///
+/// Irregular: k = min(⌈p·n⌉, n − 1) weights go, and R = B − Σ(n − k) are shared by v, by largest remainder. Channels:
+/// round((n − k)/S) stay, all where p times their number is below ½, and R is shared likewise until B is reached, never
+/// beyond B + max S/2. A layer of more than its share that is less than 20 % free has that share of it as p.
+fn exact(layers: &[Rewired], budget: usize, rate: f64) -> Vec<[usize; 2]> {
+    let saliences: f64 = layers.iter().map(|layer| layer.salience).sum();
+    let shares: Vec<f64> = layers.iter().map(|layer| layer.salience / saliences).collect();
+    let largest = layers.iter().map(|layer| layer.size).max().unwrap();
+    let slack = if largest == 1 { 0 } else { largest };
+    let mut keep: Vec<usize> = Vec::new();
+    for (layer, share) in layers.iter().zip(&shares) {
+        let free = (layer.len() - layer.weights) as f64 / layer.len() as f64;
+        let full = free < 0.2 && *share > 1.0 / layers.len() as f64;
+        let own = if full { rate.min(free) } else { rate };
+        let gone = ((own * layer.weights as f64 - 1e-9).ceil() as usize).min(layer.weights - 1);
+        let left = (layer.weights - gone) as f64 / layer.size as f64;
+        let active = layer.active.iter().filter(|&&active| active).count();
+        let alone = layer.size > 1 && rate * (active as f64) < 0.5;
+        keep.push(if alone { active } else { ((left + 0.5).floor() as usize).clamp(1, active) });
+    }
+    let weights = |counts: &[usize]| -> usize {
+        counts.iter().zip(layers).map(|(count, layer)| count * layer.size).sum()
+    };
+    let kept = weights(&keep);
+    assert!(2 * kept <= 2 * budget + slack, "too much is kept: {kept} of {budget}");
+    let room: Vec<usize> =
+        layers.iter().zip(&keep).map(|(layer, keep)| layer.len() - keep * layer.size).collect();
+    let (wanted, caps) = parts(&shares, budget.saturating_sub(kept), &room);
+    let wanted: Vec<f64> =
+        wanted.iter().zip(layers).map(|(part, layer)| part / layer.size as f64).collect();
+    let mut grow: Vec<usize> = wanted.iter().map(|wanted| wanted.floor() as usize).collect();
+    // The largest remainder first, in turns.
+    let turns = ranked(layers.len(), |_| true, |l| wanted[l].floor() - wanted[l]);
+    loop {
+        let before = grow.clone();
+        for &l in &turns {
+            let (size, now) = (layers[l].size, kept + weights(&grow));
+            let whole = if slack == 0 { caps[l] } else { layers[l].units - keep[l] };
+            if now < budget && 2 * (now + size) <= 2 * budget + slack && grow[l] < whole {
+                grow[l] += 1;
+            }
+        }
+        if grow == before {
+            return keep.into_iter().zip(grow).map(|(keep, grow)| [keep, grow]).collect();
+        }
+    }
+}
+
+/// What the masks must be after a rewiring by the exact mode, from the rules alone.
 fn oracle(
     model: &Model,
     before: &[(String, Vec<u8>)],
     momentum: &BTreeMap<String, Tensor>,
-    granularity: Granularity,
-    total: usize,
+    channels: bool,
+    budget: usize,
     rate: f64,
 ) -> Vec<Vec<u8>> {
-    let shape = |name: &str| model.param(name).unwrap().shape().to_vec();
-    let score = |name: &str| momentum[name].to_vec::<f32>().unwrap();
-    let counts: Vec<LayerCount> = before
-        .iter()
-        .map(|(name, mask)| {
-            let units = granularity.active_units(&shape(name), mask);
-            let active = mask.iter().filter(|&&m| m != 0).count();
-            let sum: f64 = score(name)
-                .iter()
-                .zip(mask)
-                .filter(|(_, m)| **m != 0)
-                .map(|(x, _)| f64::from(x.abs()))
-                .sum();
-            LayerCount {
-                weights: mask.len(),
-                unit: mask.len() / units.len(),
-                active,
-                active_units: units.iter().filter(|&&a| a).count(),
-                salience: sum / active as f64,
-            }
-        })
-        .collect();
-    let channels = granularity == Granularity::Channel;
-    let moves =
-        budget::moves(&counts, total, rate, channels, Rounding::Exact, &Correction::default());
-    let masks = before.iter().zip(moves).map(|((name, mask), step)| {
-        let shape = shape(name);
-        let unit = granularity.unit_of(&shape);
-        let norms = |x: &[f32]| {
-            let mut norms = vec![0.0; granularity.units(&shape)];
-            x.iter().enumerate().for_each(|(i, &x)| norms[unit(i)] += f64::from(x).powi(2));
-            norms
-        };
-        let (weight, score) = (norms(&values(model, name)), norms(&score(name)));
-        let mut active = granularity.active_units(&shape, mask);
-        let drop = ranked(active.len(), |i| active[i], |i| weight[i]);
-        drop[..drop.len() - step.keep].iter().for_each(|&i| active[i] = false);
-        let grow = ranked(active.len(), |i| !active[i], |i| -score[i]);
-        grow[..step.grow].iter().for_each(|&i| active[i] = true);
-        granularity.mask(&shape, &active)
+    let layer = |(name, mask): &(String, Vec<u8>)| {
+        let shape = model.param(name).unwrap().shape();
+        let momentum = momentum[name].to_vec::<f32>().unwrap();
+        Rewired::new(shape, channels, mask, &values(model, name), &momentum)
+    };
+    let layers: Vec<Rewired> = before.iter().map(layer).collect();
+    let moves = exact(&layers, budget, rate);
+    let masks = layers.iter().zip(moves).map(|(layer, [keep, grow])| {
+        let mut active = layer.active.clone();
+        let drop = ranked(layer.units, |i| active[i], |i| layer.weight[i]);
+        drop[..drop.len() - keep].iter().for_each(|&i| active[i] = false);
+        let first = ranked(layer.units, |i| !active[i], |i| -layer.momentum[i]);
+        first[..grow].iter().for_each(|&i| active[i] = true);
+        (0..layer.len()).map(|i| u8::from(active[i % layer.units])).collect()
     });
     masks.collect()
 }
@@ -118,7 +211,10 @@ fn oracle(
 fn a_rewiring_equals_a_sort_and_meets_the_budget() {
     let seed = fresh_seed();
     for device in devices() {
-        for (granularity, density) in [("irregular", 0.1), ("channel", 0.5)] {
+        // The last of each leaves some layers less room than their share.
+        for (granularity, density) in
+            [("irregular", 0.1), ("irregular", 0.9), ("channel", 0.5), ("channel", 0.9)]
+        {
             let at = format!("seed {}, {granularity} on {device}", seed.0);
             let prune = settings(&format!(
                 "method = 'dnr'\ngranularity = '{granularity}'\ndensity = {density}"
@@ -136,9 +232,11 @@ fn a_rewiring_equals_a_sort_and_meets_the_budget() {
                     assert!(rewired.is_none() && masks(&pruner) == before, "{at}");
                     continue;
                 }
+                assert!(masks(&pruner) != before, "{at}, epoch {epoch}: nothing moved");
                 let rate = 0.5 * (1.0 - epoch as f64 / epochs as f64);
                 let budget = pruner.budget();
-                let want = oracle(&old, &before, &momentum, prune.granularity, budget, rate);
+                let channels = prune.granularity == Granularity::Channel;
+                let want = oracle(&old, &before, &momentum, channels, budget, rate);
                 for ((name, mask), want) in masks(&pruner).iter().zip(&want) {
                     assert!(mask == want, "{at}, epoch {epoch}: {name}");
                 }
@@ -181,13 +279,17 @@ fn after_the_first_rewiring_channels_are_whole_also_from_single_weights() {
         let mut pruner = Pruner::new(&prune, &model, Seed(4)).unwrap();
         let momentum = momentum(&model, Seed(4), 0);
         pruner.apply(&mut model).unwrap();
-        pruner.rewire(&mut model, &momentum, 1, 10).unwrap();
+        pruner.rewire(&mut model, &momentum, 1, 10).unwrap().unwrap();
+        let mut dropped = 0;
         for (name, mask) in masks(&pruner) {
-            let shape = model.param(&name).unwrap().shape().to_vec();
-            let active = Granularity::Channel.active_units(&shape, &mask);
-            assert_eq!(Granularity::Channel.mask(&shape, &active), mask, "{mode}: {name}");
-            assert!(active.contains(&true), "{mode}: {name}");
+            // The first filter's first tap shows every channel; the others must be as it is.
+            let channels = model.param(&name).unwrap().shape()[3];
+            let first = &mask[..channels];
+            assert!(mask.chunks(channels).all(|tap| tap == first), "{mode}: {name}");
+            assert!(first.contains(&1), "{mode}: {name}");
+            dropped += first.iter().filter(|&&m| m == 0).count();
         }
+        assert!(dropped > 0, "{mode}");
     }
 }
 
@@ -202,33 +304,59 @@ fn the_reference_mode_keeps_near_its_budget() {
         for epoch in 1..30 {
             train(&mut model, &pruner, Seed(8), epoch as u64);
             let momentum = momentum(&model, Seed(8), epoch as u64);
-            pruner.rewire(&mut model, &momentum, epoch, 30).unwrap();
+            pruner.rewire(&mut model, &momentum, epoch, 30).unwrap().unwrap();
         }
         let error = (pruner.active() as f64 / pruner.budget() as f64 - 1.0).abs();
         assert!(error <= bound, "{granularity} {density}: {error}");
     }
 }
 
+/// Every method with the granularities that it is defined for.
+const DEFINED: [(&str, &[&str]); 4] = [
+    ("dnr", &["irregular", "channel"]),
+    ("sparse-learning", &["irregular"]),
+    ("magnitude", &["irregular", "kernel", "filter", "channel"]),
+    ("static", &["irregular", "kernel", "filter", "channel"]),
+];
+
 #[test]
 fn every_method_meets_its_density_and_keeps_its_keys() {
-    for entry in METHODS {
+    let names: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+    assert_eq!(names, DEFINED.map(|(method, _)| method));
+    for (method, defined) in DEFINED {
         for granularity in Granularity::ALL {
             let name = granularity.name();
-            let text = format!("method = '{}'\ngranularity = '{name}'\ndensity = 0.3", entry.name);
+            let text = format!("method = '{method}'\ngranularity = '{name}'\ndensity = 0.3");
             let mut prune = settings(&text);
-            let Ok(method) = prune.build() else { continue };
-            prune.keys = method.keys().unwrap();
+            if !defined.contains(&name) {
+                let error = prune.build().err().unwrap().to_string();
+                let want = format!("must be {} for {method}", defined.join(" or "));
+                assert_eq!(error, format!("prune.granularity = {name}: {want}"));
+                continue;
+            }
+            prune.keys = prune.build().unwrap().keys().unwrap();
             let written = toml::to_string(&prune).unwrap();
-            assert_eq!(settings(&written), prune, "{}: {written}", entry.name);
+            assert_eq!(settings(&written), prune, "{method}: {written}");
             let mut model = network_of(ARCH, &Device::Cpu);
             let pruner = Pruner::new(&prune, &model, Seed(2)).unwrap();
-            for ((layer, active), (_, mask)) in pruner.active_by_layer().iter().zip(masks(&pruner))
-            {
-                assert!(mask.iter().all(|&m| m <= 1) && *active >= 1);
+            let counts = pruner.active_by_layer();
+            assert!(counts.len() >= 13, "{method} {name}: {} layers", counts.len());
+            for ((layer, active), (_, mask)) in counts.iter().zip(masks(&pruner)) {
+                let ones = mask.iter().filter(|&&m| m == 1).count();
+                assert!(mask.iter().all(|&m| m <= 1) && ones == *active && ones >= 1);
                 let shape = model.param(layer).unwrap().shape().to_vec();
-                let unit = mask.len() / granularity.units(&shape);
-                let off = (0.3 * mask.len() as f64 - *active as f64).abs();
-                assert!(off <= unit as f64, "{} {name}: {layer} {active}", entry.name);
+                let (k, c) = (shape[0], shape[shape.len() - 1]);
+                let unit = match granularity {
+                    Granularity::Irregular => 1,
+                    Granularity::Kernel => mask.len() / (k * c),
+                    Granularity::Filter => mask.len() / k,
+                    Granularity::Channel => mask.len() / c,
+                };
+                assert_eq!(ones % unit, 0, "{method} {name}: part of a unit in {layer}");
+                let off = (0.3 * mask.len() as f64 - ones as f64).abs();
+                // Half a unit by rounding, but never none at all.
+                let most = if ones == unit { unit as f64 } else { unit as f64 / 2.0 + 1e-9 };
+                assert!(off <= most, "{method} {name}: {layer} {active}");
             }
             pruner.apply(&mut model).unwrap();
             for (layer, mask) in masks(&pruner) {
@@ -236,7 +364,7 @@ fn every_method_meets_its_density_and_keeps_its_keys() {
                 assert!(pruned.into_iter().all(|(w, _)| w.to_bits() == 0));
             }
             let again = Pruner::new(&prune, &network_of(ARCH, &Device::Cpu), Seed(2)).unwrap();
-            assert_eq!(masks(&pruner), masks(&again), "{}", entry.name);
+            assert_eq!(masks(&pruner), masks(&again), "{method}");
             prune.keys.insert("nonsense".into(), 1.into());
             let error = prune.build().err().unwrap().to_string();
             assert!(error.contains("nonsense"), "{error}");
@@ -279,15 +407,23 @@ fn a_pruned_filter_is_exactly_zero_unless_batch_norm_is_kept() {
         ));
         let pruner = Pruner::new(&prune, &model, Seed(0)).unwrap();
         pruner.apply(&mut model).unwrap();
-        for name in ["bn1.weight", "bn1.bias", "layer2.0.downsample.1.weight"] {
-            let zeros = values(&model, name).iter().filter(|v| **v == 0.0).count();
-            assert_eq!(zeros > 0, !keep_bn, "{name}");
+        for (conv, norm) in [("conv1", "bn1"), ("layer2.0.downsample.0", "layer2.0.downsample.1")] {
+            let weight = values(&model, &format!("{conv}.weight"));
+            let scales = values(&model, &format!("{norm}.weight"));
+            let dead: Vec<bool> = weight
+                .chunks(weight.len() / scales.len())
+                .map(|filter| filter.iter().all(|w| *w == 0.0))
+                .collect();
+            assert_eq!(dead.iter().filter(|&&dead| dead).count(), scales.len() / 2, "{conv}");
+            for values in [scales, values(&model, &format!("{norm}.bias"))] {
+                let zero: Vec<bool> = values.iter().map(|v| v.to_bits() == 0).collect();
+                assert_eq!(
+                    zero,
+                    if keep_bn { vec![false; dead.len()] } else { dead.clone() },
+                    "{norm}"
+                );
+            }
         }
-        let dead = values(&model, "conv1.weight")
-            .chunks(27)
-            .filter(|f| f.iter().all(|w| *w == 0.0))
-            .count();
-        assert_eq!(dead, 2);
     }
 }
 
@@ -345,6 +481,7 @@ fn the_state_of_a_pruner_goes_on_with_the_same_masks() {
     pruner.rewire(&mut model, &first, 1, 9).unwrap();
     pruner.anchor(&model).unwrap();
     let mut other = Pruner::new(&prune, &model, Seed(6)).unwrap();
+    assert_ne!(masks(&pruner), masks(&other));
     other.load_state(pruner.state().unwrap()).unwrap();
     let mut twin = model.clone();
     pruner.rewire(&mut model, &second, 2, 9).unwrap();

@@ -1,8 +1,9 @@
 //! Runs: folders, resume after a kill, Ctrl-C, bad input.
 
+use crate::fixture;
 use rewire::run::{Progress, Recipe, RunFolder, RunResult, Session, recipes::RECIPES};
 use rewire::{Device, ErrorKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -35,8 +36,8 @@ restarts = 2
 "#;
 
 fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-    command.current_dir(folder).args(args).args(["--device", "cpu"]);
+    let mut command = fixture::program(folder);
+    command.args(args).args(["--device", "cpu"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -161,12 +162,13 @@ fn ctrl_c_stops_at_a_point_where_the_run_goes_on() {
     let folder = folder();
     let folder = folder.path();
     done(folder, &["train", "small.toml", "--out", "whole"]);
-    let child = command(folder, &["train", "small.toml", "--out", "run"]).spawn().unwrap();
+    let mut child = command(folder, &["train", "small.toml", "--out", "run"]).spawn().unwrap();
     let started = || {
         let steps = fs::read_to_string(folder.join("run/steps.csv"));
         steps.is_ok_and(|steps| steps.lines().count() > 2)
     };
     while !started() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was stopped");
         std::thread::sleep(Duration::from_millis(5));
     }
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -428,14 +430,35 @@ fn the_table_of_recipe_keys_is_complete() {
     let text = RECIPE.replace("[prune]", "execution = 'sparse'\nweight_noise = 0.1\n[prune]");
     let recipe = Recipe::parse(Path::new("small.toml"), &text, &[]).unwrap();
     let table: toml::Table = recipe.text().unwrap().parse().unwrap();
+    // What stands as code: whole, and its words.
+    let spans: BTreeSet<&str> = docs.split('`').skip(1).step_by(2).collect();
+    let parts = |span: &'static str| span.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let words: BTreeSet<&str> = spans.iter().copied().flat_map(parts).collect();
+    let mut named = Vec::new();
     for (key, value) in &table {
-        let inner = value.as_table().map(|table| table.keys().cloned().collect::<Vec<_>>());
-        for inner in inner.unwrap_or_default() {
-            let named = docs.contains(&format!("`{key}.{inner}`")) || docs.contains(&inner);
-            assert!(named, "docs/recipes.md does not name {key}.{inner}");
+        match value {
+            toml::Value::Table(inner) if key != "prune" => {
+                for (name, value) in inner {
+                    named
+                        .push((format!("{key}.{name}"), spans.contains(&*format!("{key}.{name}"))));
+                    let deeper = value.as_table().into_iter().flat_map(|table| table.keys());
+                    named.extend(deeper.map(|name| (name.clone(), words.contains(&**name))));
+                }
+            }
+            toml::Value::Table(inner) => {
+                named.extend(inner.keys().map(|name| (name.clone(), words.contains(&**name))));
+            }
+            toml::Value::Array(tables) => {
+                named.push((key.clone(), spans.contains(&*format!("[[{key}]]"))));
+                let keys = tables.iter().filter_map(|table| table.as_table());
+                let keys = keys.flat_map(|table| table.keys());
+                named.extend(keys.map(|name| (name.clone(), spans.contains(&**name))));
+            }
+            _ => named.push((key.clone(), spans.contains(&**key))),
         }
-        assert!(docs.contains(key), "docs/recipes.md does not name {key}");
     }
+    let missing: Vec<_> = named.iter().filter(|(_, there)| !there).map(|(key, _)| key).collect();
+    assert!(named.len() > 30 && missing.is_empty(), "docs/recipes.md does not name {missing:?}");
     for method in rewire::prune::METHODS {
         assert!(docs.contains(&format!("| `{}` |", method.name)), "{}", method.name);
     }

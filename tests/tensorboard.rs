@@ -1,9 +1,9 @@
 //! TensorBoard's event file of a run, read by a small reader of its own and compared with the CSV files.
 
+use crate::fixture;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 const RECIPE: &str = r#"
 schema = 1
@@ -130,10 +130,8 @@ fn curves(path: &Path) -> Curves {
 }
 
 fn train(folder: &Path, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
-    let output =
-        command.current_dir(folder).arg("train").args(args).args(["--device", "cpu"]).output();
-    let output = output.unwrap();
+    let mut command = fixture::program(folder);
+    let output = command.arg("train").args(args).args(["--device", "cpu"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -63,7 +63,6 @@ mod tests {
     use super::*;
     use crate::Seed;
     use crate::rng::Philox;
-    use std::time::SystemTime;
 
     type Shortest = fn(&[f32], &[f32], f64) -> Vec<f64>;
 
@@ -126,8 +125,7 @@ mod tests {
 
     #[test]
     fn delta_is_the_shortest_that_bisection_finds() {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let seed = Seed(now.as_nanos() as u64);
+        let seed = Seed(crate::rng::seed::fresh_seed());
         let philox = seed.stream("hyperplane", 0, 0);
         let linf = |delta: &[f64]| delta.iter().fold(0.0f64, |length, step| length.max(step.abs()));
         let l2 = |delta: &[f64]| delta.iter().map(|step| step * step).sum::<f64>().sqrt();

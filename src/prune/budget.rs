@@ -1,6 +1,6 @@
 //! How many units every layer drops and regrows at one rewiring: arithmetic on counts alone.
 //!
-//! A *unit* is a weight (irregular) or an input channel (channel). Layer l has |l| weights, n_l of them
+//! A *unit* is a weight (irregular) or an input channel (channel), filter or slice. Layer l has |l| weights, n_l of them
 //! active, z_l = |l| − n_l free; B is the number of active weights that the network as a whole may have.
 //! Source: Kundu et al., DNR, ASP-DAC 2021, algorithm 1; Dettmers & Zettlemoyer, arXiv 1907.04840.
 
@@ -96,18 +96,18 @@ pub fn round_half_up(x: f64) -> usize {
 
 /// The moves of one rewiring at prune rate `rate`.
 ///
-/// `channels` says whether units are input channels. The correction is read in reference mode only.
+/// `whole` says whether units are of several weights, such as input channels. The correction is read in reference mode only.
 pub fn moves(
     layers: &[LayerCount],
     budget: usize,
     rate: f64,
-    channels: bool,
+    whole: bool,
     rounding: Rounding,
     correction: &Correction,
 ) -> Vec<Move> {
     let shares = shares(layers);
     let drops = drops(layers, &shares, rate);
-    match (rounding, channels) {
+    match (rounding, whole) {
         (Rounding::Exact, false) => exact_weights(layers, budget, &shares, &drops),
         (Rounding::Exact, true) => exact_channels(layers, budget, rate, &shares, &drops),
         (Rounding::Reference, false) => reference_weights(layers, &shares, &drops, correction),

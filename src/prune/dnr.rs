@@ -70,6 +70,10 @@ impl Method for Dnr {
         }))
     }
 
+    fn moves(&self) -> bool {
+        true
+    }
+
     /// None after the last epoch: what was measured is what is saved.
     fn rewiring(&self, epoch: usize, epochs: usize) -> Option<Rewiring> {
         (epoch < epochs).then(|| Rewiring {

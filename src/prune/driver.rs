@@ -15,8 +15,6 @@ pub struct Pruner {
     granularity: Granularity,
     budget: usize,
     layers: Vec<Layer>,
-    /// Masks of biases and batch-norm parameters that go with dropped filters.
-    companions: BTreeMap<String, Tensor>,
     correction: Correction,
 }
 
@@ -29,6 +27,43 @@ struct Layer {
     active: usize,
     /// z of the dynamic L2 term.
     anchor: Option<Tensor>,
+    companions: Option<Companions>,
+}
+
+/// Biases and batch-norm scales and shifts that go with dropped filters.
+struct Companions {
+    names: Vec<String>,
+    /// 1 for every filter with an active weight, `[K]`: made from the mask of the weight, so that no state holds it.
+    mask: Tensor,
+}
+
+impl Companions {
+    /// Those of a layer's `weight` with this mask.
+    fn new(model: &Model, weight: &str, mask: &Tensor) -> Result<Self> {
+        Ok(Self { names: companions(model, weight), mask: filter_mask(mask)? })
+    }
+}
+
+impl Layer {
+    /// Counts the mask again after it has changed; the companions follow it.
+    fn mask_changed(&mut self) -> Result<()> {
+        self.active = ops::mask_count(&self.mask)?;
+        if let Some(companions) = &mut self.companions {
+            companions.mask = filter_mask(&self.mask)?;
+        }
+        Ok(())
+    }
+
+    /// `w ← w⊙m` for the weight and its companions.
+    fn apply(&self, model: &mut Model) -> Result<()> {
+        ops::apply_mask(model.param_mut(&self.name)?, &self.mask)?;
+        if let Some(companions) = &self.companions {
+            for name in &companions.names {
+                ops::apply_mask(model.param_mut(name)?, &companions.mask)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a rewiring did.
@@ -49,11 +84,20 @@ impl Pruner {
     ///
     /// Errors: [`crate::ErrorKind::Param`] for settings that are wrong or a density that cannot be met.
     pub fn new(settings: &PruneSettings, model: &Model, seed: Seed) -> Result<Self> {
-        let method = settings.build()?;
+        Self::of(settings.build()?, settings.granularity, settings.density, model, seed)
+    }
+
+    /// [`Self::new`] of any method.
+    pub(crate) fn of(
+        method: Box<dyn Method>,
+        granularity: Granularity,
+        density: f64,
+        model: &Model,
+        seed: Seed,
+    ) -> Result<Self> {
         let names = prunable(model, method.as_ref());
         let weights = names.iter().map(|name| model.param(name)).collect::<Result<Vec<_>>>()?;
         let shapes: Vec<Vec<usize>> = weights.iter().map(|w| w.shape().to_vec()).collect();
-        let (granularity, density) = (settings.granularity, settings.density);
         let budget = check_density(&shapes, granularity, density)?;
         let masks = match method.start() {
             Start::Random(draw) => {
@@ -65,18 +109,16 @@ impl Pruner {
             }
             Start::Magnitude(scope) => magnitude::masks(&weights, granularity, scope, density)?,
         };
+        let accompanied = granularity == Granularity::Filter && !method.keep_bn();
         let layer = |((name, shape), mask): ((String, Vec<usize>), Tensor)| {
             let active = ops::mask_count(&mask)?;
-            Ok(Layer { name, shape, mask, active, anchor: None })
+            let companions =
+                accompanied.then(|| Companions::new(model, &name, &mask)).transpose()?;
+            Ok(Layer { name, shape, mask, active, anchor: None, companions })
         };
         let layers =
             names.into_iter().zip(shapes).zip(masks).map(layer).collect::<Result<Vec<_>>>()?;
-        let companions = match granularity {
-            Granularity::Filter if !method.keep_bn() => companion_masks(model, &layers)?,
-            _ => BTreeMap::new(),
-        };
-        let correction = Correction::default();
-        Ok(Self { method, granularity, budget, layers, companions, correction })
+        Ok(Self { method, granularity, budget, layers, correction: Correction::default() })
     }
 
     /// The method's keys, complete.
@@ -109,9 +151,9 @@ impl Pruner {
         self.layers.iter().map(|l| (l.name.clone(), l.active)).collect()
     }
 
-    /// Whether the masks change during training.
+    /// Whether the masks stay as they are in training.
     pub fn is_static(&self) -> bool {
-        self.method.rewiring(1, usize::MAX).is_none()
+        !self.method.moves()
     }
 
     /// Filters without an active weight.
@@ -122,8 +164,13 @@ impl Pruner {
 
     /// The mask of a parameter, if it has one.
     pub fn mask(&self, name: &str) -> Option<&Tensor> {
-        let layer = self.layers.iter().find(|l| l.name == name);
-        layer.map(|l| &l.mask).or_else(|| self.companions.get(name))
+        self.layers.iter().find_map(|layer| match &layer.companions {
+            _ if layer.name == name => Some(&layer.mask),
+            Some(companions) if companions.names.iter().any(|n| n == name) => {
+                Some(&companions.mask)
+            }
+            _ => None,
+        })
     }
 
     /// z of a parameter, if there is a dynamic L2 term and it was anchored.
@@ -138,11 +185,7 @@ impl Pruner {
 
     /// `w ← w⊙m` for every masked parameter.
     pub fn apply(&self, model: &mut Model) -> Result<()> {
-        let masks = self.layers.iter().map(|l| (&l.name, &l.mask));
-        for (name, mask) in masks.chain(&self.companions) {
-            ops::apply_mask(model.param_mut(name)?, mask)?;
-        }
-        Ok(())
+        self.layers.iter().try_for_each(|layer| layer.apply(model))
     }
 
     /// `z ← w⊙m`, at the start of an epoch; the weights are masked already.
@@ -177,32 +220,32 @@ impl Pruner {
         epoch: usize,
         epochs: usize,
     ) -> Result<Option<Rewired>> {
-        let Some(rewiring) = self.method.rewiring(epoch, epochs) else { return Ok(None) };
-        if self.budget == self.prunable() {
+        if self.is_static() || self.budget == self.prunable() {
             return Ok(None);
         }
+        let Some(rewiring) = self.method.rewiring(epoch, epochs) else { return Ok(None) };
         let momentum = |name: &str| {
             let found = momentum.get(name);
             found.ok_or_else(|| Error::param("train.optimizer", name, "one with momentum"))
         };
         let counts = self.counts(model, &rewiring, momentum)?;
-        let channels = self.granularity == Granularity::Channel;
+        let whole = self.granularity != Granularity::Irregular;
         let Rewiring { rate, rounding, .. } = rewiring;
-        let moves = budget::moves(&counts, self.budget, rate, channels, rounding, &self.correction);
+        let moves = budget::moves(&counts, self.budget, rate, whole, rounding, &self.correction);
         let (mut dropped, mut grown) = (0, 0);
         for ((layer, count), step) in self.layers.iter_mut().zip(&counts).zip(moves) {
-            let weight = model.param_mut(&layer.name)?;
+            let weight = model.param(&layer.name)?;
             let score = momentum(&layer.name)?;
-            if channels {
-                layer.mask = rewire_channels(&layer.shape, &layer.mask, weight, score, step)?;
+            if whole {
+                layer.mask = rewire_units(self.granularity, &layer.mask, weight, score, step)?;
             } else {
                 ops::prune_smallest(&mut layer.mask, weight, layer.active - step.keep)?;
                 ops::regrow_largest(&mut layer.mask, score, step.grow)?;
             }
-            ops::apply_mask(weight, &layer.mask)?;
             dropped += layer.active.saturating_sub(step.keep * count.unit);
             grown += step.grow * count.unit;
-            layer.active = ops::mask_count(&layer.mask)?;
+            layer.mask_changed()?;
+            layer.apply(model)?;
         }
         self.check_budget(rounding, &counts)?;
         self.correction.update(self.budget as f64 - self.active() as f64);
@@ -241,12 +284,12 @@ impl Pruner {
         self.layers.iter().map(count).collect()
     }
 
-    /// The exact mode's promise: Σn = B, with channels |Σn − B| of at most half the largest channel.
+    /// The exact mode's promise: Σn = B, with units of several weights |Σn − B| of at most half the largest unit.
     fn check_budget(&self, rounding: Rounding, counts: &[LayerCount]) -> Result<()> {
         let off = self.active().abs_diff(self.budget);
         let slack = match self.granularity {
-            Granularity::Channel => counts.iter().map(|c| c.unit).max().unwrap_or(0),
-            _ => 0,
+            Granularity::Irregular => 0,
+            _ => counts.iter().map(|c| c.unit).max().unwrap_or(0),
         };
         if rounding == Rounding::Reference || 2 * off <= slack {
             return Ok(());
@@ -281,7 +324,7 @@ impl Pruner {
             let mask = state.remove(&name).ok_or_else(|| missing(&name))?;
             mask.expect_dtype("mask", DType::U8)?;
             layer.mask.assign(&mask)?;
-            layer.active = ops::mask_count(&layer.mask)?;
+            layer.mask_changed()?;
             if let Some(anchor) = state.remove(&format!("anchor.{}", layer.name)) {
                 anchor.expect_shape("anchor", "z", &layer.shape)?;
                 layer.anchor = Some(anchor.to_device(&layer.mask.device())?);
@@ -334,18 +377,12 @@ fn companions(model: &Model, weight: &str) -> Vec<String> {
     names
 }
 
-/// Masks that make dropped filters exactly zero: of their biases and batch-norm scales and shifts.
-fn companion_masks(model: &Model, layers: &[Layer]) -> Result<BTreeMap<String, Tensor>> {
-    let mut masks = BTreeMap::new();
-    for layer in layers {
-        let mask = layer.mask.to_vec::<u8>()?;
-        let kept = Granularity::Filter.active_units(&layer.shape, &mask);
-        let kept: Vec<u8> = kept.into_iter().map(u8::from).collect();
-        for name in companions(model, &layer.name) {
-            masks.insert(name, Tensor::from_vec(kept.clone(), &[kept.len()], model.device())?);
-        }
-    }
-    Ok(masks)
+/// 1 for every filter with an active weight, `[K]`.
+fn filter_mask(mask: &Tensor) -> Result<Tensor> {
+    let kept = Granularity::Filter.active_units(mask.shape(), &mask.to_vec::<u8>()?);
+    let kept: Vec<u8> = kept.into_iter().map(u8::from).collect();
+    let len = kept.len();
+    Tensor::from_vec(kept, &[len], &mask.device())
 }
 
 /// B = Σ round(d·|l|), refused where it is below one channel a layer.
@@ -365,24 +402,33 @@ fn check_density(shapes: &[Vec<usize>], granularity: Granularity, density: f64) 
     Ok(budget)
 }
 
-/// Keeps the active channels of largest ‖w‖, then grows the inactive ones of largest ‖momentum‖; of
-/// equal ones the lower index is dropped and grown first. A kept channel is active as a whole.
-fn rewire_channels(
-    shape: &[usize],
+/// Keeps the active units of largest ‖w‖, then grows the inactive ones of largest ‖momentum‖; of equal ones
+/// the lower index is dropped and grown first. A kept unit is active as a whole.
+fn rewire_units(
+    granularity: Granularity,
     mask: &Tensor,
     weight: &Tensor,
     momentum: &Tensor,
     step: Move,
 ) -> Result<Tensor> {
-    let mut active = Granularity::Channel.active_units(shape, &mask.to_vec::<u8>()?);
-    let norms = ops::channel_norms(weight)?;
-    let mut order: Vec<usize> = (0..active.len()).filter(|&c| active[c]).collect();
+    let mut active = granularity.active_units(mask.shape(), &mask.to_vec::<u8>()?);
+    let norms = norms(weight, granularity)?;
+    let mut order: Vec<usize> = (0..active.len()).filter(|&unit| active[unit]).collect();
     order.sort_by(|&a, &b| norms[a].total_cmp(&norms[b]));
     let drop = order.len().saturating_sub(step.keep);
-    order[..drop].iter().for_each(|&channel| active[channel] = false);
-    let norms = ops::channel_norms(momentum)?;
-    let mut order: Vec<usize> = (0..active.len()).filter(|&c| !active[c]).collect();
+    order[..drop].iter().for_each(|&unit| active[unit] = false);
+    let norms = self::norms(momentum, granularity)?;
+    let mut order: Vec<usize> = (0..active.len()).filter(|&unit| !active[unit]).collect();
     order.sort_by(|&a, &b| norms[b].total_cmp(&norms[a]));
-    order.iter().take(step.grow).for_each(|&channel| active[channel] = true);
-    Tensor::from_vec(Granularity::Channel.mask(shape, &active), shape, &mask.device())
+    order.iter().take(step.grow).for_each(|&unit| active[unit] = true);
+    Tensor::from_vec(granularity.mask(mask.shape(), &active), mask.shape(), &mask.device())
+}
+
+/// What units rank by: the sum of squares, or the mean; units of one layer have equally many weights.
+fn norms(tensor: &Tensor, granularity: Granularity) -> Result<Vec<f64>> {
+    match granularity {
+        Granularity::Channel => ops::channel_norms(tensor),
+        Granularity::Filter => ops::filter_norms(tensor),
+        _ => magnitude::scores(tensor, granularity),
+    }
 }

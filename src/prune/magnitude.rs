@@ -143,7 +143,7 @@ fn over_the_network(
 }
 
 /// Mean square of every unit.
-fn scores(weight: &Tensor, granularity: Granularity) -> Result<Vec<f64>> {
+pub fn scores(weight: &Tensor, granularity: Granularity) -> Result<Vec<f64>> {
     let mut scores = vec![0.0; granularity.units(weight.shape())];
     let unit = granularity.unit_of(weight.shape());
     let each = weight.len() as f64 / scores.len() as f64;

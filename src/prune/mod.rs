@@ -11,6 +11,8 @@ mod mask;
 mod shrink;
 mod sparse_learning;
 mod static_mask;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use driver::{Pruner, Rewired};
 pub use magnitude::Scope;
@@ -36,6 +38,11 @@ pub trait Method: Debug + Send + Sync {
 
     /// Where the masks of step 0 come from.
     fn start(&self) -> Start;
+
+    /// Whether the masks move in training, in whatever epoch it may be: [`Self::rewiring`] is asked only then.
+    fn moves(&self) -> bool {
+        false
+    }
 
     /// What happens to the masks after epoch `epoch` (from 1) of `epochs`; `None`: they stay.
     fn rewiring(&self, epoch: usize, epochs: usize) -> Option<Rewiring> {

@@ -88,6 +88,10 @@ impl Method for SparseLearning {
         }))
     }
 
+    fn moves(&self) -> bool {
+        true
+    }
+
     fn rewiring(&self, epoch: usize, epochs: usize) -> Option<Rewiring> {
         let done = epoch as f64 / epochs as f64;
         let rate = match self.decay {

@@ -5,6 +5,8 @@ mod noise;
 mod settings;
 mod state;
 mod step;
+#[cfg(test)]
+mod tests;
 mod trainer;
 
 pub use event::{EpochEvent, Event, StepEvent};

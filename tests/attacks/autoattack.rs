@@ -55,11 +55,13 @@ fn as_few_images_stand_as_under_the_authors_programs() {
     for entry in stored() {
         let name = entry["network"].as_str().unwrap();
         let model = attack_net(name, &Device::Cpu);
+        assert!(!entry["radii"].as_array().unwrap().is_empty());
         for radius in entry["radii"].as_array().unwrap() {
             let eps = radius["eps"].as_str().unwrap();
             let known = |(attack, _): &(&str, usize)| !radius[*attack].is_null();
             let attacks = [("apgd-ce", 100), ("apgd-t", 100), ("square", 500)];
             let attacks: Vec<_> = attacks.into_iter().filter(known).collect();
+            assert!(attacks.len() >= 2, "{name} at {eps}");
             let of = |&(attack, steps): &(&str, usize)| {
                 let attack = named(attack, &entry);
                 settings(&format!("attack = '{attack}'\neps = '{eps}'\nsteps = {steps}"))

@@ -60,9 +60,11 @@ fn a_shrinking_trust_region_ends_at_a_wrong_image_too() {
     let text = "attack = 'bb-l0'\nsteps = 120\ndecay_interval = 1";
     let got = distances(&attacked(&model, &split, text, 20));
     assert_eq!(found(&got), got.len(), "{got:?}");
-    // The reference with its radius that never binds is the measure: of an image of 196 values few may change.
-    assert_median(&got, &want, 2.0, "decay_interval = 1");
+    // The reference with its radius that never binds is the measure.
+    assert_median(&got, &want, 1.1, "decay_interval = 1");
     recounted(&model, &split, text);
+    let as_published = distances(&attacked(&model, &split, "attack = 'bb-l0'\nsteps = 120", 20));
+    assert_ne!(got, as_published, "decay_interval changes nothing");
 }
 
 #[test]
@@ -77,7 +79,8 @@ fn a_split_of_one_class_starts_from_noise() {
     let (model, mut split, _) = compared("attack_net_adversarial", "bb_logits");
     split.truncate(1);
     let pairs = recounted(&model, &split, "attack = 'bb-l0'\nsteps = 30");
-    assert!(pairs.iter().all(|pair| changed(pair) > 0), "no start was found");
+    assert_eq!(pairs.len(), 1);
+    assert!(changed(&pairs[0]) > 0, "no start was found");
 }
 
 #[test]

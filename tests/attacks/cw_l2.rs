@@ -84,5 +84,5 @@ fn devices_agree() {
 fn without_steps_nothing_is_found() {
     let linear = Linear::new(4, 3, 0.3);
     let pairs = recounted(&linear.model, &linear.split, "attack = 'cw-l2'\nsteps = 0");
-    assert!(pairs.iter().all(|(x, twin)| x == twin));
+    assert!(pairs.len() == 3 && pairs.iter().all(|(x, twin)| x == twin));
 }

@@ -66,7 +66,7 @@ fn eot_pgd_is_pgd_without_noise_and_no_weaker_with_it() {
     assert_ne!(noisy(1, "attack = 'pgd'").clean, noisy(2, "attack = 'pgd'").clean);
     let left = |text: &str| (0..4).map(|s| count(&noisy(s, text).robust[0])).sum::<usize>();
     let (pgd, eot) = (left("attack = 'pgd'"), left("attack = 'eot-pgd'\neot_samples = 8"));
-    assert!(eot <= pgd, "{eot} of 256 stand under the mean gradient, {pgd} under one");
+    assert!(eot < pgd, "{eot} of 256 stand under the mean gradient, {pgd} under one");
 }
 
 #[test]
@@ -76,9 +76,14 @@ fn targets_pull_images_where_they_say() {
     let network = Network { model: &model, how: &how, mode: Mode::F32 };
     let split = attack_images(64);
     let labels = split.labels().unwrap();
-    for (target, reached) in
-        [(Target::Next, None), (Target::LeastLikely, None), (Target::Class(3), Some(3))]
-    {
+    let images = nchw_to_nhwc(&split.images_nchw(0..64), [64, 1, 14, 14]);
+    let clean = Tensor::from_vec(images, &[64, 14, 14, 1], &Device::Cpu).unwrap();
+    let clean = network.logits(&clean).unwrap().to_vec::<f32>().unwrap();
+    let least = |i: usize| {
+        let logits = &clean[10 * i..10 * (i + 1)];
+        (0..10).min_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
+    };
+    for target in [Target::Next, Target::LeastLikely, Target::Class(3)] {
         for attack in ["pgd", "fgsm", "pgd-l2"] {
             let eps = if attack == "pgd-l2" { "1.5" } else { "'32/255'" };
             let text = format!("attack = '{attack}'\neps = {eps}\ntarget = '{target}'");
@@ -92,22 +97,25 @@ fn targets_pull_images_where_they_say() {
             for i in (0..64).filter(|&i| outcome.found[i]) {
                 let own = labels[i] as usize;
                 let want = match target {
-                    Target::Next => Some((own + 1) % 10),
-                    _ => reached,
+                    Target::Next => (own + 1) % 10,
+                    Target::LeastLikely => least(i),
+                    _ => 3,
                 };
-                // One step need not arrive; many do.
-                hits += usize::from(want.is_none_or(|want| classes[i] == Some(want)));
+                hits += usize::from(classes[i] == Some(want));
                 assert!(target != Target::Class(3) || attack == "fgsm" || own != 3, "{attack}");
             }
             let found = count(&outcome.found);
-            assert!(
-                attack == "fgsm" || (found > 20 && hits * 4 >= found * 3),
-                "{text}: {hits}/{found}"
-            );
+            // Many steps arrive nearly always, one step seldom.
+            let least = if attack == "fgsm" { 1 } else { (3 * found).div_ceil(4) };
+            assert!(found > 20 && hits >= least, "{text}: {hits}/{found}");
         }
     }
-    let random = |seed| attacked(&model, None, seed, "eps = '8/255'\ntarget = 'random'");
+    // Nothing but the targets is drawn.
+    let random = |seed| {
+        attacked(&model, None, seed, "eps = '8/255'\ntarget = 'random'\nrandom_start = false")
+    };
     assert_eq!(random(1), random(1));
+    assert_ne!(random(1), random(2));
     let wrong: AttackSettings = toml::from_str("target = 10").unwrap();
     let done = Outcome::default();
     let error = evaluate(&network, &split, &[wrong], 64, Seed(1), done, &mut |_| Ok(()));
@@ -117,6 +125,7 @@ fn targets_pull_images_where_they_say() {
 #[test]
 fn stopping_early_only_adds_to_what_falls() {
     let model = attack_net("attack_net", &Device::Cpu);
+    let mut more = 0;
     for attack in ["pgd", "pgd-l2"] {
         for eps in ["0.015", "0.2"] {
             let text = format!("attack = '{attack}'\neps = {eps}\nrestarts = 2\nsteps = 7");
@@ -124,6 +133,8 @@ fn stopping_early_only_adds_to_what_falls() {
             let first = attacked(&model, None, 1, &format!("{text}\nearly_stop = true"));
             let added = first.robust[0].iter().zip(&last.robust[0]).all(|(f, l)| *l || !*f);
             assert!(added, "{text}");
+            more += usize::from(first != last);
         }
     }
+    assert!(more > 0, "early_stop changes nothing");
 }

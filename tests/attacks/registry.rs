@@ -2,10 +2,10 @@
 
 use crate::fixture::{attack_images, attack_net};
 use rewire::attack::{
-    ATTACKS, AttackEntry, AttackSettings, Evaluation, Network, Norm, Outcome, Search,
+    ATTACKS, AttackEntry, AttackSettings, Evaluation, Network, Norm, Outcome, Search, predictions,
 };
 use rewire::nn::{Execution, Model};
-use rewire::{Device, Mode, Seed};
+use rewire::{Device, Mode, Seed, Tensor};
 
 /// Images that each attack is tried on.
 const IMAGES: usize = 16;
@@ -59,6 +59,13 @@ fn state_bits(model: &Model) -> Vec<Vec<u32>> {
     model.state_dict().values().map(|t| bits(t).collect()).collect()
 }
 
+/// The classes of images `[N][H·W·C]`.
+fn judged(model: &Model, images: &[f32]) -> Vec<Option<usize>> {
+    let network = Network { model, how: &Execution::default(), mode: Mode::F32 };
+    let x = Tensor::from_vec(images.to_vec(), &[IMAGES, 14, 14, 1], &Device::Cpu).unwrap();
+    predictions(&network.logits(&x).unwrap()).unwrap()
+}
+
 fn count(flags: &[bool]) -> usize {
     flags.iter().filter(|&&flag| flag).count()
 }
@@ -83,6 +90,8 @@ fn every_attack_stays_in_its_ball_and_leaves_the_network_alone() {
     let [model, source] =
         ["attack_net", "attack_net_adversarial"].map(|name| attack_net(name, &Device::Cpu));
     let before = [&model, &source].map(state_bits);
+    let split = attack_images(IMAGES);
+    let labels = split.labels().unwrap();
     let mut originals = Vec::new();
     for entry in ATTACKS {
         let name = entry.name;
@@ -98,6 +107,7 @@ fn every_attack_stays_in_its_ball_and_leaves_the_network_alone() {
         let size = originals.len() / IMAGES;
         assert!(outcome.adversarial.iter().all(|p| (0.0..=1.0).contains(p)), "{name}");
         let pairs = outcome.adversarial.chunks(size).zip(originals.chunks(size));
+        let judged = judged(&model, &outcome.adversarial);
         for (i, (twin, original)) in pairs.enumerate() {
             let far = distance(entry.norm, twin, original);
             let said = f64::from(outcome.distance[i]);
@@ -108,6 +118,8 @@ fn every_attack_stays_in_its_ball_and_leaves_the_network_alone() {
             if !outcome.found[i] {
                 assert_eq!(twin, original, "{name}: image {i}");
             }
+            let wrong = judged[i] != Some(labels[i] as usize);
+            assert!(wrong || !outcome.found[i], "{name}: image {i} is none, judged again");
             let fell = outcome.clean[i] && !outcome.robust[0][i];
             assert!(!fell || (outcome.found[i] && said <= eps * (1.0 + 1e-6) + 1e-7), "{name}");
         }

@@ -35,6 +35,7 @@ fn more_searches_bring_images_nearer_and_batches_do_not_matter() {
     };
     let (few, many) = (run(2, 6), run(7, 6));
     assert!(many.iter().zip(&few).all(|(many, few)| many <= few), "{many:?} {few:?}");
+    assert_ne!(many, few);
     assert!(found(&many) == 6, "{many:?}");
     assert_eq!(run(7, 4), many);
 }

@@ -139,14 +139,9 @@ fn the_embedded_images_are_balanced() {
 /// Against the full set, where Debian's package is installed (as in `.ci/run`).
 #[test]
 fn the_embedded_images_are_the_first_of_each_class_of_debians() {
-    const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
     if !Path::new(DEBIAN).exists() {
-        // Past the capture of a passing test.
-        use std::io::Write;
-        let what =
-            format!("skipped: {DEBIAN} is not there (apt-get install dataset-fashion-mnist)");
-        writeln!(std::io::stderr(), "{what}").unwrap();
-        return;
+        let package = "apt-get install dataset-fashion-mnist";
+        return crate::fixture::skipped(&format!("{DEBIAN} is not there ({package})"));
     }
     let full = Dataset::load(&format!("fashion-mnist:{DEBIAN}")).unwrap();
     let mini = Dataset::load("fashion-mnist-mini").unwrap();

@@ -38,7 +38,8 @@ fn batches_are_nhwc_in_order_and_the_last_is_partial() {
         }
     }
     assert!(loader.epoch(0).batch(3).is_none());
-    assert!(Loader::new(&split, 0).is_err());
+    let message = Loader::new(&split, 0).err().unwrap().to_string();
+    assert!(message.contains("batch_size"), "{message}");
     assert_eq!(epoch(&Loader::new(&split, 100).unwrap(), 0).len(), 1);
 }
 
@@ -121,7 +122,7 @@ fn crops_and_flips_are_uniform_and_independent() {
     assert!((161.0 - 5.0 * 17.9..161.0 + 5.0 * 17.9).contains(&chi2), "chi² = {chi2}");
     // Switching the flip off does not move the crops.
     let crops = placement(&["pad-crop-4"], n);
-    assert!(drawn.iter().zip(&crops).all(|(a, b)| (a.0, b.1) == (b.0, b.1)));
+    assert!(drawn.iter().zip(&crops).all(|(a, b)| (a.0, a.1) == (b.0, b.1)));
 }
 
 #[test]

@@ -16,6 +16,9 @@ mod images;
 mod loader;
 mod npy;
 
+/// Where Debian's package puts Fashion-MNIST.
+const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
+
 /// Writes `files` to a new folder.
 fn folder(files: &[(&str, Vec<u8>)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();

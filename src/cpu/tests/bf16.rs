@@ -149,7 +149,11 @@ fn all_instructions_give_the_bits_of_plain_loops_where_they_sum_in_one_order() {
     let of = |name| all.iter().find(|(found, _)| *found == name).map(|(_, y)| y);
     match of("amx") {
         Some(y) => assert_eq!(Some(y), of("portable")),
-        None => println!("skipped: no AMX here"),
+        None => {
+            // Past the capture of a passing test.
+            use std::io::Write;
+            writeln!(std::io::stderr(), "skipped: this processor has no AMX to compare").unwrap();
+        }
     }
 }
 
