@@ -28,10 +28,10 @@ pub struct Bench {
     pub seed: Seed,
 }
 
-/// One way to run the network for one batch size, ready to be called.
+/// A network that is executed for one batch size, ready to be called.
 struct Runner {
-    /// `None`: the best plan of the shrunk network.
-    way: Option<Execution>,
+    /// `None`: the fastest plan of the shrunk network.
+    execution: Option<Execution>,
     runs: Runs,
     build_ms: f64,
     macs: u64,
@@ -47,6 +47,20 @@ struct Masked {
     model: Model,
     /// Name of the weight, its values, its mask.
     masks: Vec<(String, Tensor, Tensor)>,
+}
+
+/// What was measured for one batch size.
+struct Measured {
+    batch: usize,
+    /// In the order of [`Runner::all`].
+    all: Vec<Timed>,
+}
+
+/// A runner, its median seconds of a call and its error.
+struct Timed {
+    runner: Runner,
+    seconds: f64,
+    error: f64,
 }
 
 impl Bench {
@@ -72,64 +86,36 @@ impl Bench {
         };
         let compact = crate::prune::shrink(model)?;
         for &batch in &self.batches {
+            let x = images(model, batch, self.seed)?;
             progress(&format!("batch {batch}: building"));
-            let ways = Execution::ALL.into_iter().map(Some).chain([None]);
-            let mut runners = ways
-                .map(|way| Runner::build(way, model, &compact, batch, self.mode))
-                .collect::<Result<Vec<_>>>()?;
-            let x = self.images(model, batch)?;
-            let truth = reference(model, &head(&x, COMPARED.min(batch))?)?;
+            let runners = Runner::all(model, &compact, batch, self.mode)?;
             progress(&format!("batch {batch}: comparing with float64"));
-            let errors = runners
-                .iter_mut()
-                .map(|runner| self.error(runner, &x, &truth))
-                .collect::<Result<Vec<_>>>()?;
-            progress(&format!("batch {batch}: timing"));
-            let times = self.time(&mut runners, &x)?;
-            let dense = times[0];
-            for ((runner, time), error) in runners.iter().zip(&times).zip(errors) {
-                let row = |execution| BenchRow {
-                    execution,
-                    batch,
-                    median_ms: time * 1e3,
-                    images_per_second: batch as f64 / time,
-                    speedup_vs_dense: dense / time,
-                    nonzero,
-                    macs: runner.macs,
-                    build_ms: runner.build_ms,
-                    max_relative_error: error,
-                };
-                match (runner.way, &runner.runs) {
-                    (None, Runs::Plan(plan)) => result.plans.push(PlanRow {
-                        batch,
-                        median_ms: time * 1e3,
-                        speedup_vs_dense: dense / time,
-                        max_relative_error: error,
-                        activation_bytes: plan.activation_bytes(),
-                        build: plan.build_times(),
-                        layers: plan.layers().to_vec(),
-                    }),
-                    (way, _) => result.rows.extend(way.map(row)),
-                }
-            }
-            result.figures.push(Figures {
-                batch,
-                projected: self.projected(model, batch, &truth)?,
-                mac_ratio: runners[0].macs as f64 / runners[3].macs.max(1) as f64,
-                measured_compact: dense / times[2],
-                measured_sparse: dense / times[3],
-            });
+            let truth = reference(model, &head(&x, COMPARED.min(batch))?)?;
+            let measured = self.measure(runners, &x, &truth, progress)?;
+            result.rows.extend(measured.rows(nonzero));
+            result.plans.extend(measured.plans());
+            result.figures.push(measured.figures(self.projected(model, batch, &truth)?));
         }
         Ok(result)
     }
 
-    /// Uniform noise in [0, 1): never zeros, which some arithmetic finds easier.
-    fn images(&self, model: &Model, batch: usize) -> Result<Tensor> {
-        let arch = model.arch();
-        let shape = [batch, arch.size, arch.size, arch.in_channels];
-        let stream = self.seed.stream("bench.images", 0, 0);
-        let pixels = (0..shape.iter().product()).map(|index| stream.uniform(index)).collect();
-        Tensor::from_vec::<f32>(pixels, &shape, model.device())
+    fn measure(
+        &self,
+        mut runners: Vec<Runner>,
+        x: &Tensor,
+        truth: &Reference,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Measured> {
+        let batch = x.shape()[0];
+        let errors = runners
+            .iter_mut()
+            .map(|runner| self.error(runner, x, truth))
+            .collect::<Result<Vec<_>>>()?;
+        progress(&format!("batch {batch}: timing"));
+        let times = self.time(&mut runners, x)?;
+        let all = runners.into_iter().zip(times).zip(errors);
+        let all = all.map(|((runner, seconds), error)| Timed { runner, seconds, error });
+        Ok(Measured { batch, all: all.collect() })
     }
 
     fn error(&self, runner: &mut Runner, x: &Tensor, truth: &Reference) -> Result<f64> {
@@ -195,22 +181,87 @@ impl Bench {
     }
 }
 
+impl Measured {
+    /// The runner of an execution.
+    fn of(&self, execution: Execution) -> &Timed {
+        &self.all[execution as usize]
+    }
+
+    /// The time of the dense execution over `seconds`.
+    fn speedup(&self, seconds: f64) -> f64 {
+        self.of(Execution::Dense).seconds / seconds
+    }
+
+    /// The rows of the executions.
+    fn rows(&self, nonzero: usize) -> impl Iterator<Item = BenchRow> {
+        self.all.iter().filter_map(move |Timed { runner, seconds, error }| {
+            Some(BenchRow {
+                execution: runner.execution?,
+                batch: self.batch,
+                median_ms: seconds * 1e3,
+                images_per_second: self.batch as f64 / seconds,
+                speedup_vs_dense: self.speedup(*seconds),
+                nonzero,
+                macs: runner.macs,
+                build_ms: runner.build_ms,
+                max_relative_error: *error,
+            })
+        })
+    }
+
+    /// The row of the fastest plan.
+    fn plans(&self) -> impl Iterator<Item = PlanRow> {
+        self.all.iter().filter_map(|Timed { runner, seconds, error }| {
+            match (runner.execution, &runner.runs) {
+                (None, Runs::Plan(plan)) => Some(PlanRow {
+                    batch: self.batch,
+                    median_ms: seconds * 1e3,
+                    speedup_vs_dense: self.speedup(*seconds),
+                    max_relative_error: *error,
+                    activation_bytes: plan.activation_bytes(),
+                    build: plan.build_times(),
+                    layers: plan.layers().to_vec(),
+                }),
+                _ => None,
+            }
+        })
+    }
+
+    fn figures(&self, projected: f64) -> Figures {
+        let [dense, compact, sparse] =
+            [Execution::Dense, Execution::Compact, Execution::Sparse].map(|own| self.of(own));
+        Figures {
+            batch: self.batch,
+            projected,
+            mac_ratio: dense.runner.macs as f64 / sparse.runner.macs.max(1) as f64,
+            measured_compact: self.speedup(compact.seconds),
+            measured_sparse: self.speedup(sparse.seconds),
+        }
+    }
+}
+
 impl Runner {
+    /// One of each execution, in the order of [`Execution::ALL`], and the fastest plan.
+    fn all(model: &Model, compact: &Model, batch: usize, mode: Mode) -> Result<Vec<Self>> {
+        let executions = Execution::ALL.into_iter().map(Some).chain([None]);
+        executions.map(|execution| Self::build(execution, model, compact, batch, mode)).collect()
+    }
+
     fn build(
-        way: Option<Execution>,
+        execution: Option<Execution>,
         model: &Model,
         compact: &Model,
         batch: usize,
         mode: Mode,
     ) -> Result<Self> {
         let start = Instant::now();
-        let (own, choice) = match way {
+        let (own, choice) = match execution {
             Some(Execution::Dense | Execution::Masked) => (model, Choice::Forced(Algorithm::Dense)),
             Some(Execution::Compact) => (compact, Choice::Forced(Algorithm::Dense)),
             Some(Execution::Sparse) => (model, Choice::Forced(Algorithm::Sparse)),
             None => (compact, Choice::Measured),
         };
-        let runs = match way {
+        let runs = match execution {
             Some(Execution::Masked) => {
                 Runs::Masked(Box::new(Masked { model: own.clone(), masks: masks(own)? }))
             }
@@ -218,8 +269,8 @@ impl Runner {
         };
         synchronize(model.device())?;
         let build_ms = start.elapsed().as_secs_f64() * 1e3;
-        let macs = macs(own, way == Some(Execution::Sparse))?;
-        Ok(Self { way, runs, build_ms, macs })
+        let macs = macs(own, execution == Some(Execution::Sparse))?;
+        Ok(Self { execution, runs, build_ms, macs })
     }
 
     fn call(&mut self, mode: Mode, x: &Tensor) -> Result<Tensor> {
@@ -227,14 +278,23 @@ impl Runner {
             Runs::Plan(plan) => return plan.run(x),
             Runs::Masked(masked) => (&masked.model, &masked.masks),
         };
-        let mut execution = nn::Execution::default();
+        let mut how = nn::Execution::default();
         for (name, weight, mask) in masks {
             let mut weight = weight.clone();
             ops::apply_mask(&mut weight, mask)?;
-            execution.substitutes.insert(name.clone(), weight);
+            how.substitutes.insert(name.clone(), weight);
         }
-        model.forward_eval(&mut Tape::new(mode), x, &execution)
+        model.forward_eval(&mut Tape::new(mode), x, &how)
     }
+}
+
+/// A batch of uniform noise in [0, 1): never zeros, which some arithmetic finds easier.
+pub(super) fn images(model: &Model, batch: usize, seed: Seed) -> Result<Tensor> {
+    let arch = model.arch();
+    let shape = [batch, arch.size, arch.size, arch.in_channels];
+    let stream = seed.stream("bench.images", 0, 0);
+    let pixels = (0..shape.iter().product()).map(|index| stream.uniform(index)).collect();
+    Tensor::from_vec::<f32>(pixels, &shape, model.device())
 }
 
 /// Multiply-accumulates of the convolutions for one image: all of them, or those of weights that are not 0.

@@ -1,7 +1,7 @@
 //! The time of a training step, for comparison with other frameworks.
 
 use super::clock::{median, seconds};
-use super::executions::masks;
+use super::executions::{images, masks};
 use crate::attack::{self, AttackSettings, Draws, Network};
 use crate::nn::{Execution, Model};
 use crate::ops::SparseFilter;
@@ -52,10 +52,7 @@ impl TrainStep {
     /// Median seconds of a step of a copy of `model`. Three steps come before and are not counted.
     pub fn median_seconds(&self, model: &Model) -> Result<f64> {
         let (mut model, arch) = (model.clone(), model.arch().clone());
-        let shape = [self.batch, arch.size, arch.size, arch.in_channels];
-        let stream = self.seed.stream("bench.images", 0, 0);
-        let pixels = (0..shape.iter().product()).map(|index| stream.uniform(index)).collect();
-        let x = Tensor::from_vec::<f32>(pixels, &shape, model.device())?;
+        let x = images(&model, self.batch, self.seed)?;
         let labels = (0..self.batch).map(|index| (index % arch.classes) as i32).collect();
         let labels = Tensor::from_vec::<i32>(labels, &[self.batch], model.device())?;
         let masked = if self.masked { Masked::new(&model)? } else { Masked::default() };

@@ -71,15 +71,7 @@ impl Steps {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        if let Some(batch) = self.batch.iter().find(|batch| !(1..=65_536).contains(*batch)) {
-            return Err(Error::param("--batch", batch, "from 1 to 65536").into());
-        }
-        if !(self.seconds.is_finite() && self.seconds >= 0.0) {
-            return Err(Error::param("--seconds", self.seconds, "0 or more").into());
-        }
-        if let Some(steps) = self.attack_steps.filter(|steps| !(1..=1000).contains(steps)) {
-            return Err(Error::param("--attack-steps", steps, "from 1 to 1000").into());
-        }
+        self.check()?;
         let seed = context.seed.unwrap_or(Seed(1));
         let mut model = self.model.load(context)?;
         let budget = Duration::from_secs_f64(self.seconds);
@@ -88,13 +80,12 @@ impl Args {
             Pruner::new(&settings, &model, seed)?.apply(&mut model)?;
         }
         if self.train_step {
-            let attack_steps = self.attack_steps.unwrap_or(0);
-            let (mode, density) = (context.mode, density(&model)?);
-            let masked = density < 1.0;
+            let (density, attack_steps) = (density(&model)?, self.attack_steps.unwrap_or(0));
+            let (mode, masked) = (context.mode, density < 1.0);
+            let step = |batch| TrainStep { batch, mode, attack_steps, masked, budget, seed };
             let mut steps = Vec::new();
-            for batch in self.batch {
-                let step = TrainStep { batch, mode, attack_steps, masked, budget, seed };
-                steps.push(Step { batch, median_ms: step.median_seconds(&model)? * 1e3 });
+            for &batch in &self.batch {
+                steps.push(Step { batch, median_ms: step(batch).median_seconds(&model)? * 1e3 });
             }
             let steps = Steps {
                 arch: model.arch().to_string(),
@@ -112,6 +103,19 @@ impl Args {
         let result = bench.run(&model, &mut |_| {})?;
         context.print(&table(&result), &result)?;
         Ok(if result.agrees() { Outcome::Done } else { Outcome::Failed })
+    }
+
+    fn check(&self) -> crate::Result<()> {
+        if let Some(batch) = self.batch.iter().find(|batch| !(1..=65_536).contains(*batch)) {
+            return Err(Error::param("--batch", batch, "from 1 to 65536"));
+        }
+        if !(self.seconds.is_finite() && self.seconds >= 0.0) {
+            return Err(Error::param("--seconds", self.seconds, "0 or more"));
+        }
+        if let Some(steps) = self.attack_steps.filter(|steps| !(1..=1000).contains(steps)) {
+            return Err(Error::param("--attack-steps", steps, "from 1 to 1000"));
+        }
+        Ok(())
     }
 }
 

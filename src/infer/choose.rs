@@ -1,13 +1,12 @@
 //! Which way each convolution of a plan takes.
 
+use super::conversion::conversion_seconds;
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::{self, GpuPlan};
-use super::gpu_ready::{Shelf, Target, Tiles};
-use super::plan::Algorithm;
-use super::planner;
+use super::gpu_ready::{GpuSettings, ReadyLayers, TileChoice};
 use super::remember::{Content, Remembered};
-use super::way::Way;
+use super::way::{Algorithm, Way};
 use crate::ops::TileConfig;
 use crate::{Device, Mode, Result, Tensor};
 use std::collections::BTreeMap;
@@ -21,12 +20,16 @@ const ROUNDS: usize = 3;
 /// How long whole candidates are compared at least.
 const COMPARED: Duration = Duration::from_millis(150);
 
-/// One way a layer, how dense convolutions are cut on a GPU, and the seconds of each layer where they were measured.
+/// A choice for every layer.
 pub(super) struct Chosen {
     pub(super) ways: Vec<Way>,
+    /// The tiles of dense convolutions on a GPU; none on a CPU.
     pub(super) tiles: Vec<Option<TileConfig>>,
+    /// Whether it was measured just now.
     pub(super) measured: bool,
+    /// Seconds of each layer for one image in a dense network, where they were measured.
     pub(super) dense: Option<Vec<f64>>,
+    /// The same by the sparse way that took the shortest.
     pub(super) sparse: Option<Vec<f64>>,
 }
 
@@ -35,7 +38,7 @@ impl Chosen {
         Self { ways, tiles, measured: false, dense: None, sparse: None }
     }
 
-    /// What the ways compute.
+    /// The algorithm of each layer.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
         algorithms(&self.ways)
     }
@@ -90,13 +93,13 @@ pub(super) fn measured_on_gpu(
     let remembered = Remembered::find(network, batch, mode, device);
     let [h, w, c] = network.shapes[0];
     let pixels = Tensor::from_vec(images(network, batch), &[batch, h, w, c], device)?;
-    let target = Target { device, batch, mode, tiles: Tiles::Known(&[]) };
-    let mut shelf = Shelf::new(network, target);
+    let settings = GpuSettings { device, batch, mode, tiles: TileChoice::Known(&[]) };
+    let mut ready = ReadyLayers::new(network, settings);
     let (chosen, won) = measured(network, remembered, Way::sparse(device, mode), |ways| {
-        let ways = shelf.packable(ways)?;
-        let plan = GpuPlan::build(&mut shelf, &ways)?;
+        let ways = ready.packable(ways)?;
+        let plan = GpuPlan::build(&mut ready, &ways)?;
         plan.load(&pixels)?;
-        Ok(OnGpu { plan, ways, target })
+        Ok(OnGpu { plan, ways, settings })
     })?;
     Ok((chosen, won.map(|won| won.plan)))
 }
@@ -156,7 +159,7 @@ fn measured<P: Candidate>(
     Ok((Chosen { measured: true, dense: dense_times, sparse, ..chosen }, Some(plan)))
 }
 
-/// What the ways compute.
+/// The algorithm of each way.
 fn algorithms(ways: &[Way]) -> Vec<Algorithm> {
     ways.iter().map(|way| way.algorithm()).collect()
 }
@@ -196,7 +199,7 @@ impl Candidate for OnCpu {
 
     fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64> {
         let part = self.plan.part();
-        Ok(planner::conversion_seconds(shape, part, self.mode) / part as f64)
+        Ok(conversion_seconds(shape, part, self.mode) / part as f64)
     }
 
     fn call(&mut self) -> Result<()> {
@@ -212,7 +215,7 @@ impl Candidate for OnCpu {
 struct OnGpu<'a> {
     plan: GpuPlan,
     ways: Vec<Way>,
-    target: Target<'a>,
+    settings: GpuSettings<'a>,
 }
 
 impl Candidate for OnGpu<'_> {
@@ -221,12 +224,12 @@ impl Candidate for OnGpu<'_> {
     }
 
     fn layer_seconds(&self) -> Result<Vec<f64>> {
-        let batch = self.target.batch as f64;
+        let batch = self.settings.batch as f64;
         Ok(self.plan.layer_seconds()?.into_iter().map(|time| time / batch).collect())
     }
 
     fn conversion_seconds(&self, shape: [usize; 3]) -> Result<f64> {
-        Ok(gpu::conversion_seconds(shape, &self.target)? / self.target.batch as f64)
+        Ok(gpu::conversion_seconds(shape, &self.settings)? / self.settings.batch as f64)
     }
 
     fn call(&mut self) -> Result<()> {

@@ -1,9 +1,10 @@
 //! A network on the CPU: every layer made ready once, buffers planned ahead.
 
 use super::fused::Network;
-use super::plan::Algorithm;
+use super::layout::runs_in_bf16;
 use super::planner;
-use super::step::{Slot, Step};
+use super::step::Program;
+use super::way::Algorithm;
 use crate::Mode;
 use crate::cpu::aligned::Aligned;
 use crate::cpu::{lanes, team};
@@ -11,7 +12,6 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// Most blocks of images in a part. VGG16 with 5 % of its weights took 26.3, 31.0 and 30.9 ms with parts of 1, 2 and 4
 /// blocks of 16, and 105, 91 and 88 ms dense, where filters are large and read again for every part.
@@ -31,25 +31,16 @@ pub(super) struct CpuPlan {
     batch: usize,
     /// Images that the program takes at once.
     part: usize,
-    /// One for each core where there are parts for all, else one.
+    /// One for each core where the batch is cut into parts, else one.
     workers: Vec<Mutex<Worker>>,
     image_len: usize,
     logits_len: usize,
 }
 
-/// A core's own pool, where parts are cut, and memory.
+/// What runs the program for a part: its memory, and a pool of one thread where the batch is cut into parts.
 struct Worker {
     pool: Option<ThreadPool>,
     buffers: Vec<Aligned>,
-}
-
-/// The steps for some images.
-pub(super) struct Program {
-    pub(super) steps: Vec<Step>,
-    /// Floats of each buffer.
-    pub(super) lens: Vec<usize>,
-    pub(super) image: Slot,
-    pub(super) logits: Slot,
 }
 
 impl CpuPlan {
@@ -65,7 +56,7 @@ impl CpuPlan {
         let cut = blocks >= 2 * threads || (blocks > 1 && blocks.is_multiple_of(threads));
         let most = match algorithms.contains(&Algorithm::Sparse) {
             true => SPARSE_PART,
-            false if planner::runs_in_bf16(mode) => BF16_PART,
+            false if runs_in_bf16(mode) => BF16_PART,
             false => DENSE_PART,
         };
         // Without a pool of its own a part still runs, on all cores.
@@ -138,33 +129,4 @@ impl CpuPlan {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Program {
-    fn memory(&self) -> Vec<Aligned> {
-        self.lens.iter().copied().map(Aligned::zeros).collect()
-    }
-
-    /// Logits of up to as many images as the program takes; adds the seconds of each layer to `times`.
-    fn run(
-        &self,
-        buffers: &mut [Aligned],
-        pixels: &[f32],
-        logits: &mut [f32],
-        mut times: Option<&mut [f64]>,
-    ) {
-        buffers[self.image.buffer][..pixels.len()].copy_from_slice(pixels);
-        for step in &self.steps {
-            let start = times.is_some().then(Instant::now);
-            // The planner never gives a step the buffer that it reads.
-            let mut y = std::mem::replace(&mut buffers[step.y.buffer], Aligned::zeros(0));
-            let read = |slot: Slot| &buffers[slot.buffer][..slot.len];
-            step.work.run(read(step.x), step.residual.map(read), &mut y[..step.y.len]);
-            buffers[step.y.buffer] = y;
-            if let (Some(times), Some(start)) = (times.as_deref_mut(), start) {
-                times[step.layer] += start.elapsed().as_secs_f64();
-            }
-        }
-        logits.copy_from_slice(&buffers[self.logits.buffer][..logits.len()]);
-    }
 }

@@ -1,35 +1,37 @@
 //! A network as inference runs it: batch norm is part of the convolution before it, and the sum, the ReLU and
 //! the pooling behind a convolution happen where its result is written.
 
+use crate::cpu::conv_shape::ConvShape;
 use crate::nn::{Model, Node, Op};
 use crate::ops::Window;
 use crate::{Error, Result, Tensor};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Layers in the order they run. Value 0 is the image, value `i + 1` the result of layer `i`; the last one
 /// holds the logits. Every value is `[h, w, c]` an image; vectors have h = w = 1.
 pub(super) struct Network {
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<FusedLayer>,
     pub(super) shapes: Vec<[usize; 3]>,
 }
 
 /// `y = pool?(relu?(op(x) + residual?))`.
 #[derive(Clone)]
-pub(super) struct Layer {
+pub(super) struct FusedLayer {
     pub(super) op: LayerOp,
     /// The value that it reads.
     pub(super) input: usize,
-    /// The value that is added.
+    /// The value that is added to its sums.
     pub(super) residual: Option<usize>,
     pub(super) relu: bool,
-    /// 2×2 maximum with stride 2.
+    /// Whether the 2×2 maximum with stride 2 follows.
     pub(super) pool: bool,
 }
 
 #[derive(Clone)]
 pub(super) enum LayerOp {
     Conv(Conv),
-    /// `x · scale + shift` a channel; as it is where there is none.
+    /// `x · scale + shift` by channel; x itself where there is neither.
     Pointwise(Option<(Vec<f32>, Vec<f32>)>),
     MaxPool(Window),
     AvgPool(Window),
@@ -49,9 +51,9 @@ pub(super) struct Conv {
     pub(super) bias: Vec<f32>,
     pub(super) stride: usize,
     pub(super) padding: usize,
-    /// The input channels that it reads, where not all of them.
+    /// The input channels that it reads; `None` where it reads all.
     pub(super) channels: Option<Vec<usize>>,
-    /// Fully connected layers are never run sparsely.
+    /// Whether it is a fully connected layer; those never run sparsely.
     pub(super) linear: bool,
 }
 
@@ -59,6 +61,12 @@ impl Conv {
     /// Weights that are not 0.
     pub(super) fn kept(&self) -> usize {
         self.weight.iter().filter(|&&weight| weight != 0.0).count()
+    }
+
+    /// The geometry over `n` images of `[h, w]`, with the channels that the filter has weights for.
+    pub(super) fn shape(&self, n: usize, [h, w]: [usize; 2]) -> ConvShape {
+        let &Self { dims: [k, r, s, c], stride, padding: pad, .. } = self;
+        ConvShape { n, h, w, c, k, r, s, stride, pad }
     }
 
     /// The filter that reads all `c` channels, with zeros for those that this one does not read, and its shape.
@@ -80,21 +88,16 @@ impl Network {
     /// Errors: those of reading the tensors.
     pub(super) fn of(model: &Model) -> Result<Self> {
         let arch = model.arch();
-        let tensors = model.state_dict();
-        let shape = |name: &str| tensors.get(name).map(Tensor::shape);
+        let parameters = model.state_dict();
+        let shape = |name: &str| parameters.get(name).map(Tensor::shape);
         let shapes = model.graph().shapes([arch.size, arch.size, arch.in_channels], &shape)?;
         let nodes = &model.graph().nodes;
         let needed = needed(nodes);
         let mut readers = vec![0; nodes.len()];
         let live = nodes.iter().zip(&needed).filter(|(_, needed)| **needed);
         live.flat_map(|(node, _)| &node.inputs).for_each(|&i| readers[i] += 1);
-        let read = |prefix: &str, part: &str| -> Result<(Vec<usize>, Vec<f32>)> {
-            let name = format!("{prefix}.{part}");
-            let tensor = tensors.get(&name);
-            let tensor = tensor.ok_or_else(|| Error::param("parameter", name, "there"))?;
-            Ok((tensor.shape().to_vec(), tensor.to_vec()?))
-        };
-        let mut network = Self { layers: Vec::new(), shapes: Vec::new() };
+        let network = Self { layers: Vec::new(), shapes: Vec::new() };
+        let mut fusion = Fusion { network, parameters: &parameters };
         // The value that holds each node's result.
         let mut values: Vec<usize> = Vec::new();
         for (i, (node, shape)) in nodes.iter().zip(&shapes).enumerate() {
@@ -102,171 +105,210 @@ impl Network {
                 values.push(usize::MAX);
                 continue;
             }
-            let shape = extents(shape);
-            let operands: Vec<Operand> = node
-                .inputs
-                .iter()
-                .map(|&i| Operand { value: values[i], alone: readers[i] == 1 })
-                .collect();
-            values.push(network.push(&node.op, &operands, shape, &read)?);
+            let operand = |&i: &usize| Operand { value: values[i], alone: readers[i] == 1 };
+            let operands: Vec<Operand> = node.inputs.iter().map(operand).collect();
+            values.push(fusion.node(&node.op, &operands, extents(shape))?);
         }
-        Ok(network)
+        Ok(fusion.network)
     }
 
-    /// The value that holds the result of `op`: of a layer that took it in, or of a new one.
-    fn push(
-        &mut self,
-        op: &Op,
-        operands: &[Operand],
-        shape: [usize; 3],
-        read: &impl Fn(&str, &str) -> Result<(Vec<usize>, Vec<f32>)>,
-    ) -> Result<usize> {
-        let Some(&first) = operands.first() else {
-            self.shapes.push(shape);
-            return Ok(self.shapes.len() - 1);
-        };
-        let bias = |name: &str, present: bool, len: usize| match present {
-            true => read(name, "bias").map(|(_, values)| values),
-            false => Ok(vec![0.0; len]),
+    /// By layer: the values that nobody reads any more when it has run. The logits are read behind all layers.
+    pub(super) fn released(&self) -> Vec<Vec<usize>> {
+        let mut last: Vec<usize> =
+            (0..self.shapes.len()).map(|value| value.saturating_sub(1)).collect();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let read = [Some(layer.input), layer.residual];
+            read.into_iter().flatten().for_each(|value| last[value] = i);
+        }
+        let mut released = vec![Vec::new(); self.layers.len()];
+        for (value, &last) in last.iter().enumerate().take(self.layers.len()) {
+            released[last].push(value);
+        }
+        released
+    }
+}
+
+impl FusedLayer {
+    fn new(op: LayerOp, input: usize) -> Self {
+        Self { op, input, residual: None, relu: false, pool: false }
+    }
+}
+
+/// A network that grows node by node. What takes a node gives the value that holds the node's result: that of an earlier
+/// layer which took the node in, or that of a new one.
+struct Fusion<'a> {
+    network: Network,
+    parameters: &'a BTreeMap<String, Tensor>,
+}
+
+impl Fusion<'_> {
+    fn node(&mut self, op: &Op, operands: &[Operand], shape: [usize; 3]) -> Result<usize> {
+        let Some(&x) = operands.first() else {
+            self.network.shapes.push(shape);
+            return Ok(self.network.shapes.len() - 1);
         };
         let new = match op {
             Op::Input => LayerOp::Pointwise(None),
-            Op::Normalize { mean, std } => {
-                let scale: Vec<f32> = std.iter().map(|std| 1.0 / std).collect();
-                let shift = mean.iter().zip(std).map(|(mean, std)| -mean / std).collect();
-                LayerOp::Pointwise(Some((scale, shift)))
+            Op::Normalize { mean, std } => normalize(mean, std),
+            Op::Conv { name, bias, stride, padding, channels } => LayerOp::Conv(Conv {
+                stride: *stride,
+                padding: *padding,
+                channels: channels.clone(),
+                ..self.conv(name, *bias)?
+            }),
+            Op::Linear { name, bias } => {
+                LayerOp::Conv(Conv { linear: true, ..self.conv(name, *bias)? })
             }
-            Op::Conv { name, bias: biased, stride, padding, channels } => {
-                let (dims, weight) = read(name, "weight")?;
-                let dims = [dims[0], dims[1], dims[2], dims[3]];
-                LayerOp::Conv(Conv {
-                    name: name.clone(),
-                    dims,
-                    weight,
-                    bias: bias(name, *biased, dims[0])?,
-                    stride: *stride,
-                    padding: *padding,
-                    channels: channels.clone(),
-                    linear: false,
-                })
-            }
-            Op::Linear { name, bias: biased } => {
-                let (dims, weight) = read(name, "weight")?;
-                LayerOp::Conv(Conv {
-                    name: name.clone(),
-                    dims: [dims[0], 1, 1, dims[1]],
-                    weight,
-                    bias: bias(name, *biased, dims[0])?,
-                    stride: 1,
-                    padding: 0,
-                    channels: None,
-                    linear: true,
-                })
-            }
-            Op::BatchNorm { name, eps, .. } => {
-                let part = |part| read(name, part).map(|(_, values)| values);
-                let (gamma, beta) = (part("weight")?, part("bias")?);
-                let (mean, var) = (part("running_mean")?, part("running_var")?);
-                let scale: Vec<f64> = gamma
-                    .iter()
-                    .zip(&var)
-                    .map(|(&gamma, &var)| {
-                        f64::from(gamma) / (f64::from(var) + f64::from(*eps)).sqrt()
-                    })
-                    .collect();
-                let shift = |c: usize, start: f64| {
-                    f64::from(beta[c]) + (start - f64::from(mean[c])) * scale[c]
-                };
-                if let Some(Layer { op: LayerOp::Conv(conv), .. }) = self.open(first) {
-                    let len = conv.weight.len() / conv.dims[0].max(1);
-                    for (c, filter) in conv.weight.chunks_exact_mut(len.max(1)).enumerate() {
-                        filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale[c]) as f32);
-                        conv.bias[c] = shift(c, f64::from(conv.bias[c])) as f32;
-                    }
-                    return Ok(first.value);
-                }
-                let shift = (0..scale.len()).map(|c| shift(c, 0.0) as f32).collect();
-                LayerOp::Pointwise(Some((scale.iter().map(|&x| x as f32).collect(), shift)))
-            }
-            Op::Add => {
-                let (early, late) = match operands {
-                    [a, b, ..] if a.value < b.value => (*a, *b),
-                    [a, b, ..] => (*b, *a),
-                    _ => (first, first),
-                };
-                if early.value != late.value
-                    && let Some(layer) = self.open(late)
-                {
-                    layer.residual = Some(early.value);
-                    return Ok(late.value);
-                }
-                let op = LayerOp::Pointwise(None);
-                let residual = Some(early.value);
-                return Ok(self.add(Layer { residual, ..Layer::new(op, late.value) }, shape));
-            }
-            Op::Relu => {
-                if let Some(layer) = self.unpooled(first).filter(|layer| !layer.relu) {
-                    layer.relu = true;
-                    return Ok(first.value);
-                }
-                let op = LayerOp::Pointwise(None);
-                return Ok(self.add(Layer { relu: true, ..Layer::new(op, first.value) }, shape));
-            }
-            &Op::MaxPool(window) => {
-                if window == Window::HALVES
-                    && let Some(layer) = self.unpooled(first)
-                {
-                    layer.pool = true;
-                    self.shapes[first.value] = shape;
-                    return Ok(first.value);
-                }
-                LayerOp::MaxPool(window)
-            }
+            Op::BatchNorm { name, eps, .. } => return self.batch_norm(name, *eps, x, shape),
+            Op::Add => return Ok(self.sum(operands, x, shape)),
+            Op::Relu => return Ok(self.relu(x, shape)),
+            &Op::MaxPool(Window::HALVES) => return Ok(self.halves(x, shape)),
+            &Op::MaxPool(window) => LayerOp::MaxPool(window),
             &Op::AvgPool(window) => LayerOp::AvgPool(window),
             Op::GlobalAvgPool => LayerOp::GlobalAvgPool,
             Op::Flatten => LayerOp::Flatten,
         };
-        Ok(self.add(Layer::new(new, first.value), shape))
+        Ok(self.add(FusedLayer::new(new, x.value), shape))
     }
 
-    fn add(&mut self, layer: Layer, shape: [usize; 3]) -> usize {
-        self.layers.push(layer);
-        self.shapes.push(shape);
-        self.layers.len()
+    /// A convolution of stride 1 without padding from a filter `[K, R, S, C]`, or from a matrix `[K, C]` as one of one pixel.
+    fn conv(&self, name: &str, biased: bool) -> Result<Conv> {
+        let filter = self.parameter(name, "weight")?;
+        let dims = match *filter.shape() {
+            [k, r, s, c] => [k, r, s, c],
+            [k, c] => [k, 1, 1, c],
+            ref other => {
+                return Err(Error::shape("plan", "weight", "[K, R, S, C] or [K, C]", other));
+            }
+        };
+        let bias = if biased { self.values(name, "bias")? } else { vec![0.0; dims[0]] };
+        let (name, weight) = (name.to_owned(), filter.to_vec()?);
+        let (stride, padding, channels, linear) = (1, 0, None, false);
+        Ok(Conv { name, dims, weight, bias, stride, padding, channels, linear })
+    }
+
+    /// Folds a batch norm into the convolution whose sums it reads; elsewhere it becomes a layer.
+    fn batch_norm(&mut self, name: &str, eps: f32, x: Operand, shape: [usize; 3]) -> Result<usize> {
+        let norm = BatchNorm {
+            gamma: self.values(name, "weight")?,
+            beta: self.values(name, "bias")?,
+            mean: self.values(name, "running_mean")?,
+            var: self.values(name, "running_var")?,
+            eps,
+        };
+        if let Some(FusedLayer { op: LayerOp::Conv(conv), .. }) = self.open(x) {
+            norm.fold(conv);
+            return Ok(x.value);
+        }
+        Ok(self.add(FusedLayer::new(norm.pointwise(), x.value), shape))
+    }
+
+    /// Adds the value that is there earlier to the later one, in the layer that computes that if it can.
+    fn sum(&mut self, operands: &[Operand], x: Operand, shape: [usize; 3]) -> usize {
+        let (early, late) = match operands {
+            [a, b, ..] if a.value < b.value => (*a, *b),
+            [a, b, ..] => (*b, *a),
+            _ => (x, x),
+        };
+        let residual = Some(early.value);
+        if early.value != late.value
+            && let Some(layer) = self.open(late)
+        {
+            layer.residual = residual;
+            return late.value;
+        }
+        let layer = FusedLayer::new(LayerOp::Pointwise(None), late.value);
+        self.add(FusedLayer { residual, ..layer }, shape)
+    }
+
+    fn relu(&mut self, x: Operand, shape: [usize; 3]) -> usize {
+        if let Some(layer) = self.unpooled(x).filter(|layer| !layer.relu) {
+            layer.relu = true;
+            return x.value;
+        }
+        let layer = FusedLayer::new(LayerOp::Pointwise(None), x.value);
+        self.add(FusedLayer { relu: true, ..layer }, shape)
+    }
+
+    /// The 2×2 maximum.
+    fn halves(&mut self, x: Operand, shape: [usize; 3]) -> usize {
+        if let Some(layer) = self.unpooled(x) {
+            layer.pool = true;
+            self.network.shapes[x.value] = shape;
+            return x.value;
+        }
+        self.add(FusedLayer::new(LayerOp::MaxPool(Window::HALVES), x.value), shape)
+    }
+
+    fn add(&mut self, layer: FusedLayer, shape: [usize; 3]) -> usize {
+        self.network.layers.push(layer);
+        self.network.shapes.push(shape);
+        self.network.layers.len()
     }
 
     /// The layer of a value that nobody else reads and that ends with its sums.
-    fn open(&mut self, operand: Operand) -> Option<&mut Layer> {
+    fn open(&mut self, operand: Operand) -> Option<&mut FusedLayer> {
         self.unpooled(operand).filter(|layer| layer.residual.is_none() && !layer.relu)
     }
 
     /// The layer of a value that nobody else reads and that does not pool.
-    fn unpooled(&mut self, operand: Operand) -> Option<&mut Layer> {
-        let layer = self.layers.get_mut(operand.value.checked_sub(1)?)?;
+    fn unpooled(&mut self, operand: Operand) -> Option<&mut FusedLayer> {
+        let layer = self.network.layers.get_mut(operand.value.checked_sub(1)?)?;
         let fuses = matches!(layer.op, LayerOp::Conv(_) | LayerOp::Pointwise(_)) && !layer.pool;
         (operand.alone && fuses).then_some(layer)
     }
 
-    /// Position of the last layer that reads each value; the last value is read behind all of them.
-    pub(super) fn last_use(&self) -> Vec<usize> {
-        let mut last: Vec<usize> =
-            (0..self.shapes.len()).map(|value| value.saturating_sub(1)).collect();
-        for (i, layer) in self.layers.iter().enumerate() {
-            [Some(layer.input), layer.residual]
-                .into_iter()
-                .flatten()
-                .for_each(|value| last[value] = i);
-        }
-        if let Some(logits) = last.last_mut() {
-            *logits = self.layers.len();
-        }
-        last
+    fn parameter(&self, prefix: &str, part: &str) -> Result<&Tensor> {
+        let name = format!("{prefix}.{part}");
+        self.parameters.get(&name).ok_or_else(|| Error::param("parameter", name, "there"))
+    }
+
+    fn values(&self, prefix: &str, part: &str) -> Result<Vec<f32>> {
+        self.parameter(prefix, part)?.to_vec()
     }
 }
 
-impl Layer {
-    fn new(op: LayerOp, input: usize) -> Self {
-        Self { op, input, residual: None, relu: false, pool: false }
+/// `(x − mean) / std` by channel.
+fn normalize(mean: &[f32], std: &[f32]) -> LayerOp {
+    let scale: Vec<f32> = std.iter().map(|std| 1.0 / std).collect();
+    let shift = mean.iter().zip(std).map(|(mean, std)| -mean / std).collect();
+    LayerOp::Pointwise(Some((scale, shift)))
+}
+
+/// `(x − mean) / √(var + eps) · gamma + beta` by channel, computed in float64.
+struct BatchNorm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    mean: Vec<f32>,
+    var: Vec<f32>,
+    eps: f32,
+}
+
+impl BatchNorm {
+    /// What channel `c` is multiplied with.
+    fn scale(&self, c: usize) -> f64 {
+        f64::from(self.gamma[c]) / (f64::from(self.var[c]) + f64::from(self.eps)).sqrt()
+    }
+
+    /// What channel `c` becomes where x is `x`.
+    fn of(&self, c: usize, x: f64) -> f64 {
+        f64::from(self.beta[c]) + (x - f64::from(self.mean[c])) * self.scale(c)
+    }
+
+    /// Makes the convolution give what the batch norm makes of its sums.
+    fn fold(&self, conv: &mut Conv) {
+        let len = conv.weight.len() / conv.dims[0].max(1);
+        for (c, filter) in conv.weight.chunks_exact_mut(len.max(1)).enumerate() {
+            let scale = self.scale(c);
+            filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            conv.bias[c] = self.of(c, f64::from(conv.bias[c])) as f32;
+        }
+    }
+
+    fn pointwise(&self) -> LayerOp {
+        let channels = 0..self.gamma.len().min(self.var.len());
+        let scale = channels.clone().map(|c| self.scale(c) as f32).collect();
+        LayerOp::Pointwise(Some((scale, channels.map(|c| self.of(c, 0.0) as f32).collect())))
     }
 }
 

@@ -1,29 +1,31 @@
 //! A network on a GPU: the fused layers with packed filters, recorded once as a graph where the device has graphs.
 
-use super::gpu_layers::{Compiled, timed};
-use super::gpu_ready::{Shelf, Target};
+use super::gpu_device::{gpu, timed};
+use super::gpu_layers::Compiled;
+use super::gpu_ready::{GpuSettings, ReadyLayers};
 use super::gpu_values::{Form, Value, input};
 use super::way::Way;
-use crate::device::{Gpu, Graph};
+use crate::device::Graph;
 use crate::dtype::DType;
 use crate::ops::TileConfig;
-use crate::{Device, Error, Result, Tensor};
+use crate::{Result, Tensor};
 
 /// A network for one batch size.
 pub(super) struct GpuPlan {
     compiled: Compiled,
-    /// What the graph reads, and what it fills.
+    /// The graph, where the device has graphs, and the logits that it fills.
     recorded: Option<(Graph, Tensor)>,
+    /// What the layers read: a batch of images.
     input: Tensor,
 }
 
 impl GpuPlan {
     /// `ways` holds one for each layer; only convolutions look at theirs.
-    pub(super) fn build(shelf: &mut Shelf<'_>, ways: &[Way]) -> Result<Self> {
-        let Target { device, batch, .. } = shelf.target;
-        let [h, w, c] = shelf.network.shapes[0];
+    pub(super) fn build(ready: &mut ReadyLayers<'_>, ways: &[Way]) -> Result<Self> {
+        let GpuSettings { device, batch, .. } = ready.settings;
+        let [h, w, c] = ready.network.shapes[0];
         let input = Tensor::zeros(&[batch, h, w, c], DType::F32, device)?;
-        let compiled = Compiled::new(shelf, ways)?;
+        let compiled = Compiled::new(ready, ways)?;
         let mut plan = Self { compiled, recorded: None, input };
         if gpu(device)?.records_graphs() {
             // Once before the recording: kernels that are compiled on first use are there then.
@@ -57,7 +59,7 @@ impl GpuPlan {
         Tensor::from_vec(values, &[n, classes], &x.device())
     }
 
-    /// What calls of [`Self::call`] read.
+    /// Copies x to where [`Self::call`] reads it.
     pub(super) fn load(&self, x: &Tensor) -> Result<()> {
         self.input.copy_front(x)
     }
@@ -87,17 +89,10 @@ impl GpuPlan {
 }
 
 /// Seconds that a value of the shape takes from rows to planes.
-pub(super) fn conversion_seconds([h, w, c]: [usize; 3], target: &Target<'_>) -> Result<f64> {
-    let &Target { device, batch, mode, .. } = target;
+pub(super) fn conversion_seconds([h, w, c]: [usize; 3], settings: &GpuSettings<'_>) -> Result<f64> {
+    let &GpuSettings { device, batch, mode, .. } = settings;
     let rows = input(&Tensor::zeros(&[batch, h, w, c], DType::F32, device)?, None, mode)?;
     let convert = || -> Result<Value> { rows.to(Form::Planes, mode) };
     convert()?;
     Ok(timed(device, convert)?.1)
-}
-
-pub(super) fn gpu(device: &Device) -> Result<&dyn Gpu> {
-    match device {
-        Device::Gpu(gpu) => Ok(gpu.as_ref()),
-        Device::Cpu => Err(Error::device("cpu", "a plan for GPUs")),
-    }
 }

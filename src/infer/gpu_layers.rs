@@ -1,35 +1,30 @@
 //! A network on a GPU, layer by layer: how each runs.
 
-use super::fused::{Conv, Layer, LayerOp};
-use super::gpu::gpu;
-use super::gpu_ready::{Ready, Shelf};
+use super::fused::{Conv, FusedLayer, LayerOp};
+use super::gpu_device::timed;
+use super::gpu_ready::{Ready, ReadyLayers};
 use super::gpu_values::{Form, Value, Values, input};
 use super::way::Way;
 use crate::ops::{self, TileConfig, Window};
-use crate::{Device, Error, Mode, Result, Tape, Tensor};
-use std::time::Instant;
-
-/// Seconds that calls timed together take at least where calls only queue: what the first launch and the last wait cost,
-/// some 10 µs, is then nothing beside them.
-const LEAST_SECONDS: f64 = 2e-3;
-/// Calls that are timed together at most.
-const MOST_CALLS: usize = 1 << 14;
+use crate::{Error, Mode, Result, Tape, Tensor};
 
 /// Layers with what they need on the device.
 pub(super) struct Compiled {
-    layers: Vec<(Layer, Ready)>,
-    last_use: Vec<usize>,
+    layers: Vec<(FusedLayer, Ready)>,
+    /// By layer: the values that nobody reads any more when it has run.
+    released: Vec<Vec<usize>>,
     mode: Mode,
 }
 
 impl Compiled {
     /// `ways` holds one for each layer; only convolutions look at theirs.
-    pub(super) fn new(shelf: &mut Shelf<'_>, ways: &[Way]) -> Result<Self> {
-        let network = shelf.network;
-        let ready =
-            |(i, layer): (usize, &Layer)| Ok((without_weights(layer), shelf.ready(i, ways[i])?));
+    pub(super) fn new(made: &mut ReadyLayers<'_>, ways: &[Way]) -> Result<Self> {
+        let network = made.network;
+        let ready = |(i, layer): (usize, &FusedLayer)| {
+            Ok((without_weights(layer), made.ready(i, ways[i])?))
+        };
         let layers = network.layers.iter().enumerate().map(ready).collect::<Result<_>>()?;
-        Ok(Self { layers, last_use: network.last_use(), mode: shelf.target.mode })
+        Ok(Self { layers, released: network.released(), mode: made.settings.mode })
     }
 
     /// By layer: how its convolution is cut, where it is a dense one.
@@ -57,30 +52,26 @@ impl Compiled {
         Ok(seconds)
     }
 
-    /// Logits of x; `each` runs a layer and gives what it gave.
+    /// Logits of x. `each` gets every layer as a function; it calls that and returns its result.
     fn run(
         &self,
         x: &Tensor,
         mut each: impl FnMut(usize, &dyn Fn() -> Result<Value>) -> Result<Value>,
     ) -> Result<Tensor> {
         let mut values = Values::new(self.mode, x.clone());
-        for (i, (layer, ready)) in self.layers.iter().enumerate() {
+        for (i, ((layer, ready), released)) in self.layers.iter().zip(&self.released).enumerate() {
             let form = self.form(layer, ready, values.form(layer.input)?);
             let x = values.need(layer.input, form)?;
             let residual = layer.residual.map(|value| values.need(value, form)).transpose()?;
             let y = each(i, &|| self.layer(layer, ready, &x, residual.as_ref()))?;
             values.push(y);
-            for (value, last) in self.last_use.iter().enumerate() {
-                if *last == i && value <= i {
-                    values.forget(value);
-                }
-            }
+            released.iter().for_each(|&value| values.forget(value));
         }
         values.logits()
     }
 
     /// The form in which a layer reads, if its operand was computed in `own`.
-    fn form(&self, layer: &Layer, ready: &Ready, own: Form) -> Form {
+    fn form(&self, layer: &FusedLayer, ready: &Ready, own: Form) -> Form {
         match (&layer.op, ready) {
             (_, Ready::Rows(..)) => Form::Rows,
             (_, Ready::Groups(_) | Ready::Lists(_)) => Form::Planes,
@@ -100,7 +91,7 @@ impl Compiled {
 
     fn layer(
         &self,
-        layer: &Layer,
+        layer: &FusedLayer,
         ready: &Ready,
         x: &Value,
         residual: Option<&Value>,
@@ -155,7 +146,7 @@ impl Compiled {
     }
 
     /// What follows the product of a layer that does not do it itself; the residual lies as y does.
-    fn finish(&self, layer: &Layer, mut y: Value, residual: Option<&Value>) -> Result<Value> {
+    fn finish(&self, layer: &FusedLayer, mut y: Value, residual: Option<&Value>) -> Result<Value> {
         if let Value::Matrix(x) = &y {
             let (mut tape, mut y) = (Tape::new(self.mode), x.clone());
             if let Some(residual) = residual {
@@ -182,7 +173,7 @@ impl Compiled {
     }
 }
 
-/// What an operation gives that does not care where elements lie.
+/// The result of an operation on single elements, wherever these lie.
 fn elementwise(x: &Value, op: impl Fn(&Tensor, &mut Tensor) -> Result<()>) -> Result<Value> {
     let of = chunks(x)?;
     let mut y = of.empty_like(of.shape(), of.dtype())?;
@@ -196,38 +187,8 @@ fn chunks(x: &Value) -> Result<Tensor> {
     x.reshape(&[x.len() / len, 1, 1, len])
 }
 
-/// What a call gives, and its seconds: the mean of many on a device where calls only queue.
-pub(super) fn timed<T>(device: &Device, call: impl Fn() -> Result<T>) -> Result<(T, f64)> {
-    let gpu = gpu(device)?;
-    let together = |count: usize| {
-        gpu.synchronize()?;
-        let start = Instant::now();
-        let mut result = call()?;
-        for _ in 1..count {
-            result = call()?;
-        }
-        gpu.synchronize()?;
-        Ok((result, start.elapsed().as_secs_f64()))
-    };
-    if gpu.records_graphs() { mean_of_many(together) } else { together(1) }
-}
-
-/// What `together` gives, and the seconds of one of its calls: it makes as many calls as it is told to and says what all
-/// took. One call, which loads the kernels, does not count; then twice as many each time, until they take long enough.
-fn mean_of_many<T>(together: impl Fn(usize) -> Result<(T, f64)>) -> Result<(T, f64)> {
-    together(1)?;
-    let mut count = 1;
-    loop {
-        let (result, seconds) = together(count)?;
-        if seconds >= LEAST_SECONDS || count >= MOST_CALLS {
-            return Ok((result, seconds / count as f64));
-        }
-        count *= 2;
-    }
-}
-
-/// The device has the weights.
-fn without_weights(layer: &Layer) -> Layer {
+/// The layer for the host, which runs it by what the device holds of its weights.
+fn without_weights(layer: &FusedLayer) -> FusedLayer {
     let op = match &layer.op {
         LayerOp::Conv(conv) => LayerOp::Conv(Conv {
             name: conv.name.clone(),
@@ -238,48 +199,5 @@ fn without_weights(layer: &Layer) -> Layer {
         }),
         op => op.clone(),
     };
-    Layer { op, ..*layer }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::{Cell, RefCell};
-
-    /// The mean by a clock on which the first call loads for a second, each call takes `each`, and the wait 20 µs; with
-    /// the numbers of calls that were timed together.
-    fn by_clock(each: f64) -> (f64, Vec<usize>) {
-        let (counts, loaded) = (RefCell::new(Vec::new()), Cell::new(false));
-        let together = |count: usize| {
-            counts.borrow_mut().push(count);
-            let loading = if loaded.replace(true) { 0.0 } else { 1.0 };
-            Ok(((), loading + 20e-6 + count as f64 * each))
-        };
-        let seconds = mean_of_many(together).unwrap().1;
-        (seconds, counts.into_inner())
-    }
-
-    #[test]
-    fn so_many_calls_are_timed_that_the_wait_does_not_count() {
-        for each in [1.5e-6, 2e-6, 50e-6, 1e-3] {
-            let seconds = by_clock(each).0;
-            assert!((seconds / each - 1.0).abs() < 0.011, "{seconds:e} for {each:e}");
-        }
-        // Of five calls the wait would be most.
-        assert!(by_clock(2e-6).0 > 1.3 * by_clock(1.5e-6).0);
-        assert_eq!(by_clock(0.3).1, [1, 1]);
-        assert_eq!(by_clock(300e-6).1, [1, 1, 2, 4, 8]);
-    }
-
-    #[test]
-    fn a_clock_that_stands_still_ends() {
-        let together = |_| Ok(((), 0.0));
-        assert_eq!(mean_of_many(together).unwrap().1, 0.0);
-    }
-
-    #[test]
-    fn an_error_of_a_call_is_the_error() {
-        let together = |_| -> Result<((), f64)> { Err(Error::param("a", "b", "c")) };
-        assert!(mean_of_many(together).is_err());
-    }
+    FusedLayer { op, ..*layer }
 }

@@ -1,10 +1,8 @@
 //! What the layers of a plan need on a GPU.
 
-use super::fused::{Conv, Layer, LayerOp, Network};
-use super::gpu::gpu;
-use super::gpu_layers::timed;
-use super::plan::Format;
-use super::way::Way;
+use super::fused::{Conv, FusedLayer, LayerOp, Network};
+use super::gpu_device::{gpu, timed};
+use super::way::{Format, Way};
 use crate::ops::{
     Channels, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct, TileConfig,
 };
@@ -14,43 +12,43 @@ use std::collections::BTreeMap;
 /// Kept share from which 2:4 blocks would be so many that dense ones take fewer cycles.
 const DENSE_PRODUCT: f64 = 0.4;
 
-/// For what a network is made ready.
+/// What the layers of a network are made ready for.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct GpuSettings<'a> {
     pub(super) device: &'a Device,
     pub(super) batch: usize,
     pub(super) mode: Mode,
-    pub(super) tiles: Tiles<'a>,
+    pub(super) tiles: TileChoice<'a>,
 }
 
-/// How the dense convolutions are cut.
+/// How the tiles of dense convolutions are chosen.
 #[derive(Clone, Copy)]
-pub(super) enum Tiles<'a> {
+pub(super) enum TileChoice<'a> {
     /// As the model of the machine says.
     Guessed,
-    /// By layer, as was measured before; where there is none, the way that takes the shortest.
+    /// By layer, as was measured before. A layer without one takes the tile whose launches take the shortest.
     Known(&'a [Option<TileConfig>]),
 }
 
 /// The layers of a network, made ready in each way at most once.
-pub(super) struct Shelf<'a> {
+pub(super) struct ReadyLayers<'a> {
     pub(super) network: &'a Network,
-    pub(super) target: Target<'a>,
+    pub(super) settings: GpuSettings<'a>,
     made: BTreeMap<(usize, Way), Ready>,
 }
 
-impl<'a> Shelf<'a> {
-    pub(super) fn new(network: &'a Network, target: Target<'a>) -> Self {
-        Self { network, target, made: BTreeMap::new() }
+impl<'a> ReadyLayers<'a> {
+    pub(super) fn new(network: &'a Network, settings: GpuSettings<'a>) -> Self {
+        Self { network, settings, made: BTreeMap::new() }
     }
 
-    /// Layer number `i`.
+    /// Layer number `i` in a way.
     pub(super) fn ready(&mut self, i: usize, way: Way) -> Result<Ready> {
         if let Some(made) = self.made.get(&(i, way)) {
             return Ok(made.clone());
         }
         let layer = &self.network.layers[i];
-        let ready = Ready::new(i, layer, self.network.shapes[layer.input], way, &self.target)?;
+        let ready = Ready::new(i, layer, self.network.shapes[layer.input], way, &self.settings)?;
         self.made.insert((i, way), ready.clone());
         Ok(ready)
     }
@@ -86,30 +84,30 @@ pub(super) enum Ready {
 }
 
 impl Ready {
-    /// Layer number `i`, which reads `from`.
+    /// Makes layer number `i` ready, whose input has the shape `from`.
     pub(super) fn new(
         i: usize,
-        layer: &Layer,
+        layer: &FusedLayer,
         from: [usize; 3],
         way: Way,
-        target: &Target<'_>,
+        settings: &GpuSettings<'_>,
     ) -> Result<Self> {
-        let device = target.device;
+        let device = settings.device;
         match &layer.op {
             LayerOp::Conv(conv) if conv.linear => Ok(Self::Linear {
                 weight: upload(&conv.weight, &[conv.dims[0], conv.dims[3]], device)?,
                 bias: upload(&conv.bias, &[conv.dims[0]], device)?,
             }),
             LayerOp::Conv(conv) => match way {
-                Way::Dense => dense(i, layer, conv, from, target),
-                Way::Sparse(Format::Groups) => groups(conv, from, target),
-                Way::Sparse(Format::Lists) => lists(conv, from, target),
+                Way::Dense => dense(i, layer, conv, from, settings),
+                Way::Sparse(Format::Groups) => groups(conv, from, settings),
+                Way::Sparse(Format::Lists) => lists(conv, from, settings),
             },
             LayerOp::Pointwise(Some((scale, shift))) => {
                 if layer.input == 0 && scale.iter().all(|&scale| scale != 0.0) {
                     return normalize(scale, shift, device);
                 }
-                dense(i, layer, &diagonal(scale, shift), from, target)
+                dense(i, layer, &diagonal(scale, shift), from, settings)
             }
             _ => Ok(Self::Nothing),
         }
@@ -145,8 +143,8 @@ fn spread(conv: &Conv, c: usize, device: &Device) -> Result<[Tensor; 2]> {
     Ok([upload(&weight, &dims, device)?, upload(&conv.bias, &[conv.bias.len()], device)?])
 }
 
-fn groups(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
-    let [weight, bias] = spread(conv, c, target.device)?;
+fn groups(conv: &Conv, [h, w, c]: [usize; 3], settings: &GpuSettings<'_>) -> Result<Ready> {
+    let [weight, bias] = spread(conv, c, settings.device)?;
     // By the cycles counted in kernels/infer_sparse_conv2d.cu; not measured.
     let full = conv.kept() as f64 > DENSE_PRODUCT * weight.len() as f64;
     let product = if full { SparseProduct::Dense } else { SparseProduct::TwoFour };
@@ -155,8 +153,8 @@ fn groups(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Rea
     Ok(Ready::Groups(filter))
 }
 
-fn lists(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Ready> {
-    let &Target { device, batch, mode, .. } = target;
+fn lists(conv: &Conv, [h, w, c]: [usize; 3], settings: &GpuSettings<'_>) -> Result<Ready> {
+    let &GpuSettings { device, batch, mode, .. } = settings;
     let [weight, bias] = spread(conv, c, device)?;
     let of = [conv.stride, conv.padding];
     Ok(Ready::Lists(FilterLists::new(&weight, &bias, batch, [h, w], of, mode)?))
@@ -164,12 +162,12 @@ fn lists(conv: &Conv, [h, w, c]: [usize; 3], target: &Target<'_>) -> Result<Read
 
 fn dense(
     i: usize,
-    layer: &Layer,
+    layer: &FusedLayer,
     conv: &Conv,
     [h, w, c]: [usize; 3],
-    target: &Target<'_>,
+    settings: &GpuSettings<'_>,
 ) -> Result<Ready> {
-    let &Target { device, batch, mode, tiles } = target;
+    let &GpuSettings { device, batch, mode, tiles } = settings;
     let Conv { stride, padding, .. } = *conv;
     let index: Option<Vec<i32>> =
         conv.channels.as_ref().map(|list| list.iter().map(|&channel| channel as i32).collect());
@@ -181,8 +179,8 @@ fn dense(
     let x = [batch, h, w, mode.storage().padded(c)];
     let configs = conv.configs(&x)?;
     let known = match tiles {
-        Tiles::Guessed => Some(configs[0]),
-        Tiles::Known(known) => {
+        TileChoice::Guessed => Some(configs[0]),
+        TileChoice::Known(known) => {
             known.get(i).copied().flatten().filter(|config| configs.contains(config))
         }
     };
@@ -193,8 +191,8 @@ fn dense(
     Ok(Ready::Rows(conv, config))
 }
 
-/// The configuration whose launches take the shortest; where launches do not queue, and time means nothing, each runs and
-/// the guess remains.
+/// The configuration whose launches take the shortest. Where launches do not queue their time means nothing: each
+/// configuration runs once, and the first one, the model's guess, is taken.
 fn fastest(
     conv: &InferConv2d,
     x: &[usize],

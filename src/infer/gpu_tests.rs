@@ -2,7 +2,7 @@
 
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
-use super::gpu_ready::{Shelf, Target, Tiles};
+use super::gpu_ready::{GpuSettings, ReadyLayers, TileChoice};
 use super::reference::reference;
 use super::way::Way;
 use crate::nn::{ArchSpec, Graph, Model, Node, Op};
@@ -39,11 +39,11 @@ fn logits(
     ways: &[Way],
     x: &Tensor,
     mode: Mode,
-    tiles: Tiles<'_>,
+    tiles: TileChoice<'_>,
 ) -> (Vec<f32>, Vec<Option<TileConfig>>) {
     let device = &x.device();
-    let target = Target { device, batch: IMAGES, mode, tiles };
-    let plan = GpuPlan::build(&mut Shelf::new(network, target), ways).unwrap();
+    let settings = GpuSettings { device, batch: IMAGES, mode, tiles };
+    let plan = GpuPlan::build(&mut ReadyLayers::new(network, settings), ways).unwrap();
     (plan.run(x).unwrap().to_vec().unwrap(), plan.tiles())
 }
 
@@ -57,7 +57,7 @@ fn mixed_plans_give_the_logits_of_float64_and_of_dense_plans() {
         let x = images(&model, &device);
         // What bf16 rounds between the layers adds up to the tolerance of one of them; a dense plan rounds the same.
         let dense = vec![Way::Dense; network.layers.len()];
-        let rounded = logits(&network, &dense, &x, Mode::Bf16, Tiles::Guessed).0;
+        let rounded = logits(&network, &dense, &x, Mode::Bf16, TileChoice::Guessed).0;
         let rounded: Vec<f64> = rounded.into_iter().map(f64::from).collect();
         for (mode, period) in Mode::ALL.into_iter().flat_map(|mode| [1, 2, 3].map(|p| (mode, p))) {
             // Where there are two formats they take turns.
@@ -67,7 +67,7 @@ fn mixed_plans_give_the_logits_of_float64_and_of_dense_plans() {
                 _ => Way::Dense,
             };
             let ways: Vec<Way> = (0..network.layers.len()).map(of).collect();
-            let (got, tiles) = logits(&network, &ways, &x, mode, Tiles::Guessed);
+            let (got, tiles) = logits(&network, &ways, &x, mode, TileChoice::Guessed);
             let want = if mode == Mode::Bf16 { &rounded } else { &exact };
             let norm = want.iter().map(|v| v * v).sum::<f64>().sqrt();
             let squares = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).powi(2));
@@ -80,7 +80,7 @@ fn mixed_plans_give_the_logits_of_float64_and_of_dense_plans() {
                 let dense = conv && ways[i] == Way::Dense;
                 assert_eq!(tiles[i].is_some(), dense, "{what}, layer {i}");
             }
-            let again = logits(&network, &ways, &x, mode, Tiles::Known(&tiles));
+            let again = logits(&network, &ways, &x, mode, TileChoice::Known(&tiles));
             assert!(again == (got, tiles), "{what}: the same bits again");
         }
     }
@@ -128,7 +128,8 @@ fn a_layer_that_cannot_be_packed_is_dense_alone() {
         let sparse = Way::sparse(&device, mode);
         assert!(!sparse.is_empty(), "{mode}");
         for &way in sparse {
-            let target = Target { device: &device, batch: IMAGES, mode, tiles: Tiles::Guessed };
+            let tiles = TileChoice::Guessed;
+            let settings = GpuSettings { device: &device, batch: IMAGES, mode, tiles };
             let ways: Vec<Way> = network
                 .layers
                 .iter()
@@ -137,7 +138,7 @@ fn a_layer_that_cannot_be_packed_is_dense_alone() {
                     _ => Way::Dense,
                 })
                 .collect();
-            let packable = Shelf::new(&network, target).packable(&ways).unwrap();
+            let packable = ReadyLayers::new(&network, settings).packable(&ways).unwrap();
             let name = |i: usize| match &network.layers[i].op {
                 LayerOp::Conv(conv) => conv.name.as_str(),
                 _ => "",

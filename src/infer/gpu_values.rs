@@ -107,7 +107,7 @@ pub(super) fn input(image: &Tensor, by: Option<[&Tensor; 2]>, mode: Mode) -> Res
 /// The values of one run.
 pub(super) struct Values {
     mode: Mode,
-    /// By value: the forms that it is there in, its own first.
+    /// Each value in every form that a layer read it in, first as it was computed.
     forms: Vec<Vec<Value>>,
 }
 

@@ -1,14 +1,18 @@
 //! Inference: networks compiled into plans, and the float64 network that they are compared with.
 
+mod buffers;
 mod choose;
+mod conversion;
 mod cpu;
 mod fused;
 mod gpu;
+mod gpu_device;
 mod gpu_layers;
 mod gpu_ready;
 #[cfg(test)]
 mod gpu_tests;
 mod gpu_values;
+mod layout;
 mod plan;
 mod planner;
 mod reference;
@@ -16,5 +20,6 @@ mod remember;
 mod step;
 mod way;
 
-pub use plan::{Algorithm, BuildTimes, Choice, Format, Plan, PlannedLayer};
+pub use plan::{BuildTimes, Choice, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
+pub use way::{Algorithm, Format};

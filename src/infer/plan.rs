@@ -4,33 +4,13 @@ use super::choose;
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
-use super::gpu_ready::{Shelf, Target, Tiles};
-use super::way::Way;
+use super::gpu_ready::{GpuSettings, ReadyLayers, TileChoice};
+use super::way::{Algorithm, Format, Way};
 use crate::dtype::DType;
 use crate::nn::Model;
 use crate::{Device, Error, Mode, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
-
-/// How a convolution is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Algorithm {
-    /// With every stored weight, zeros too.
-    Dense,
-    /// With the weights that are not 0.
-    Sparse,
-}
-
-/// How the kept weights of a sparse convolution are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// The columns that a group of filters keeps, for tensor cores: [`crate::ops::PackedSparseFilter`].
-    Groups,
-    /// Each filter's kept weights, one by one: [`crate::ops::FilterLists`], and the sparse layers of a CPU.
-    Lists,
-}
 
 /// How the algorithm of each convolution is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +52,9 @@ enum Backend {
 pub struct PlannedLayer {
     /// Prefix of its parameters.
     pub name: String,
-    /// Chosen.
+    /// How it is computed.
     pub algorithm: Algorithm,
-    /// Chosen with it, where the layer is sparse.
+    /// How its kept weights are packed, where it is sparse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// Weights.
@@ -97,7 +77,7 @@ pub struct BuildTimes {
     pub fuse_ms: f64,
     /// Measuring the algorithms; 0 where the choice was forced or remembered.
     pub measure_ms: f64,
-    /// Packing filters and sparse formats, planning buffers; 0 where the plan was built to be measured, and kept.
+    /// Packing filters and sparse formats, planning buffers; 0 where the plan is one of those that were measured.
     pub pack_ms: f64,
 }
 
@@ -136,11 +116,12 @@ impl Plan {
             }
             (None, Device::Gpu(_)) => {
                 let tiles = match choice {
-                    Choice::Forced(_) => Tiles::Guessed,
-                    Choice::Measured => Tiles::Known(&chosen.tiles),
+                    Choice::Forced(_) => TileChoice::Guessed,
+                    Choice::Measured => TileChoice::Known(&chosen.tiles),
                 };
-                let mut shelf = Shelf::new(&network, Target { device, batch, mode, tiles });
-                Backend::Gpu(Box::new(GpuPlan::build(&mut shelf, &chosen.ways)?))
+                let settings = GpuSettings { device, batch, mode, tiles };
+                let mut ready = ReadyLayers::new(&network, settings);
+                Backend::Gpu(Box::new(GpuPlan::build(&mut ready, &chosen.ways)?))
             }
         };
         let times = BuildTimes { fuse_ms, measure_ms, pack_ms: milliseconds(start.elapsed()) };

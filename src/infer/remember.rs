@@ -15,7 +15,7 @@ pub(super) struct Remembered {
     pub(super) content: Option<Content>,
 }
 
-/// By layer.
+/// What the file of a choice holds, by layer.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Content {
     pub(super) ways: Vec<Way>,
@@ -50,8 +50,8 @@ impl Remembered {
     }
 }
 
-/// Of the program's file, the machine, the call and what is pruned; not of the number of threads, so that
-/// results do not depend on it.
+/// The digest of the program's file, the machine, the call and what is pruned. The number of threads is not in it, so that
+/// results do not depend on that.
 fn digest(network: &Network, batch: usize, mode: Mode, device: &Device) -> String {
     let mut hash = Sha256::new();
     let machine = match device {

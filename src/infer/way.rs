@@ -1,16 +1,35 @@
 //! How a layer runs: its algorithm, and how the kept weights of a sparse one are packed.
 
-use super::plan::{Algorithm, Format};
 use crate::{Device, Mode};
 use serde::{Deserialize, Serialize};
 
-/// One layer's way; only convolutions have others than the first.
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// With every stored weight, zeros too.
+    Dense,
+    /// With the weights that are not 0.
+    Sparse,
+}
+
+/// How the kept weights of a sparse convolution are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The columns that a group of filters keeps, for tensor cores: [`crate::ops::PackedSparseFilter`].
+    Groups,
+    /// Each filter's kept weights, one by one: [`crate::ops::FilterLists`], and the sparse layers of a CPU.
+    Lists,
+}
+
+/// How one layer runs. Layers that are no convolutions are always [`Way::Dense`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Way {
-    /// Every stored weight.
+    /// With every stored weight.
     Dense,
-    /// The kept ones; remembered by the format's name alone.
+    /// With the kept weights alone. In the file of remembered choices it has the format's name.
     #[serde(untagged)]
     Sparse(Format),
 }
@@ -30,7 +49,7 @@ impl Way {
         }
     }
 
-    /// The sparse ones that there are; the first is taken where no other is asked for.
+    /// The sparse ways that a device has in a mode. The first is taken where the sparse algorithm is forced.
     pub(super) fn sparse(device: &Device, mode: Mode) -> &'static [Self] {
         match (device, mode) {
             (Device::Gpu(_), Mode::Bf16) => {
@@ -40,7 +59,7 @@ impl Way {
         }
     }
 
-    /// Of an algorithm that is forced.
+    /// The way of a convolution whose algorithm is forced.
     pub(super) fn forced(algorithm: Algorithm, device: &Device, mode: Mode) -> Self {
         match algorithm {
             Algorithm::Dense => Self::Dense,
