@@ -9,9 +9,10 @@ use crate::cpu::aligned::Aligned;
 use crate::cpu::bf16::{self, Bf16Conv, Blocked, Target};
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::finish::Finish;
+use crate::cpu::isa::Isa;
 use crate::cpu::lanes::{self, LaneConv};
 use crate::cpu::nhwc::NhwcConv;
-use crate::cpu::planes::{Isa, Layout, SparseLayer};
+use crate::cpu::planes::{Layout, SparseLayer};
 use crate::cpu::round;
 use crate::cpu::window::Window;
 use crate::cpu::winograd::{LaneWinogradConv, WinogradConv};
@@ -65,7 +66,7 @@ fn dense_form(batch: usize) -> Form {
 
 /// Whether dense convolutions run by instructions for bf16.
 pub(super) fn runs_in_bf16(mode: Mode) -> bool {
-    mode == Mode::Bf16 && bf16::Isa::detect().is_native()
+    mode == Mode::Bf16 && bf16::Bf16Isa::detect().is_native()
 }
 
 /// Whether a convolution in bf16 gets its taps in one row: those of few channels, which lie in NHWC.
@@ -157,7 +158,7 @@ struct Planner<'a> {
     batch: usize,
     mode: Mode,
     algorithms: &'a [Algorithm],
-    isa: &'static Isa,
+    isa: Isa,
     /// Where dense convolutions read and write, but for those in bf16, which have layouts of their own.
     dense: Form,
     bf16: Option<Bf16Layouts>,

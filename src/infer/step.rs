@@ -3,9 +3,10 @@
 use crate::Mode;
 use crate::cpu::bf16::{self, Bf16Conv, Blocked};
 use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::isa::Isa;
 use crate::cpu::lanes::{self, LaneConv};
 use crate::cpu::nhwc::NhwcConv;
-use crate::cpu::planes::{self, Isa, Layout, SparseLayer};
+use crate::cpu::planes::{self, Layout, SparseLayer};
 use crate::cpu::winograd::{LaneWinogradConv, WinogradConv};
 use crate::cpu::{gather, pointwise, pool2d, round, window_pool};
 use crate::ops::Window;
@@ -111,9 +112,9 @@ impl Work {
                 pointwise::run(*channels, x, scale, residual, *relu, y);
             }
             Self::MaxPool(shape) => pool2d::max(*shape, x, y),
-            Self::LaneMaxPool(shape) => lanes::max_pool2(*shape, x, y),
-            Self::PlaneMaxPool(from, to) => planes::max_pool2(isa, from, x, to, y),
-            Self::BlockedMaxPool(from, to) => bf16::max_pool2(from, x, to, y),
+            Self::LaneMaxPool(shape) => lanes::max_pool(*shape, x, y),
+            Self::PlaneMaxPool(from, to) => planes::max_pool(isa, from, x, to, y),
+            Self::BlockedMaxPool(from, to) => bf16::max_pool(from, x, to, y),
             Self::WindowMax(window, shape) => window_pool::max_forward(*window, *shape, x, y, None),
             Self::WindowMean(window, shape) => window_pool::mean_forward(*window, *shape, x, y),
             Self::Flatten(shape) => y.copy_from_slice(&nhwc_to_nchw(x, *shape)),
