@@ -4,7 +4,7 @@ use crate::fixture;
 use rewire::io::{Hints, load_model, save_model, save_tensors};
 use rewire::{Device, Tensor, npy};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 fn rewire(folder: &Path, args: &[&str]) -> Output {
     fixture::program(folder).args(args).args(["--device", "cpu"]).output().unwrap()
@@ -385,8 +385,7 @@ fn an_interrupted_attack_says_so_in_its_document() {
     let folder = folder.path();
     let data = attack_files(folder);
     let attack = ["attack", "net.safetensors", "--data", &data, "--batch-size", "4", "--json"];
-    let child = Command::new(env!("CARGO_BIN_EXE_rewire"))
-        .current_dir(folder)
+    let child = fixture::program(folder)
         .args(attack)
         .args(["--steps", "300", "--out", "o", "--device", "cpu"])
         .stdout(Stdio::piped())

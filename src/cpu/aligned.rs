@@ -5,11 +5,11 @@ use std::ops::{Deref, DerefMut};
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
 /// `len` floats, aligned to 64 bytes.
 pub(crate) struct Aligned {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     len: usize,
 }
 
@@ -19,7 +19,7 @@ impl Aligned {
         let count = len.div_ceil(16);
         let mut lines = Vec::with_capacity(count);
         huge_pages(&lines);
-        lines.resize(count, Line([0.0; 16]));
+        lines.resize(count, CacheLine([0.0; 16]));
         Self { lines, len }
     }
 }
@@ -45,7 +45,7 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is 16 floats without padding, and `lines` holds at least `len` of them.
+        // SAFETY: `CacheLine` is 16 floats without padding, and `lines` holds at least `len` of them.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }

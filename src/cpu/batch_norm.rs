@@ -71,7 +71,7 @@ pub(crate) fn inverse_deviation(var: &[f32], eps: f32, invstd: &mut [f32]) {
 
 /// Per-channel constants of the normalisation.
 #[derive(Clone, Copy)]
-pub(crate) struct Norm<'a> {
+pub(crate) struct ChannelNorm<'a> {
     /// Of this batch in training, running in evaluation.
     pub(crate) mean: &'a [f32],
     /// See [`inverse_deviation`].
@@ -80,7 +80,7 @@ pub(crate) struct Norm<'a> {
     pub(crate) gamma: &'a [f32],
 }
 
-impl Norm<'_> {
+impl ChannelNorm<'_> {
     fn channels(&self) -> usize {
         assert!(self.mean.len() == self.gamma.len() && self.invstd.len() == self.gamma.len());
         self.gamma.len()

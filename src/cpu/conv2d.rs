@@ -5,10 +5,12 @@
 //! copies its rows for [`STEPS`] values of (tap, c) into the cache and runs every panel over them.
 
 use super::few_channels;
-use super::kernel::{Init, Isa, MAX_ROWS, ROW_STRIDE, STEPS, Segment, Tile};
+use super::isa::Isa;
+use super::kernel::{DenseTile, DenseTiles, InitialSums, MAX_ROWS, ROW_STRIDE, STEPS, Segment};
 use super::pack;
 use super::round;
 use super::scratch::{self, Shared};
+use super::split::split;
 use super::taps::{Axis, Group};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
@@ -37,7 +39,7 @@ pub(crate) fn forward(
 
 /// [`forward`] with the instructions of `isa`.
 pub(super) fn forward_on(
-    isa: &Isa,
+    isa: Isa,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
@@ -50,10 +52,19 @@ pub(super) fn forward_on(
     let columns = Axis::forward(width, shape.q(), s, stride, pad);
     assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
     assert!(w.len() == shape.filter_len() && bias.is_none_or(|bias| bias.len() == k));
-    let product =
-        Product { isa, mode, n, input: [h, width, c], columns: k, bias, rows, cols: columns };
+    let tiles = DenseTiles::of(isa);
+    let product = GatheredProduct {
+        tiles,
+        mode,
+        n,
+        input: [h, width, c],
+        columns: k,
+        bias,
+        rows,
+        cols: columns,
+    };
     scratch::with(product.packed_len(), |packed| {
-        pack::forward(isa, shape, w, mode, packed);
+        pack::forward(tiles.columns(), shape, w, mode, packed);
         product.run(x, packed, y);
     });
 }
@@ -65,7 +76,7 @@ pub(crate) fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], mode: Mod
 
 /// [`backward_input`] with the instructions of `isa`.
 pub(super) fn backward_input_on(
-    isa: &Isa,
+    isa: Isa,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
@@ -78,12 +89,14 @@ pub(super) fn backward_input_on(
     let cols = Axis::backward(width, q, s, stride, pad);
     assert!(dx.len() == shape.input_len() && dy.len() == shape.output_len());
     assert!(w.len() == shape.filter_len());
+    let tiles = DenseTiles::of(isa);
     if few_channels::fits(shape) && !dx.is_empty() {
-        return few_channels::backward_input(isa, shape, dy, w, mode, dx);
+        return few_channels::backward_input(tiles, shape, dy, w, mode, dx);
     }
-    let product = Product { isa, mode, n, input: [p, q, k], columns: c, bias: None, rows, cols };
+    let product =
+        GatheredProduct { tiles, mode, n, input: [p, q, k], columns: c, bias: None, rows, cols };
     scratch::with(product.packed_len(), |packed| {
-        pack::backward(isa, shape, w, mode, packed);
+        pack::backward(tiles.columns(), shape, w, mode, packed);
         product.run(dy, packed, dx);
     });
 }
@@ -113,8 +126,8 @@ pub(crate) fn backward_bias(dy: &[f32], db: &mut [f32]) {
 }
 
 /// One gathered product, see the top of this file.
-struct Product<'a> {
-    isa: &'a Isa,
+struct GatheredProduct<'a> {
+    tiles: &'static DenseTiles,
     mode: Mode,
     n: usize,
     /// Height, width and channels of what is read.
@@ -127,7 +140,7 @@ struct Product<'a> {
 }
 
 /// Pixels with the same taps, `rows.pixels × cols.pixels` of each image.
-struct Class {
+struct PixelClass {
     rows: Group,
     cols: Group,
     /// First tap (as `r · S + s`) of each run of `run` values of (tap, c) that lie together in the input.
@@ -143,22 +156,22 @@ struct Source {
 }
 
 /// Part of a run: `len` values from `offset` on, the first of which is value `step` of the class.
-struct Piece<'a> {
+struct RunPart<'a> {
     run: &'a Source,
     offset: usize,
     step: usize,
     len: usize,
 }
 
-struct Task {
+struct ProductTask {
     class: usize,
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-impl Product<'_> {
+impl GatheredProduct<'_> {
     fn panels(&self) -> usize {
-        self.columns.div_ceil(self.isa.columns())
+        self.columns.div_ceil(self.tiles.columns())
     }
 
     fn depth(&self) -> usize {
@@ -166,7 +179,7 @@ impl Product<'_> {
     }
 
     fn packed_len(&self) -> usize {
-        self.panels() * self.isa.columns() * self.depth()
+        self.panels() * self.tiles.columns() * self.depth()
     }
 
     fn run(&self, input: &[f32], packed: &[f32], out: &mut [f32]) {
@@ -182,9 +195,9 @@ impl Product<'_> {
     }
 
     /// Exact classes, or one with holes where the exact ones have too few pixels to fill tiles.
-    fn classes(&self) -> Vec<Class> {
+    fn classes(&self) -> Vec<PixelClass> {
         let (rows, cols) = (self.rows.groups(), self.cols.groups());
-        let tile = self.isa.rows();
+        let tile = self.tiles.rows();
         let cost = |pixels: usize, taps: usize| {
             let tiles = pixels.div_ceil(tile);
             if tiles == 0 { 0 } else { tiles * (pixels / tiles).max(CHEAPEST_TILE) * taps.max(1) }
@@ -200,7 +213,7 @@ impl Product<'_> {
         if whole <= exact {
             return vec![self.class(self.rows.whole(), self.cols.whole())];
         }
-        let mut classes: Vec<Class> = rows
+        let mut classes: Vec<PixelClass> = rows
             .iter()
             .flat_map(|row| cols.iter().map(|col| self.class(row.clone(), col.clone())))
             .collect();
@@ -211,7 +224,7 @@ impl Product<'_> {
         classes
     }
 
-    fn class(&self, rows: Group, cols: Group) -> Class {
+    fn class(&self, rows: Group, cols: Group) -> PixelClass {
         let channels = self.input[2];
         let together = cols.is_contiguous();
         let per_row = if together { 1 } else { cols.taps.len() };
@@ -224,12 +237,13 @@ impl Product<'_> {
             })
             .collect();
         let run = if together { cols.taps.len() * channels } else { channels };
-        Class { rows, cols, runs, run }
+        PixelClass { rows, cols, runs, run }
     }
 
-    fn tasks(&self, classes: &[Class]) -> Vec<Task> {
-        let chunk = TILES * self.isa.rows();
-        let pixels = |class: &Class| self.n * class.rows.pixels.len() * class.cols.pixels.len();
+    fn tasks(&self, classes: &[PixelClass]) -> Vec<ProductTask> {
+        let chunk = TILES * self.tiles.rows();
+        let pixels =
+            |class: &PixelClass| self.n * class.rows.pixels.len() * class.cols.pixels.len();
         let chunks: usize = classes.iter().map(|class| pixels(class).div_ceil(chunk)).sum();
         let panels = self.panels();
         let parts = TASKS.div_ceil(chunks.max(1)).min(panels.div_ceil(MIN_PANELS)).max(1);
@@ -237,7 +251,7 @@ impl Product<'_> {
         for (index, class) in classes.iter().enumerate() {
             for rows in split(pixels(class), chunk) {
                 for panels in split(panels, panels.div_ceil(parts)) {
-                    tasks.push(Task { class: index, rows: rows.clone(), panels });
+                    tasks.push(ProductTask { class: index, rows: rows.clone(), panels });
                 }
             }
         }
@@ -246,8 +260,8 @@ impl Product<'_> {
 
     fn task(
         &self,
-        class: &Class,
-        task: &Task,
+        class: &PixelClass,
+        task: &ProductTask,
         input: &[f32],
         packed: &[f32],
         gathered: &mut [f32],
@@ -256,7 +270,7 @@ impl Product<'_> {
         let places: Vec<usize> =
             task.rows.clone().map(|row| self.place(class, row) * self.columns).collect();
         let depth = class.runs.len() * class.run;
-        let width = self.isa.columns();
+        let width = self.tiles.columns();
         let mut segments = Vec::new();
         // No tap at all still writes the bias.
         let blocks = split(depth.max(1), STEPS);
@@ -268,37 +282,37 @@ impl Product<'_> {
                 let column = panel * width;
                 let columns = (self.columns - column).min(width);
                 let init = match self.bias {
-                    _ if steps.start > 0 => Init::Out,
-                    Some(bias) => Init::Bias(bias[column..column + columns].as_ptr()),
-                    None => Init::Zero,
+                    _ if steps.start > 0 => InitialSums::Out,
+                    Some(bias) => InitialSums::Bias(bias[column..column + columns].as_ptr()),
+                    None => InitialSums::Zero,
                 };
                 let b = &packed[panel * width * self.depth()..][..width * self.depth()];
-                for tile in split(task.rows.len(), self.isa.rows()) {
-                    let tile = Tile {
+                for tile in split(task.rows.len(), self.tiles.rows()) {
+                    let tile = DenseTile {
                         segments: &segments,
                         a: gathered[tile.start * ROW_STRIDE..].as_ptr(),
                         b: b.as_ptr(),
-                        out: out.ptr().wrapping_add(column),
+                        out: out.rest(column).ptr(),
                         rows: &places[tile],
                         columns,
                         init,
                     };
                     // SAFETY: the segments end within `STEPS` of a gathered row and within panel `b`; `places`
                     // are pixels of the output, and no other task has both these pixels and these columns.
-                    unsafe { self.isa.by_row(&tile) };
+                    unsafe { self.tiles.by_row(&tile) };
                 }
             }
         }
     }
 
     /// Image, row group entry and column group entry of a row of the class.
-    fn locate(class: &Class, row: usize) -> (usize, usize, usize) {
+    fn locate(class: &PixelClass, row: usize) -> (usize, usize, usize) {
         let (height, width) = (class.rows.pixels.len(), class.cols.pixels.len());
         (row / (height * width), row / width % height, row % width)
     }
 
     /// The pixel of the output that a row of the class is.
-    fn place(&self, class: &Class, row: usize) -> usize {
+    fn place(&self, class: &PixelClass, row: usize) -> usize {
         let (n, i, j) = Self::locate(class, row);
         (n * self.rows.len + class.rows.pixels[i]) * self.cols.len + class.cols.pixels[j]
     }
@@ -306,7 +320,7 @@ impl Product<'_> {
     /// Copies the values `steps` of (run, offset) of these rows side by side.
     fn gather(
         &self,
-        class: &Class,
+        class: &PixelClass,
         rows: Range<usize>,
         steps: Range<usize>,
         input: &[f32],
@@ -314,7 +328,7 @@ impl Product<'_> {
     ) {
         let [height, width, channels] = self.input;
         let (row_taps, col_taps) = (class.rows.taps.len(), class.cols.taps.len());
-        let pieces: Vec<Piece> = class.pieces(steps.clone()).collect();
+        let pieces: Vec<RunPart> = class.pieces(steps.clone()).collect();
         let (mut n, mut i, mut j) = Self::locate(class, rows.start);
         for gathered in gathered.chunks_exact_mut(ROW_STRIDE).take(rows.len()) {
             let ys = &class.rows.sources[i * row_taps..][..row_taps];
@@ -339,9 +353,9 @@ impl Product<'_> {
     }
 
     /// Where the values `steps` lie in a panel of the filter.
-    fn segments(&self, class: &Class, steps: Range<usize>, segments: &mut Vec<Segment>) {
+    fn segments(&self, class: &PixelClass, steps: Range<usize>, segments: &mut Vec<Segment>) {
         segments.clear();
-        let width = self.isa.columns();
+        let width = self.tiles.columns();
         for piece in class.pieces(steps.clone()) {
             let b = (piece.run.tap * self.input[2] + piece.offset) * width;
             match segments.last_mut() {
@@ -352,24 +366,18 @@ impl Product<'_> {
     }
 }
 
-impl Class {
+impl PixelClass {
     /// The parts of runs that make up the values `steps`.
-    fn pieces(&self, steps: Range<usize>) -> impl Iterator<Item = Piece<'_>> {
+    fn pieces(&self, steps: Range<usize>) -> impl Iterator<Item = RunPart<'_>> {
         let mut step = steps.start;
         std::iter::from_fn(move || {
             let (run, offset) = (self.runs.get(step.checked_div(self.run)?)?, step % self.run);
             let len = (self.run - offset).min(steps.end - step);
-            let piece = Piece { run, offset, step, len };
+            let piece = RunPart { run, offset, step, len };
             step += len;
             (len > 0).then_some(piece)
         })
     }
-}
-
-/// `0..len` in the fewest parts of at most `most`, as equal as they can be.
-pub(super) fn split(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> + Clone {
-    let parts = len.div_ceil(most.max(1));
-    (0..parts).map(move |part| len * part / parts..len * (part + 1) / parts)
 }
 
 const _: () = assert!(MAX_ROWS <= 16);

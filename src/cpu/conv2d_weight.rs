@@ -5,10 +5,11 @@
 //! tap, over those pixels only that the tap reaches. Ranges of images, made where there are too few blocks for
 //! many cores, are summed in order.
 
-use super::conv2d::split;
-use super::kernel::{Init, Isa, STEP_STRIDE, Segment, Tile};
+use super::isa::Isa;
+use super::kernel::{DenseTile, DenseTiles, InitialSums, STEP_STRIDE, Segment};
 use super::round;
 use super::scratch::{self, Shared};
+use super::split::split;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use rayon::prelude::*;
@@ -36,7 +37,7 @@ pub(crate) fn backward_weight(
 
 /// [`backward_weight`] with the instructions of `isa`.
 pub(super) fn backward_weight_on(
-    isa: &Isa,
+    isa: Isa,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
@@ -50,7 +51,7 @@ pub(super) fn backward_weight_on(
         dw.fill(0.0);
         return;
     }
-    let gradient = Gradient { isa, shape, mode, x, dy };
+    let gradient = Gradient { tiles: DenseTiles::of(isa), shape, mode, x, dy };
     let blocks = shape.k.div_ceil(FILTERS) * shape.c.div_ceil(CHANNELS);
     let parts = TASKS.div_ceil(blocks).min(pixels.div_ceil(MIN_PIXELS)).clamp(1, shape.n);
     let images: Vec<Range<usize>> = split(shape.n, shape.n.div_ceil(parts)).collect();
@@ -77,7 +78,7 @@ fn add_up(sums: &[&mut [f32]], out: &mut [f32]) {
 }
 
 struct Gradient<'a> {
-    isa: &'a Isa,
+    tiles: &'static DenseTiles,
     shape: &'a ConvShape,
     mode: Mode,
     x: &'a [f32],
@@ -91,7 +92,7 @@ struct Piece {
 }
 
 /// One block of the result.
-struct Block {
+struct FilterBlock {
     filters: Range<usize>,
     channels: Range<usize>,
 }
@@ -104,7 +105,7 @@ impl Gradient<'_> {
         for (images, sum) in images.iter().zip(&sums) {
             for filters in split(self.shape.k, FILTERS) {
                 for channels in split(self.shape.c, CHANNELS) {
-                    tasks.push((images, Block { filters: filters.clone(), channels }, sum));
+                    tasks.push((images, FilterBlock { filters: filters.clone(), channels }, sum));
                 }
             }
         }
@@ -139,9 +140,9 @@ impl Gradient<'_> {
         first..last.max(first)
     }
 
-    fn piece(&self, block: &Block, piece: &Piece, first: bool, sum: &Shared) {
-        let (shape, width) = (self.shape, self.isa.columns());
-        let filters: Vec<_> = split(block.filters.len(), self.isa.rows()).collect();
+    fn piece(&self, block: &FilterBlock, piece: &Piece, first: bool, sum: &Shared) {
+        let (shape, width) = (self.shape, self.tiles.columns());
+        let filters: Vec<_> = split(block.filters.len(), self.tiles.rows()).collect();
         let channels = block.channels.len().div_ceil(width);
         let input_rows = self.input_rows(piece);
         let pixels = piece.images.len() * piece.rows.len() * shape.q();
@@ -169,18 +170,18 @@ impl Gradient<'_> {
                                 + channel
                         };
                         let rows: Vec<usize> = filters.clone().map(place).collect();
-                        let tile = Tile {
+                        let tile = DenseTile {
                             segments: &segments,
                             a: a.as_ptr(),
                             b: b[panel * b_len..].as_ptr(),
                             out: sum.ptr(),
                             rows: &rows,
                             columns,
-                            init: if first { Init::Zero } else { Init::Out },
+                            init: if first { InitialSums::Zero } else { InitialSums::Out },
                         };
                         // SAFETY: the segments lie within the packed pixels of both panels; the rows are filters
                         // and channels of this block, which no other task writes.
-                        unsafe { self.isa.by_step(&tile) };
+                        unsafe { self.tiles.by_step(&tile) };
                     }
                 }
             }
@@ -208,7 +209,7 @@ impl Gradient<'_> {
     /// `b[(row, phase, column, image)][j] = x[image, row, column · stride + phase, channels[j]]`: what one tap
     /// reads for successive outputs lies side by side.
     fn pack_x(&self, piece: &Piece, rows: &Range<usize>, channels: Range<usize>, b: &mut [f32]) {
-        let (shape, images, width) = (self.shape, piece.images.len(), self.isa.columns());
+        let (shape, images, width) = (self.shape, piece.images.len(), self.tiles.columns());
         for image in 0..images {
             for (row, in_row) in rows.clone().enumerate() {
                 if !self.is_read(in_row, shape.r) {
@@ -251,7 +252,7 @@ impl Gradient<'_> {
         segments: &mut Vec<Segment>,
     ) {
         let &ConvShape { w, s, stride, pad, .. } = self.shape;
-        let (images, q, width) = (piece.images.len(), self.shape.q(), self.isa.columns());
+        let (images, q, width) = (piece.images.len(), self.shape.q(), self.tiles.columns());
         let (r, s) = (tap / s, tap % s);
         segments.clear();
         // Outputs with 0 ≤ q · stride + s − pad < w.

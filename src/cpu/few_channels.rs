@@ -1,7 +1,7 @@
 //! Input gradient of a convolution that reads few channels, the first of a network: a tile of columns would be mostly
 //! empty, so the lanes run over the filters instead and are summed at the end of each pixel.
 
-use super::kernel::{Dots, Isa, MAX_CHANNELS};
+use super::kernel::{DenseTiles, MAX_CHANNELS, PixelDots};
 use super::round;
 use super::scratch;
 use super::taps::Axis;
@@ -16,25 +16,17 @@ pub(super) fn fits(shape: &ConvShape) -> bool {
 
 /// `dx = dy ∗ᵀ w` for a shape that [`fits`].
 pub(super) fn backward_input(
-    isa: &Isa,
+    tiles: &DenseTiles,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
     mode: Mode,
     dx: &mut [f32],
 ) {
-    let padded = shape.k.next_multiple_of(isa.columns());
+    let padded = shape.k.next_multiple_of(tiles.columns());
     scratch::with(shape.r * shape.s * shape.c * padded, |weights| {
         pack(shape, padded, w, mode, weights);
-        if mode == Mode::F32 {
-            return rows(isa, shape, padded, dy, weights, dx);
-        }
-        scratch::with(dy.len(), |rounded| {
-            const CHUNK: usize = 1 << 14;
-            let chunks = rounded.par_chunks_mut(CHUNK).zip(dy.par_chunks(CHUNK));
-            chunks.for_each(|(rounded, dy)| round::copy(mode, dy, rounded));
-            rows(isa, shape, padded, rounded, weights, dx);
-        });
+        round::with(mode, dy, |dy| rows(tiles, shape, padded, dy, weights, dx));
     });
 }
 
@@ -52,7 +44,14 @@ fn pack(shape: &ConvShape, padded: usize, w: &[f32], mode: Mode, weights: &mut [
     }
 }
 
-fn rows(isa: &Isa, shape: &ConvShape, padded: usize, dy: &[f32], weights: &[f32], dx: &mut [f32]) {
+fn rows(
+    tiles: &DenseTiles,
+    shape: &ConvShape,
+    padded: usize,
+    dy: &[f32],
+    weights: &[f32],
+    dx: &mut [f32],
+) {
     let &ConvShape { h, w, c, k, r, s, stride, pad, .. } = shape;
     let (p, q) = (shape.p(), shape.q());
     let column = Axis::backward(w, q, s, stride, pad).whole();
@@ -70,8 +69,9 @@ fn rows(isa: &Isa, shape: &ConvShape, padded: usize, dy: &[f32], weights: &[f32]
             .filter_map(|(tap, y)| Some(((n * p + (*y)?) * q * k, tap * s * c * padded)))
             .collect();
         let (starts, taps) = (&starts, &taps);
-        let dots = Dots { input: dy, depth: k, weights, padded, rows: &rows, starts, taps, out };
+        let dots =
+            PixelDots { input: dy, depth: k, weights, padded, rows: &rows, starts, taps, out };
         // SAFETY: rows and taps are pixels of `dy` and taps of the filter; `out` is a row of `w` pixels.
-        unsafe { isa.dots(c, dots) };
+        unsafe { tiles.dots(c, dots) };
     });
 }

@@ -13,14 +13,14 @@ const PIXELS: usize = 256;
 
 /// The channels of `x` that a convolution reads.
 #[derive(Clone, Copy)]
-pub(crate) struct Channels<'a> {
+pub(crate) struct PickedChannels<'a> {
     /// How many the activation has.
     pub(crate) all: usize,
     /// Those that are read, each less than `all`.
     pub(crate) index: &'a [i32],
 }
 
-impl Channels<'_> {
+impl PickedChannels<'_> {
     /// `out[pixel, i] = x[pixel, index[i]]`.
     fn pick(&self, x: &[f32], out: &mut [f32]) {
         let kept = self.index.len();
@@ -59,12 +59,12 @@ impl Channels<'_> {
 /// `y[pixel, i] = x[pixel, index[i]]` of `channels` channels.
 pub(crate) fn pick(channels: usize, index: &[usize], x: &[f32], y: &mut [f32]) {
     let index: Vec<i32> = index.iter().map(|&channel| channel as i32).collect();
-    Channels { all: channels, index: &index }.pick(x, y);
+    PickedChannels { all: channels, index: &index }.pick(x, y);
 }
 
 /// The convolution.
 pub(crate) fn forward(
-    channels: Channels,
+    channels: PickedChannels,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
@@ -81,7 +81,7 @@ pub(crate) fn forward(
 
 /// Input gradient, 0 for the channels that are not read.
 pub(crate) fn backward_input(
-    channels: Channels,
+    channels: PickedChannels,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
@@ -97,7 +97,7 @@ pub(crate) fn backward_input(
 
 /// Gradient of the compact filter.
 pub(crate) fn backward_weight(
-    channels: Channels,
+    channels: PickedChannels,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],

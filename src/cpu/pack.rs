@@ -1,15 +1,14 @@
-//! Filters in the order that the register tile reads them: panels of [`Isa::columns`] columns, zeros after the last.
+//! Filters in the order that the register tile reads them: panels of some columns, zeros after the last.
 
-use super::kernel::Isa;
 use super::round;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use rayon::prelude::*;
 
 /// Filter in panels of output channels: `packed[k / width][r, s, c][k % width]`.
-pub(super) fn forward(isa: &Isa, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
+pub(super) fn forward(width: usize, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
     const STEP: usize = 16;
-    let (width, depth) = (isa.columns(), shape.r * shape.s * shape.c);
+    let depth = shape.r * shape.s * shape.c;
     if depth == 0 {
         return;
     }
@@ -34,9 +33,9 @@ pub(super) fn forward(isa: &Isa, shape: &ConvShape, w: &[f32], mode: Mode, packe
 }
 
 /// Filter in panels of input channels, taps from the last one down: `packed[c / width][R − 1 − r, S − 1 − s, k][c % width]`.
-pub(super) fn backward(isa: &Isa, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
+pub(super) fn backward(width: usize, shape: &ConvShape, w: &[f32], mode: Mode, packed: &mut [f32]) {
     let &ConvShape { c, k, .. } = shape;
-    let (width, taps) = (isa.columns(), shape.r * shape.s);
+    let taps = shape.r * shape.s;
     if taps * k == 0 {
         return;
     }

@@ -1,6 +1,6 @@
 //! Filters in panels of some vectors, for the convolutions of few images.
 
-use super::conv2d::split;
+use super::split::split;
 
 /// Filters of some vectors.
 pub(super) struct Panel {

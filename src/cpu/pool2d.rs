@@ -115,6 +115,6 @@ pub(crate) fn max([n, h, w, c]: [usize; 4], x: &[f32], y: &mut [f32]) {
 
 /// The larger one; NaN where one is NaN.
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
+pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }

@@ -34,9 +34,25 @@ impl Shared {
         Self { ptr: slice.as_mut_ptr(), len: slice.len() }
     }
 
-    /// Start of the slice. What is read and written through it must not be another task's.
+    /// The floats `start..start + len`, which other tasks may write parts of too.
+    pub(crate) fn span(&self, start: usize, len: usize) -> Self {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the slice, or its end (checked).
+        Self { ptr: unsafe { self.ptr.add(start) }, len }
+    }
+
+    /// The floats from `start` on, likewise.
+    pub(crate) fn rest(&self, start: usize) -> Self {
+        self.span(start, self.len - start)
+    }
+
+    /// Start of the slice, which has [`Self::len`] floats. What is read and written through it must not be another task's.
     pub(crate) fn ptr(&self) -> *mut f32 {
         self.ptr
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// The elements `start..start + len`.

@@ -1,5 +1,6 @@
 //! Pooling over windows of any size: the largest, and the mean.
 
+use super::pool2d::larger;
 use super::window::Window;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -30,10 +31,7 @@ pub(crate) fn max_forward(
                 let x = &x[pixel..pixel + c];
                 match &mut argmax {
                     None if first => y.copy_from_slice(x),
-                    None => y
-                        .iter_mut()
-                        .zip(x)
-                        .for_each(|(y, &x)| *y = if *y > x || y.is_nan() { *y } else { x }),
+                    None => y.iter_mut().zip(x).for_each(|(y, &x)| *y = larger(*y, x)),
                     Some(argmax) => {
                         for i in 0..c {
                             if first || x[i] > y[i] || (x[i].is_nan() && !y[i].is_nan()) {

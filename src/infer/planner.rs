@@ -57,7 +57,7 @@ impl Planner<'_> {
             LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
             LayerOp::MaxPool(Window::HALVES) => {
                 let x = self.at_hand(i, layer.input);
-                self.max_pool2(i, x)
+                self.max_pool(i, x)
             }
             &LayerOp::MaxPool(window) => {
                 let (batch, shape) = (self.batch, network.shapes[layer.input]);
@@ -107,16 +107,16 @@ impl Planner<'_> {
         if !pool {
             return sums;
         }
-        let y = self.max_pool2(i, sums);
+        let y = self.max_pool(i, sums);
         self.buffers.give(sums);
         y
     }
 
     /// The 2×2 maximum of x where it lies.
-    fn max_pool2(&mut self, i: usize, x: Stored) -> Stored {
+    fn max_pool(&mut self, i: usize, x: Stored) -> Stored {
         let Placement { form, shape: [h, w, c], .. } = x.placement;
         let to = self.layouts.placement(form, [h / 2, w / 2, c], i + 1);
-        let work = self.layouts.get(form).max_pool2(x.placement, to);
+        let work = self.layouts.get(form).max_pool(x.placement, to);
         self.step(i, work, x, None, to)
     }
 

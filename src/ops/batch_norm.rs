@@ -149,8 +149,8 @@ impl Statistics {
         Ok(inv_std)
     }
 
-    fn norm<'a>(&'a self, inv_std: &'a [f32], weight: &'a Tensor) -> Result<cpu::Norm<'a>> {
-        Ok(cpu::Norm { mean: self.mean.cpu()?, invstd: inv_std, gamma: weight.cpu()? })
+    fn norm<'a>(&'a self, inv_std: &'a [f32], weight: &'a Tensor) -> Result<cpu::ChannelNorm<'a>> {
+        Ok(cpu::ChannelNorm { mean: self.mean.cpu()?, invstd: inv_std, gamma: weight.cpu()? })
     }
 }
 

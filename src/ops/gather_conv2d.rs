@@ -4,7 +4,7 @@ use super::conv2d::checked_shape;
 use super::implicit_gemm::{ImplicitGemm, operand_type};
 use super::product::{Product, record, same_device};
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::gather::{self, Channels};
+use crate::cpu::gather::{self, PickedChannels};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 use crate::{Error, Mode, Result, Tape};
@@ -58,8 +58,8 @@ impl Gather {
         Ok(())
     }
 
-    fn on_cpu(&self) -> Result<Channels<'_>> {
-        Ok(Channels { all: self.all, index: self.channels.cpu()? })
+    fn on_cpu(&self) -> Result<PickedChannels<'_>> {
+        Ok(PickedChannels { all: self.all, index: self.channels.cpu()? })
     }
 
     fn forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {

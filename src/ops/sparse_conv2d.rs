@@ -35,7 +35,7 @@ enum Lists {
 
 struct HostLists {
     stride: usize,
-    filter: Arc<sparse::SparseFilter>,
+    filter: Arc<sparse::KeptWeights>,
 }
 
 /// Compressed sparse rows of the mask, as `kernels/sparse_conv2d.cu` has them.
@@ -98,7 +98,7 @@ impl SparseFilter {
     }
 
     /// The host's format for this stride.
-    fn on_cpu(&self, shape: &ConvShape) -> Result<Arc<sparse::SparseFilter>> {
+    fn on_cpu(&self, shape: &ConvShape) -> Result<Arc<sparse::KeptWeights>> {
         let Lists::Cpu(built) = &self.lists else {
             return Err(Error::device("cpu", ELSEWHERE));
         };
@@ -106,7 +106,7 @@ impl SparseFilter {
         if let Some(lists) = built.iter().find(|lists| lists.stride == shape.stride) {
             return Ok(lists.filter.clone());
         }
-        let filter = Arc::new(sparse::SparseFilter::new(shape, self.mask.cpu()?));
+        let filter = Arc::new(sparse::KeptWeights::new(shape, self.mask.cpu()?));
         built.push(HostLists { stride: shape.stride, filter: filter.clone() });
         Ok(filter)
     }

@@ -1,7 +1,7 @@
 //! Passes over blocked activations apart from convolutions.
 
 use super::layout::{Blocked, ROW, Row, rows, rows_mut};
-use super::tile::{Isa, JOINED, Join};
+use super::tile::{Bf16Isa, JOINED, Join};
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::scratch::Shared;
 use crate::cpu::team;
@@ -28,7 +28,7 @@ unsafe fn pixel<'a>(
 pub(crate) fn from_nhwc(layout: &Blocked, x: &[f32], y: &mut [f32]) {
     let &Blocked { n, h, w, c, .. } = layout;
     assert!(x.len() == n * h * w * c && y.len() == layout.len());
-    let isa = Isa::detect();
+    let isa = Bf16Isa::detect();
     let y = Shared::new(y);
     team::for_each(n * h, |line| {
         for column in 0..w {
@@ -49,7 +49,7 @@ pub(crate) fn patches(shape: &ConvShape, layout: &Blocked, x: &[f32], y: &mut [f
     let &ConvShape { n, h, w, c, r, s, stride, pad, .. } = shape;
     assert!(x.len() == shape.input_len() && y.len() == layout.len());
     assert!([n, shape.p(), shape.q(), r * s * c] == [layout.n, layout.h, layout.w, layout.c]);
-    let (isa, count, y) = (Isa::detect(), layout.together(), Shared::new(y));
+    let (isa, count, y) = (Bf16Isa::detect(), layout.together(), Shared::new(y));
     let wide = (w + 2 * pad) * c + JOINED;
     let each = s * c;
     let joined = (1..=JOINED).contains(&each) && (1..=4).contains(&r) && r * each <= ROW;
@@ -76,7 +76,7 @@ pub(crate) fn patches(shape: &ConvShape, layout: &Blocked, x: &[f32], y: &mut [f
                     each,
                     filled: r * each,
                     columns: layout.w,
-                    y: y.ptr().cast::<bf16>().wrapping_add((place + i) * ROW),
+                    y: y.rest((place + i) * ROW / 2).ptr().cast::<bf16>(),
                     pitch: layout.pixel * ROW,
                 };
                 // SAFETY: a line has 16 words behind its border; each line of a group is one task's.
@@ -117,10 +117,10 @@ pub(crate) fn to_nhwc(layout: &Blocked, x: &[f32], y: &mut [f32]) {
 }
 
 /// Maximum over 2×2 windows with stride 2; an odd last row or column is dropped, a NaN is a maximum. `to` is grouped where `from` is.
-pub(crate) fn max_pool2(from: &Blocked, x: &[f32], to: &Blocked, y: &mut [f32]) {
+pub(crate) fn max_pool(from: &Blocked, x: &[f32], to: &Blocked, y: &mut [f32]) {
     assert!([to.n, to.h, to.w, to.c] == [from.n, from.h / 2, from.w / 2, from.c]);
     assert!(x.len() == from.len() && y.len() == to.len() && from.grouped == to.grouped);
-    let (isa, x, y) = (Isa::detect(), rows(x), Shared::new(y));
+    let (isa, x, y) = (Bf16Isa::detect(), rows(x), Shared::new(y));
     let count = to.together();
     team::for_each(to.groups() * to.h, |line| {
         let (group, row) = (line / to.h, line % to.h);

@@ -1,28 +1,36 @@
 //! What a convolution's rows are, what they read and where their sums go.
 
-use super::Target;
 use super::layout::{self, Blocked, ROW, ROWS, rows_mut};
-use super::tile::{STEP, Step};
+use super::tile::{STEP, TapStep};
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
+use crate::cpu::split::split;
 use crate::cpu::taps::{Axis, Group};
 use crate::cpu::team;
 use std::ops::Range;
 
+/// Where a convolution writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Rounded.
+    Blocked(Blocked),
+    /// `[n, p, q, k]` in f32.
+    Nhwc,
+}
+
 /// The units of a convolution.
 pub(super) struct Units {
     /// What units of a class go over.
-    pub(super) classes: Vec<Vec<Step>>,
+    pub(super) classes: Vec<Vec<TapStep>>,
     /// Neighbours of one class are multiplied together.
     pub(super) all: Vec<Unit>,
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<RowRun>,
 }
 
 /// 16 rows that are multiplied together, all of which the same taps reach.
 pub(super) struct Unit {
     pub(super) class: usize,
-    /// Row of x that the first of them reads through tap (0, 0); taps that are left out may lie before x.
-    pub(super) x: isize,
+    /// Row of x that the first of them reads through the first step of its class; 0 without steps.
+    pub(super) x: usize,
     /// Its part of the runs.
     pub(super) runs: Range<usize>,
     /// Whether another one before it has written there, and the larger stays.
@@ -30,7 +38,7 @@ pub(super) struct Unit {
 }
 
 /// Results behind each other.
-pub(super) struct Run {
+pub(super) struct RowRun {
     /// Row of the unit.
     pub(super) first: usize,
     pub(super) count: usize,
@@ -40,14 +48,14 @@ pub(super) struct Run {
 
 /// The rows of few images in the order of the result's pixels, `[r · s][c / 32][n · p · q]`: where planes are small or strides large, units of
 /// what lies in x would be full of rows for nothing.
-pub(super) struct Gather {
+pub(super) struct RowGather {
     shape: ConvShape,
     from: Blocked,
     /// Those of a step, a multiple of 16.
     rows: usize,
 }
 
-impl Gather {
+impl RowGather {
     /// Where it spares a sixth of the units or more.
     pub(super) fn of(shape: &ConvShape, from: &Blocked, units: usize) -> Option<Self> {
         let rows = (shape.n * shape.p() * shape.q()).next_multiple_of(ROWS);
@@ -69,8 +77,8 @@ impl Gather {
             let (tap, block) = (step / blocks, step % blocks);
             let lines = (0..n).flat_map(|image| (0..p).map(move |y| (image, y)));
             for ((image, y), rows) in lines.zip(rows_mut(gathered).chunks_exact_mut(q.max(1))) {
-                let first = read(&self.shape, &self.from, image, y, 0) as usize;
-                let first = first + tap / s * self.from.line + tap % s + block * self.from.block;
+                let first = read(&self.shape, &self.from, image, [y, 0], [tap / s, tap % s]);
+                let first = first + block * self.from.block;
                 let line = x[first..].iter().step_by(stride);
                 rows.iter_mut().zip(line).for_each(|(row, x)| *row = *x);
             }
@@ -90,14 +98,14 @@ impl Units {
         units
     }
 
-    /// As [`Self::of`] for rows that [`Gather`] has written, of few images.
-    pub(super) fn of_gathered(gather: &Gather, to: &Target) -> Self {
-        let Gather { shape, from, rows } = gather;
-        let step = |i: usize| Step { x: (i * rows * 2 * ROW) as isize, w: i * 2 * STEP };
+    /// As [`Self::of`] for rows that [`RowGather`] has written, of few images.
+    pub(super) fn of_gathered(gather: &RowGather, to: &Target) -> Self {
+        let RowGather { shape, from, rows } = gather;
+        let step = |i: usize| TapStep { x: i * rows * 2 * ROW, w: i * 2 * STEP };
         let steps = shape.r * shape.s * from.blocks();
-        let (mut all, mut runs) = (Vec::new(), Vec::<Run>::new());
+        let (mut all, mut runs) = (Vec::new(), Vec::<RowRun>::new());
         let (p, q) = (shape.p(), shape.q());
-        for places in split_at_rows(shape.n * p * q) {
+        for places in split(shape.n * p * q, ROWS) {
             let start = runs.len();
             for (row, place) in places.clone().enumerate() {
                 let (image, y, x) = (place / (p * q), place / q % p, place % q);
@@ -107,7 +115,7 @@ impl Units {
                 });
             }
             let runs = start..runs.len();
-            all.push(Unit { class: 0, x: places.start as isize, runs, largest: false });
+            all.push(Unit { class: 0, x: places.start, runs, largest: false });
         }
         let units = Self { classes: vec![(0..steps).map(step).collect()], all, runs };
         units.check(ROWS - 1, steps * rows, shape, false, to);
@@ -119,7 +127,7 @@ impl Units {
         let pixels = shape.p() * shape.q();
         // The images of a group are a whole image apart.
         let apart = if grouped { pixels } else { 1 };
-        let written = |run: &Run| match to {
+        let written = |run: &RowRun| match to {
             Target::Blocked(to) => {
                 run.y + to.blocks().saturating_sub(1) * to.block + run.count <= to.rows()
             }
@@ -129,9 +137,8 @@ impl Units {
         assert!(inside, "a unit writes beside its result");
         for unit in &self.all {
             let steps = self.classes[unit.class].iter();
-            let mut read = steps.map(|step| unit.x + step.x / (2 * ROW as isize));
-            let there = |row: isize| row >= 0 && row as usize + last < rows;
-            assert!(read.all(there), "a unit reads beside its activation");
+            let mut read = steps.map(|step| unit.x + step.x / (2 * ROW));
+            assert!(read.all(|row| row + last < rows), "a unit reads beside its activation");
         }
     }
 
@@ -145,6 +152,9 @@ impl Units {
         let classes = pairs.map(|(y, x)| steps(shape, from, &y.taps, &x.taps)).collect();
         let (line_of, column_of) = (positions(&lines, p), positions(&columns, q));
         let class = |y: usize, x: usize| line_of[y] * columns.len() + column_of[x];
+        let first = |y: usize, x: usize| {
+            Some([*lines[line_of[y]].taps.first()?, *columns[column_of[x]].taps.first()?])
+        };
         let mut pixels: Vec<_> = (0..p).flat_map(|y| (0..q).map(move |x| (y, x))).collect();
         if pool {
             pixels.retain(|&(y, x)| y < p / 2 * 2 && x < q / 2 * 2);
@@ -160,10 +170,10 @@ impl Units {
                 Target::Blocked(to) => (ROWS, to.at(group, y, x)),
                 Target::Nhwc => (ROWS.min(from.n - group * ROWS), (group * ROWS * p + y) * q + x),
             };
-            runs.push(Run { first: 0, count, y: at });
+            runs.push(RowRun { first: 0, count, y: at });
             all.push(Unit {
                 class: class(y, x),
-                x: read(shape, from, group, y, x),
+                x: first(y, x).map_or(0, |tap| read(shape, from, group, [y, x], tap)),
                 runs: runs.len() - 1..runs.len(),
                 largest: pool && (y % 2, x % 2) != (0, 0),
             });
@@ -183,7 +193,7 @@ impl Units {
             1 => 0,
             _ => q,
         };
-        let (mut all, mut runs) = (Vec::new(), Vec::<Run>::new());
+        let (mut all, mut runs) = (Vec::new(), Vec::<RowRun>::new());
         let images = (0..from.groups()).flat_map(|image| (0..parts).map(move |part| (image, part)));
         for (image, part) in images {
             for places in split(len, ROWS) {
@@ -198,7 +208,7 @@ impl Units {
                         Target::Nhwc => (image * p + y) * q + x,
                     });
                 }
-                let x = read(shape, from, image, part, 0) + (places.start * stride) as isize;
+                let x = read(shape, from, image, [part, 0], [0, 0]) + places.start * stride;
                 all.push(Unit { class: 0, x, runs: start..runs.len(), largest: false });
             }
         }
@@ -206,34 +216,37 @@ impl Units {
     }
 }
 
-/// Parts of 16, the last one smaller.
-fn split_at_rows(len: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(ROWS).map(move |start| start..(start + ROWS).min(len))
-}
-
 /// Adds a row to the last run behind `start`, or to a new one, which a new line always begins.
-fn push(runs: &mut Vec<Run>, start: usize, row: usize, new: bool, y: impl Fn() -> usize) {
+fn push(runs: &mut Vec<RowRun>, start: usize, row: usize, new: bool, y: impl Fn() -> usize) {
     match runs[start..].last_mut() {
         Some(run) if !new && run.first + run.count == row => run.count += 1,
-        _ => runs.push(Run { first: row, count: 1, y: y() }),
+        _ => runs.push(RowRun { first: row, count: 1, y: y() }),
     }
 }
 
-/// What is multiplied for some taps.
-fn steps(shape: &ConvShape, from: &Blocked, rows: &[usize], columns: &[usize]) -> Vec<Step> {
+/// What is multiplied for some taps, in order: none reads before the first one.
+fn steps(shape: &ConvShape, from: &Blocked, rows: &[usize], columns: &[usize]) -> Vec<TapStep> {
     let taps = rows.iter().flat_map(|&r| columns.iter().map(move |&s| (r, s)));
     let steps = taps.flat_map(|(r, s)| (0..from.blocks()).map(move |block| (r, s, block)));
-    let step = |(r, s, block): (usize, usize, usize)| Step {
-        x: ((r * from.line + s * from.pixel + block * from.block) * 2 * ROW) as isize,
-        w: ((r * shape.s + s) * from.blocks() + block) * 2 * STEP,
+    let step = |(r, s, block): (usize, usize, usize)| {
+        let down = (r - rows[0]) * from.line;
+        let x = down + (s * from.pixel + block * from.block) - columns[0] * from.pixel;
+        TapStep { x: x * 2 * ROW, w: ((r * shape.s + s) * from.blocks() + block) * 2 * STEP }
     };
     steps.map(step).collect()
 }
 
-/// The row that pixel (y, x) of the result reads through tap (0, 0).
-fn read(shape: &ConvShape, from: &Blocked, group: usize, y: usize, x: usize) -> isize {
-    let at = |place: usize| (place * shape.stride) as isize - shape.pad as isize;
-    from.at(group, 0, 0) as isize + at(y) * from.line as isize + at(x) * from.pixel as isize
+/// The row that pixel (y, x) of the result reads through a tap that reaches it.
+fn read(
+    shape: &ConvShape,
+    from: &Blocked,
+    group: usize,
+    [y, x]: [usize; 2],
+    [r, s]: [usize; 2],
+) -> usize {
+    let &ConvShape { stride, pad, .. } = shape;
+    let place = from.at(group, 0, 0) + (y * stride + r) * from.line + (x * stride + s) * from.pixel;
+    place - pad * (from.line + from.pixel)
 }
 
 /// The group that each pixel of an axis is in.

@@ -1,13 +1,13 @@
 //! Sums over the lanes: for outputs of so few channels that a vector of them would stay mostly empty.
 
-use super::vector::Vector;
+use crate::cpu::vector::Vector;
 
-/// Most channels of [`Dots`].
+/// Most channels of [`PixelDots`].
 pub(crate) const MAX_CHANNELS: usize = 4;
 
 /// `out[x, c] = Σ_{row, tap of x, k} input[row + tap.input + k] · weights[row' + tap.weights + c · padded + k]`, where a row of
 /// `rows` is the pair of offsets `(row, row')`.
-pub(crate) struct Dots<'a> {
+pub(crate) struct PixelDots<'a> {
     pub(crate) input: &'a [f32],
     /// Values of an input pixel.
     pub(crate) depth: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Dots<'a> {
 /// All offsets lie in `input` and `weights`, `out` has `starts.len() − 1` pixels of `C` channels, and the machine has
 /// the instructions of `V`.
 #[inline(always)]
-pub(super) unsafe fn body<V: Vector, const C: usize>(dots: &mut Dots) {
+pub(super) unsafe fn body<V: Vector, const C: usize>(dots: &mut PixelDots) {
     let whole = dots.depth / V::LANES * V::LANES;
     for (x, out) in dots.out.chunks_exact_mut(C).enumerate() {
         // SAFETY: by the caller's word.

@@ -2,49 +2,49 @@
 //!
 //! `out[i, j] (+)= Σ_segments Σ_t a[i, t] · b[t, j]` for `i < rows ≤ 14` and up to two vectors of columns `j`: each
 //! step loads these vectors of `b` and multiplies them with `rows` broadcast elements of `a`; the sums stay in
-//! registers over all segments. `a` comes packed by rows ([`Isa::by_row`]) or by steps ([`Isa::by_step`]).
+//! registers over all segments. `a` comes packed by rows ([`DenseTiles::by_row`]) or by steps ([`DenseTiles::by_step`]).
 
 mod dot;
-mod vector;
 
-pub(super) use dot::{Dots, MAX_CHANNELS};
-use std::sync::OnceLock;
-pub(super) use vector::{InstructionSet, Vector};
+pub(super) use dot::{MAX_CHANNELS, PixelDots};
+
+use super::isa::{InstructionSet, Isa};
+use super::vector::Vector;
 
 /// Steps that a row of a packed `a` may have.
-pub(crate) const STEPS: usize = 256;
+pub(super) const STEPS: usize = 256;
 /// Distance of the rows of a packed `a`: more than [`STEPS`], so that rows fall into different cache sets.
-pub(crate) const ROW_STRIDE: usize = STEPS + 16;
+pub(super) const ROW_STRIDE: usize = STEPS + 16;
 /// Distance of the steps where `a` is packed by steps.
-pub(crate) const STEP_STRIDE: usize = 16;
+pub(super) const STEP_STRIDE: usize = 16;
 /// Most rows of any instruction set.
-pub(crate) const MAX_ROWS: usize = 14;
+pub(super) const MAX_ROWS: usize = 14;
 
 /// `len` consecutive steps, found at these offsets of `a` and `b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) a: usize,
-    pub(crate) b: usize,
-    pub(crate) len: usize,
+pub(super) struct Segment {
+    pub(super) a: usize,
+    pub(super) b: usize,
+    pub(super) len: usize,
 }
 
 /// Operands of one tile.
-pub(crate) struct Tile<'a> {
-    pub(crate) segments: &'a [Segment],
-    pub(crate) a: *const f32,
+pub(super) struct DenseTile<'a> {
+    pub(super) segments: &'a [Segment],
+    pub(super) a: *const f32,
     /// Steps of `columns()` floats, padded.
-    pub(crate) b: *const f32,
-    pub(crate) out: *mut f32,
+    pub(super) b: *const f32,
+    pub(super) out: *mut f32,
     /// Where each row of the result starts in `out`; its length is the number of rows.
-    pub(crate) rows: &'a [usize],
-    /// Columns to write, at most [`Isa::columns`].
-    pub(crate) columns: usize,
-    pub(crate) init: Init,
+    pub(super) rows: &'a [usize],
+    /// Columns to write, at most [`DenseTiles::columns`].
+    pub(super) columns: usize,
+    pub(super) init: InitialSums,
 }
 
 /// What the sums start from.
 #[derive(Clone, Copy)]
-pub(crate) enum Init {
+pub(super) enum InitialSums {
     Zero,
     /// What `out` holds.
     Out,
@@ -52,11 +52,11 @@ pub(crate) enum Init {
     Bias(*const f32),
 }
 
-type Run = unsafe fn(&Tile);
-type RunDots = unsafe fn(&mut Dots);
+type Run = unsafe fn(&DenseTile);
+type RunDots = unsafe fn(&mut PixelDots);
 
-/// The tile for one instruction set.
-pub(crate) struct Isa {
+/// The tiles for one instruction set.
+pub(super) struct DenseTiles {
     rows: usize,
     columns: usize,
     /// By vectors of columns (1 or 2), then by rows.
@@ -66,43 +66,36 @@ pub(crate) struct Isa {
     dots: [RunDots; MAX_CHANNELS],
 }
 
-impl Isa {
-    /// The best that this machine has; chosen once.
-    pub(crate) fn detect() -> &'static Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
-        BEST.get_or_init(|| Self::available().remove(0))
-    }
-
-    /// All that this machine can run, the best first.
-    pub(crate) fn available() -> Vec<Self> {
-        let tiles = |set| match set {
+impl DenseTiles {
+    /// Those of an instruction set.
+    pub(super) fn of(isa: Isa) -> &'static Self {
+        match isa.set() {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => avx512(),
+            InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => avx2(),
-            InstructionSet::Portable => portable(),
-        };
-        InstructionSet::available().into_iter().map(tiles).collect()
+            InstructionSet::Avx2 => &AVX2,
+            InstructionSet::Portable => &PORTABLE,
+        }
     }
 
     /// Most rows of a tile.
-    pub(crate) fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Columns of a tile, the width of the panels of `b`.
-    pub(crate) fn columns(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
         self.columns
     }
 
     /// One tile with `a[i, t]` at `i · ROW_STRIDE + t`.
     ///
     /// # Safety
-    /// For all segments, rows and columns, the elements named in [`Tile`] lie in the caller's buffers, those of
+    /// For all segments, rows and columns, the elements named in [`DenseTile`] lie in the caller's buffers, those of
     /// `b` rounded up to whole panels, and nobody else writes to them.
-    pub(crate) unsafe fn by_row(&self, tile: &Tile) {
+    pub(super) unsafe fn by_row(&self, tile: &DenseTile) {
         assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
-        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        // SAFETY: the machine has the instructions (as there is an `Isa`); memory by the caller's word.
         unsafe { self.by_row[self.wide(tile)][tile.rows.len() - 1](tile) }
     }
 
@@ -110,7 +103,7 @@ impl Isa {
     ///
     /// # Safety
     /// As [`Self::by_row`].
-    pub(crate) unsafe fn by_step(&self, tile: &Tile) {
+    pub(super) unsafe fn by_step(&self, tile: &DenseTile) {
         assert!((1..=self.rows).contains(&tile.rows.len()) && tile.columns <= self.columns);
         // SAFETY: as in `by_row`.
         unsafe { self.by_step[self.wide(tile)][tile.rows.len() - 1](tile) }
@@ -120,35 +113,35 @@ impl Isa {
     ///
     /// # Safety
     /// All offsets lie in `input` and `weights`; `out` has a pixel for each entry of `starts` but the last.
-    pub(crate) unsafe fn dots(&self, channels: usize, mut dots: Dots) {
+    pub(super) unsafe fn dots(&self, channels: usize, mut dots: PixelDots) {
         // SAFETY: as in `by_row`.
         unsafe { self.dots[channels - 1](&mut dots) }
     }
 
     /// 0 where one vector holds the columns, else 1.
-    fn wide(&self, tile: &Tile) -> usize {
+    fn wide(&self, tile: &DenseTile) -> usize {
         usize::from(tile.columns > self.columns / 2)
     }
 }
 
-/// `isa!(function, vector, features, rows, name)`: a constructor with the tile instantiated for 1 to 14 rows;
-/// rows that the set does not use fall back to its largest tile, which [`Isa::rows`] keeps from being called.
-macro_rules! isa {
+/// `tiles!(name, vector, rows, feature)`: the tile instantiated for 1 to 14 rows; rows that the set does not use fall back to
+/// its largest tile, which [`DenseTiles::rows`] keeps from being called.
+macro_rules! tiles {
     ($name:ident, $vector:ty, [$($row:literal),*], $rows:expr $(, #[$feature:meta])?) => {
-        fn $name() -> Isa {
+        static $name: DenseTiles = {
             $(#[$feature])?
             unsafe fn run<const ROWS: usize, const VECTORS: usize, const ROW: usize, const STEP: usize>(
-                tile: &Tile,
+                tile: &DenseTile,
             ) {
                 // SAFETY: by the caller's word.
                 unsafe { body::<$vector, ROWS, VECTORS, ROW, STEP>(tile) }
             }
             $(#[$feature])?
-            unsafe fn dots<const CHANNELS: usize>(dots: &mut Dots) {
+            unsafe fn dots<const CHANNELS: usize>(dots: &mut PixelDots) {
                 // SAFETY: by the caller's word.
                 unsafe { dot::body::<$vector, CHANNELS>(dots) }
             }
-            Isa {
+            DenseTiles {
                 rows: $rows,
                 columns: 2 * <$vector>::LANES,
                 by_row: [
@@ -161,10 +154,10 @@ macro_rules! isa {
                 ],
                 dots: [dots::<1>, dots::<2>, dots::<3>, dots::<4>],
             }
-        }
+        };
     };
     ($name:ident, $vector:ty, $rows:expr $(, #[$feature:meta])?) => {
-        isa!($name, $vector, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], $rows $(, #[$feature])?);
+        tiles!($name, $vector, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], $rows $(, #[$feature])?);
     };
 }
 
@@ -174,13 +167,13 @@ const fn min(a: usize, b: usize) -> usize {
 
 // Accumulators, two vectors of `b` and one broadcast: 31 of 32 registers, and 15 of 16.
 #[cfg(target_arch = "x86_64")]
-isa!(avx512, std::arch::x86_64::__m512, 14, #[target_feature(enable = "avx512f")]);
+tiles!(AVX512, std::arch::x86_64::__m512, 14, #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(avx2, std::arch::x86_64::__m256, 6, #[target_feature(enable = "avx2,fma")]);
-isa!(portable, [f32; 8], 4);
+tiles!(AVX2, std::arch::x86_64::__m256, 6, #[target_feature(enable = "avx2,fma")]);
+tiles!(PORTABLE, [f32; 8], 4);
 
 /// # Safety
-/// As [`Isa::by_row`], and the machine has the instructions of `V`.
+/// As [`DenseTiles::by_row`], and the machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn body<
     V: Vector,
@@ -189,7 +182,7 @@ unsafe fn body<
     const ROW: usize,
     const STEP: usize,
 >(
-    tile: &Tile,
+    tile: &DenseTile,
 ) {
     let counts: [usize; VECTORS] =
         std::array::from_fn(|j| tile.columns.saturating_sub(j * V::LANES).min(V::LANES));
@@ -197,14 +190,14 @@ unsafe fn body<
     unsafe {
         let mut sums = [[V::zero(); VECTORS]; ROWS];
         match tile.init {
-            Init::Zero => {}
-            Init::Bias(bias) => {
+            InitialSums::Zero => {}
+            InitialSums::Bias(bias) => {
                 for j in 0..VECTORS {
                     let bias = V::load_first(bias.add(j * V::LANES), counts[j]);
                     sums.iter_mut().for_each(|row| row[j] = bias);
                 }
             }
-            Init::Out => {
+            InitialSums::Out => {
                 for i in 0..ROWS {
                     let row = tile.out.add(*tile.rows.get_unchecked(i));
                     for j in 0..VECTORS {

@@ -57,7 +57,7 @@ pub(crate) fn pick(c: usize, index: &[usize], x: &[f32], y: &mut [f32]) {
 /// Maximum over 2×2 windows with stride 2; an odd last row or column is dropped.
 ///
 /// Shapes: x `[block, h, w, c, lane]`, y `[block, h/2, w/2, c, lane]`.
-pub(crate) fn max_pool2([n, h, w, c]: [usize; 4], x: &[f32], y: &mut [f32]) {
+pub(crate) fn max_pool([n, h, w, c]: [usize; 4], x: &[f32], y: &mut [f32]) {
     let lanes = lanes();
     let blocks = n.div_ceil(lanes);
     crate::cpu::pool2d::max([blocks, h, w, c * lanes], x, y);

@@ -1,7 +1,7 @@
 //! The register tile: some output channels of some pixels, one image a lane.
 
-use crate::cpu::kernel::{InstructionSet, Vector};
-use std::sync::OnceLock;
+use crate::cpu::isa::{InstructionSet, Isa};
+use crate::cpu::vector::Vector;
 
 /// Most pixels of a tile.
 pub(in crate::cpu) const PIXELS: usize = 3;
@@ -10,70 +10,56 @@ pub(in crate::cpu) const PIXELS: usize = 3;
 /// 512 → 512 filters took 6.0 ms without and 5.3 with at 4 × 4 pixels, 2.1 and 1.5 at 2 × 2.
 const AHEAD: usize = 512;
 
-/// Where a pixel's sums start to read, and where they are written. A tap outside the image is never read, so
-/// the start itself may lie before the input.
+/// What a pixel reads through the first tap, and where its sums are written.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Place {
-    pub(in crate::cpu) x: isize,
+pub(in crate::cpu) struct PixelPlace {
+    pub(in crate::cpu) x: usize,
     pub(in crate::cpu) y: usize,
 }
 
-/// A filter tap: its distance in the input, and where its weights start.
+/// A filter tap: how far behind the first tap it reads, and where its weights start.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Tap {
-    pub(in crate::cpu) x: isize,
+pub(in crate::cpu) struct LaneTap {
+    pub(in crate::cpu) x: usize,
     pub(in crate::cpu) w: usize,
 }
 
 /// `y[place, o] = relu?(bias[o] + Σ_{tap, c} w[tap.w + c · O + o] · x[place.x + tap.x + c] + residual?[place.y + o])` for
-/// vectors of images x and y; O is [`Isa::filters`].
-pub(in crate::cpu) struct Tile<'a> {
+/// vectors of images x and y; O is [`LaneTiles::filters`].
+pub(in crate::cpu) struct LaneTile<'a> {
     pub(in crate::cpu) x: *const f32,
     pub(in crate::cpu) w: *const f32,
     pub(in crate::cpu) bias: *const f32,
     pub(in crate::cpu) residual: Option<*const f32>,
     pub(in crate::cpu) y: *mut f32,
     /// At most [`PIXELS`].
-    pub(in crate::cpu) places: &'a [Place],
-    pub(in crate::cpu) taps: &'a [Tap],
+    pub(in crate::cpu) places: &'a [PixelPlace],
+    pub(in crate::cpu) taps: &'a [LaneTap],
     pub(in crate::cpu) channels: usize,
     /// Filters to write, at most O.
     pub(in crate::cpu) filters: usize,
     pub(in crate::cpu) relu: bool,
 }
 
-type Run = unsafe fn(&Tile);
+type Run = unsafe fn(&LaneTile);
 
-/// The tile for one instruction set.
-pub(in crate::cpu) struct Isa {
-    set: InstructionSet,
+/// The tiles for one instruction set.
+pub(in crate::cpu) struct LaneTiles {
     lanes: usize,
     filters: usize,
     runs: [Run; PIXELS],
 }
 
-impl Isa {
-    /// The best that this machine has; chosen once.
-    pub(crate) fn detect() -> &'static Self {
-        static BEST: OnceLock<&'static Isa> = OnceLock::new();
-        BEST.get_or_init(|| Self::available()[0])
-    }
-
-    /// All that this machine can run, the best first.
-    pub(in crate::cpu) fn available() -> Vec<&'static Self> {
-        let tiles = |set| match set {
+impl LaneTiles {
+    /// Those of an instruction set.
+    pub(in crate::cpu) fn of(isa: Isa) -> &'static Self {
+        match isa.set() {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => &AVX2,
             InstructionSet::Portable => &PORTABLE,
-        };
-        InstructionSet::available().into_iter().map(tiles).collect()
-    }
-
-    /// What it is compiled for.
-    pub(in crate::cpu) fn set(&self) -> InstructionSet {
-        self.set
+        }
     }
 
     /// Images of a vector.
@@ -89,25 +75,24 @@ impl Isa {
     /// Computes one tile.
     ///
     /// # Safety
-    /// All elements named in [`Tile`] lie in the caller's buffers, weights and bias for whole panels, and nobody
+    /// All elements named in [`LaneTile`] lie in the caller's buffers, weights and bias for whole panels, and nobody
     /// else touches the results.
-    pub(in crate::cpu) unsafe fn tile(&self, tile: &Tile) {
+    pub(in crate::cpu) unsafe fn tile(&self, tile: &LaneTile) {
         assert!((1..=PIXELS).contains(&tile.places.len()) && tile.filters <= self.filters);
-        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        // SAFETY: the machine has the instructions (as there is an `Isa`); memory by the caller's word.
         unsafe { self.runs[tile.places.len() - 1](tile) }
     }
 }
 
-macro_rules! isa {
-    ($name:ident, $set:ident, $vector:ty, $filters:expr $(, #[$feature:meta])?) => {
-        static $name: Isa = {
+macro_rules! tiles {
+    ($name:ident, $vector:ty, $filters:expr $(, #[$feature:meta])?) => {
+        static $name: LaneTiles = {
             $(#[$feature])?
-            unsafe fn run<const P: usize>(tile: &Tile) {
+            unsafe fn run<const P: usize>(tile: &LaneTile) {
                 // SAFETY: by the caller's word.
                 unsafe { body::<$vector, P, { $filters }>(tile) }
             }
-            Isa {
-                set: InstructionSet::$set,
+            LaneTiles {
                 lanes: <$vector>::LANES,
                 filters: $filters,
                 runs: [run::<1>, run::<2>, run::<3>],
@@ -118,15 +103,15 @@ macro_rules! isa {
 
 // 24 sums, three pixels and a broadcast of 32 registers; 12, three and one of 16.
 #[cfg(target_arch = "x86_64")]
-isa!(AVX512, Avx512, std::arch::x86_64::__m512, 8, #[target_feature(enable = "avx512f")]);
+tiles!(AVX512, std::arch::x86_64::__m512, 8, #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(AVX2, Avx2, std::arch::x86_64::__m256, 4, #[target_feature(enable = "avx2,fma")]);
-isa!(PORTABLE, Portable, [f32; 8], 4);
+tiles!(AVX2, std::arch::x86_64::__m256, 4, #[target_feature(enable = "avx2,fma")]);
+tiles!(PORTABLE, [f32; 8], 4);
 
 /// # Safety
-/// As [`Isa::tile`], and the machine has the instructions of `V`.
+/// As [`LaneTiles::tile`], and the machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn body<V: Vector, const P: usize, const O: usize>(tile: &Tile) {
+unsafe fn body<V: Vector, const P: usize, const O: usize>(tile: &LaneTile) {
     // SAFETY: all addresses are elements of the tile, by the caller's word; `places` holds P of them.
     unsafe {
         let mut sums = [[V::zero(); O]; P];
@@ -135,9 +120,9 @@ unsafe fn body<V: Vector, const P: usize, const O: usize>(tile: &Tile) {
             sums.iter_mut().for_each(|sums| sums[o] = bias);
         }
         let starts: [*const f32; P] =
-            std::array::from_fn(|p| tile.x.wrapping_offset(tile.places.get_unchecked(p).x));
+            std::array::from_fn(|p| tile.x.add(tile.places.get_unchecked(p).x));
         for tap in tile.taps {
-            let mut x: [*const f32; P] = starts.map(|start| start.wrapping_offset(tap.x));
+            let mut x: [*const f32; P] = starts.map(|start| start.add(tap.x));
             let mut w = tile.w.add(tap.w);
             for _ in 0..tile.channels {
                 V::prefetch(w.wrapping_add(AHEAD));

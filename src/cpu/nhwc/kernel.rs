@@ -1,7 +1,7 @@
 //! The register tile: some vectors of filters for some pixels, each read where it lies.
 
-use crate::cpu::kernel::{InstructionSet, Vector};
-use std::sync::OnceLock;
+use crate::cpu::isa::{InstructionSet, Isa};
+use crate::cpu::vector::Vector;
 
 /// Most pixels of a tile: their addresses stay in registers.
 pub(in crate::cpu) const PIXELS: usize = 8;
@@ -12,7 +12,7 @@ pub(in crate::cpu) const VECTORS: usize = 4;
 
 /// A filter tap of a tile: where its weights start, and what each pixel reads through it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Tap {
+pub(in crate::cpu) struct NhwcTap {
     pub(in crate::cpu) w: usize,
     pub(in crate::cpu) x: [*const f32; PIXELS],
 }
@@ -28,8 +28,8 @@ pub(in crate::cpu) enum Fetch {
 
 /// `y[places[p] + j] = relu?(bias[j] + Σ_{tap, c} w[tap.w + c · width + j] · tap.x[p][c] + residual?[places[p] + j])` for the
 /// `width` filters j of whole vectors.
-pub(in crate::cpu) struct Tile<'a> {
-    pub(in crate::cpu) taps: &'a [Tap],
+pub(in crate::cpu) struct NhwcTile<'a> {
+    pub(in crate::cpu) taps: &'a [NhwcTap],
     pub(in crate::cpu) channels: usize,
     pub(in crate::cpu) w: *const f32,
     pub(in crate::cpu) fetch: Fetch,
@@ -40,46 +40,33 @@ pub(in crate::cpu) struct Tile<'a> {
     pub(in crate::cpu) places: &'a [usize],
     /// Vectors of filters.
     pub(in crate::cpu) vectors: usize,
-    /// Filters to write.
+    /// Filters to write: at least one of the last vector.
     pub(in crate::cpu) filters: usize,
     /// Sums start from what y holds, not from the bias.
     pub(in crate::cpu) resume: bool,
     pub(in crate::cpu) relu: bool,
 }
 
-type Run = unsafe fn(&Tile);
+type Run = unsafe fn(&NhwcTile);
 
-/// The tile for one instruction set.
-pub(in crate::cpu) struct Isa {
-    set: InstructionSet,
+/// The tiles for one instruction set.
+pub(in crate::cpu) struct NhwcTiles {
     lanes: usize,
     /// Pixels of a tile, by vectors of filters less one; 0 where there is no such tile.
     pixels: [usize; VECTORS],
     runs: [[Run; PIXELS]; VECTORS],
 }
 
-impl Isa {
-    /// The best that this machine has; chosen once.
-    pub(in crate::cpu) fn detect() -> &'static Self {
-        static BEST: OnceLock<&'static Isa> = OnceLock::new();
-        BEST.get_or_init(|| Self::available()[0])
-    }
-
-    /// All that this machine can run, the best first.
-    pub(in crate::cpu) fn available() -> Vec<&'static Self> {
-        let tiles = |set| match set {
+impl NhwcTiles {
+    /// Those of an instruction set.
+    pub(in crate::cpu) fn of(isa: Isa) -> &'static Self {
+        match isa.set() {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => &AVX2,
             InstructionSet::Portable => &PORTABLE,
-        };
-        InstructionSet::available().into_iter().map(tiles).collect()
-    }
-
-    /// What it is compiled for.
-    pub(in crate::cpu) fn set(&self) -> InstructionSet {
-        self.set
+        }
     }
 
     /// Floats of a vector.
@@ -100,12 +87,13 @@ impl Isa {
     /// Computes one tile.
     ///
     /// # Safety
-    /// All elements named in [`Tile`] lie in the caller's buffers, weights and bias for whole vectors, and nobody
+    /// All elements named in [`NhwcTile`] lie in the caller's buffers, weights and bias for whole vectors, and nobody
     /// else touches the results.
-    pub(in crate::cpu) unsafe fn tile(&self, tile: &Tile) {
+    pub(in crate::cpu) unsafe fn tile(&self, tile: &NhwcTile) {
         assert!((1..=self.vectors()).contains(&tile.vectors));
         assert!((1..=self.pixels(tile.vectors)).contains(&tile.places.len()));
-        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        assert!(tile.filters > (tile.vectors - 1) * self.lanes);
+        // SAFETY: the machine has the instructions (as there is an `Isa`); memory by the caller's word.
         unsafe { self.runs[tile.vectors - 1][tile.places.len() - 1](tile) }
     }
 }
@@ -121,31 +109,35 @@ const fn at_most(a: usize, b: usize) -> usize {
     }
 }
 
-macro_rules! isa {
-    ($name:ident, $set:ident, $vector:ty, $pixels:expr $(, #[$feature:meta])?) => {
-        static $name: Isa = {
+/// Likewise for the vectors of a tile where there is none of any number of pixels.
+const fn there(vectors: usize, most: usize) -> usize {
+    if most == 0 { 1 } else { vectors }
+}
+
+macro_rules! tiles {
+    ($name:ident, $vector:ty, $pixels:expr $(, #[$feature:meta])?) => {
+        static $name: NhwcTiles = {
             const MOST: [usize; VECTORS] = $pixels;
             $(#[$feature])?
-            unsafe fn run<const P: usize, const V: usize>(tile: &Tile) {
+            unsafe fn run<const P: usize, const V: usize>(tile: &NhwcTile) {
                 // SAFETY: by the caller's word.
                 unsafe { body::<$vector, P, V>(tile) }
             }
             macro_rules! row {
                 ($v:literal) => {
                     [
-                        run::<{ at_most(1, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(2, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(3, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(4, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(5, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(6, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(7, MOST[$v - 1]) }, $v>,
-                        run::<{ at_most(8, MOST[$v - 1]) }, $v>,
+                        run::<{ at_most(1, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(2, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(3, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(4, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(5, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(6, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(7, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
+                        run::<{ at_most(8, MOST[$v - 1]) }, { there($v, MOST[$v - 1]) }>,
                     ]
                 };
             }
-            Isa {
-                set: InstructionSet::$set,
+            NhwcTiles {
                 lanes: <$vector>::LANES,
                 pixels: MOST,
                 runs: [row!(1), row!(2), row!(3), row!(4)],
@@ -156,18 +148,19 @@ macro_rules! isa {
 
 // Sums, vectors of weights and a broadcast: at most 29 of 32 registers, and 15 of 16.
 #[cfg(target_arch = "x86_64")]
-isa!(AVX512, Avx512, std::arch::x86_64::__m512, [8, 8, 8, 6], #[target_feature(enable = "avx512f")]);
+tiles!(AVX512, std::arch::x86_64::__m512, [8, 8, 8, 6], #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(AVX2, Avx2, std::arch::x86_64::__m256, [8, 6, 0, 0], #[target_feature(enable = "avx2,fma")]);
-isa!(PORTABLE, Portable, [f32; 8], [4, 2, 0, 0]);
+tiles!(AVX2, std::arch::x86_64::__m256, [8, 6, 0, 0], #[target_feature(enable = "avx2,fma")]);
+tiles!(PORTABLE, [f32; 8], [4, 2, 0, 0]);
 
 /// # Safety
-/// As [`Isa::tile`], and the machine has the instructions of `W`.
+/// As [`NhwcTiles::tile`], and the machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
+unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &NhwcTile) {
     let counts: [usize; V] =
         std::array::from_fn(|j| tile.filters.saturating_sub(j * W::LANES).min(W::LANES));
-    // SAFETY: all addresses are elements of the tile, by the caller's word; `places` holds P of them.
+    // SAFETY: all addresses are elements of the tile, by the caller's word, as every vector has a filter to write; `places`
+    // holds P of them.
     unsafe {
         let mut sums = [[W::zero(); V]; P];
         for j in 0..V {
@@ -178,8 +171,7 @@ unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
             for p in 0..P {
                 let place = *tile.places.get_unchecked(p);
                 for j in 0..V {
-                    sums[p][j] =
-                        W::load_first(tile.y.wrapping_add(place + j * W::LANES), counts[j]);
+                    sums[p][j] = W::load_first(tile.y.add(place + j * W::LANES), counts[j]);
                 }
             }
         }
@@ -195,12 +187,12 @@ unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
                 let at = place + j * W::LANES;
                 let mut sum = sums[p][j];
                 if let Some(residual) = tile.residual {
-                    sum = W::add(sum, W::load_first(residual.wrapping_add(at), counts[j]));
+                    sum = W::add(sum, W::load_first(residual.add(at), counts[j]));
                 }
                 if tile.relu {
                     sum = W::larger(W::zero(), sum);
                 }
-                sum.store_first(tile.y.wrapping_add(at), counts[j]);
+                sum.store_first(tile.y.add(at), counts[j]);
             }
         }
     }
@@ -212,7 +204,7 @@ unsafe fn body<W: Vector, const P: usize, const V: usize>(tile: &Tile) {
 /// As [`body`].
 #[inline(always)]
 unsafe fn steps<W: Vector, const P: usize, const V: usize, const AHEAD_OF_ITSELF: bool>(
-    tile: &Tile,
+    tile: &NhwcTile,
     mut next: *const f32,
     sums: &mut [[W; V]; P],
 ) {

@@ -6,13 +6,14 @@
 mod kernel;
 mod tiling;
 
-pub(super) use kernel::{Fetch, Isa, PIXELS, Tap, Tile};
+pub(super) use kernel::{Fetch, NhwcTap, NhwcTile, NhwcTiles, PIXELS};
 
 use super::aligned::Aligned;
-use super::conv2d::split;
+use super::isa::Isa;
 use super::panel::{Panel, pad_bias};
 use super::round;
 use super::scratch::{self, Shared};
+use super::split::split;
 use super::team;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
@@ -30,7 +31,7 @@ const FEW: usize = 32;
 
 /// `y = relu?(x ∗ w + bias + residual?)` for one geometry.
 pub(crate) struct NhwcConv {
-    isa: &'static Isa,
+    register_tiles: &'static NhwcTiles,
     /// What is asked for.
     whole: ConvShape,
     /// What is computed; with rows of taps as one, their channels are its channels.
@@ -59,7 +60,7 @@ impl NhwcConv {
 
     /// [`Self::new`] with the instructions of `isa`.
     pub(super) fn new_on(
-        isa: &'static Isa,
+        isa: Isa,
         shape: &ConvShape,
         w: &[f32],
         bias: &[f32],
@@ -86,7 +87,8 @@ impl NhwcConv {
         };
         let (lanes, depth) = (isa.lanes(), shape.r * shape.s * shape.c);
         let vectors = shape.k.div_ceil(lanes);
-        let Tiling { vectors: most, pixels, range } = Tiling::of(isa, shape);
+        let register_tiles = NhwcTiles::of(isa);
+        let Tiling { vectors: most, pixels, range } = Tiling::of(register_tiles, shape);
         let panels = Panel::cut(shape.k, depth, lanes, most);
         let mut weights = Aligned::zeros(vectors * lanes * depth);
         for panel in &panels {
@@ -101,7 +103,7 @@ impl NhwcConv {
         let ranges = split(shape.n * shape.p() * shape.q(), range).collect();
         let zeros = vec![0.0; shape.c];
         Self {
-            isa,
+            register_tiles,
             whole,
             shape: *shape,
             pitch,
@@ -157,10 +159,11 @@ impl NhwcConv {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
+        assert!(range.end * self.shape.k <= y.len());
         let tiles: Vec<Range<usize>> = split(range.len(), self.pixels)
             .map(|part| range.start + part.start..range.start + part.end)
             .collect();
-        let width = panel.vectors * self.isa.lanes();
+        let width = panel.vectors * self.register_tiles.lanes();
         let count = self.shape.r * self.shape.s;
         // Weights of so many taps stay in the second-level cache while the tiles pass over them, and each of the first
         // tiles fetches a share of those that follow, be they the next panel's.
@@ -179,14 +182,14 @@ impl NhwcConv {
                 if taps.is_empty() && !last && first > 0 {
                     continue;
                 }
-                let tile = Tile {
+                let tile = NhwcTile {
                     taps: &taps,
                     channels: self.shape.c,
                     w: self.weights[panel.weights..].as_ptr(),
                     fetch: match tiles.len() < panel.vectors {
                         true => Fetch::Ahead,
                         false => {
-                            let share = steps * self.isa.lanes() * i.min(panel.vectors);
+                            let share = steps * self.register_tiles.lanes() * i.min(panel.vectors);
                             Fetch::Next(block.end * self.shape.c * width + share)
                         }
                     },
@@ -199,9 +202,10 @@ impl NhwcConv {
                     resume: first > 0,
                     relu: self.relu && last,
                 };
-                // SAFETY: taps read `channels` floats of a pixel of x or the zeros; places are pixels of the
-                // result and the panel's filters, which no other task has both.
-                unsafe { self.isa.tile(&tile) };
+                // SAFETY: `taps` has found `channels` floats of x, or the zeros, for each pixel and tap; places are the
+                // panel's filters at pixels before `range.end`, so inside y (checked) and the residual, which is as long, and
+                // no other task has both these pixels and these filters. Weights and bias are padded to whole vectors.
+                unsafe { self.register_tiles.tile(&tile) };
             }
         }
     }
@@ -213,7 +217,7 @@ impl NhwcConv {
         block: Range<usize>,
         width: usize,
         x: &[f32],
-        taps: &mut Vec<Tap>,
+        taps: &mut Vec<NhwcTap>,
     ) {
         let ConvShape { h, w, c, s, stride, pad, .. } = self.shape;
         let (p, q) = (self.shape.p(), self.shape.q());
@@ -223,7 +227,7 @@ impl NhwcConv {
         let last = column + pixels.len() - 1;
         for index in block {
             let (dy, dx) = (index / s, index % s);
-            let mut tap = Tap { w: index * c * width, x: [self.zeros.as_ptr(); PIXELS] };
+            let mut tap = NhwcTap { w: index * c * width, x: [self.zeros.as_ptr(); PIXELS] };
             // What starts outside wraps around and is then too large.
             let [pixel_pitch, row_pitch] = self.pitch;
             let place = |row: usize, column: usize| {
@@ -237,6 +241,7 @@ impl NhwcConv {
             let ends = (last < q).then(|| place(row, column).zip(place(row, last))).flatten();
             if let Some((from, to)) = ends {
                 let from = x[image * h * row_pitch..][from..to + c].as_ptr();
+                // The last of the pixels reads the last c floats of `from`, the others before.
                 for (i, to) in tap.x.iter_mut().enumerate().take(pixels.len()) {
                     *to = from.wrapping_add(i * stride * pixel_pitch);
                 }

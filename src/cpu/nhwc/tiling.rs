@@ -1,8 +1,8 @@
 //! How a convolution of few images is cut into tiles and tasks.
 
-use super::kernel::Isa;
+use super::kernel::NhwcTiles;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
+use crate::cpu::split::split;
 
 /// Tasks wanted, so that many cores have work and none waits long.
 const TASKS: usize = 32;
@@ -25,13 +25,16 @@ pub(super) struct Tiling {
 
 impl Tiling {
     /// The tiles of least cost; of equal ones the largest.
-    pub(super) fn of(isa: &Isa, shape: &ConvShape) -> Self {
-        let panels = |vectors: usize| split(shape.k.div_ceil(isa.lanes()), vectors);
-        let most = (1..=isa.vectors()).map(|v| isa.pixels(v)).max().unwrap_or(1);
+    pub(super) fn of(register_tiles: &NhwcTiles, shape: &ConvShape) -> Self {
+        let panels = |vectors: usize| split(shape.k.div_ceil(register_tiles.lanes()), vectors);
+        let most =
+            (1..=register_tiles.vectors()).map(|v| register_tiles.pixels(v)).max().unwrap_or(1);
         let (mut least, mut best) = (usize::MAX, (1, 1));
         for pixels in (1..=most).rev() {
             let tiles = tiles(shape, pixels);
-            for vectors in (1..=isa.vectors()).rev().filter(|&v| pixels <= isa.pixels(v)) {
+            for vectors in
+                (1..=register_tiles.vectors()).rev().filter(|&v| pixels <= register_tiles.pixels(v))
+            {
                 let cost = panels(vectors).map(|panel| cost(shape.c, panel.len(), &tiles)).sum();
                 if cost < least {
                     (least, best) = (cost, (vectors, pixels));
@@ -40,7 +43,7 @@ impl Tiling {
         }
         let (vectors, pixels) = best;
         let all = shape.n * shape.p() * shape.q();
-        let weights = vectors * isa.lanes() * shape.r * shape.s * shape.c;
+        let weights = vectors * register_tiles.lanes() * shape.r * shape.s * shape.c;
         let parts = match weights > LARGE {
             true => 1,
             false => TASKS.div_ceil(panels(vectors).count().max(1)),

@@ -1,12 +1,14 @@
 //! A layer on blocks of images: each lane is an image, a tile is some pixels of one block or of a few.
 
-use super::layout::SMALL;
-use super::tile::{Columns, Isa, Slice, Sums, Tile};
-use super::{Layout, Offsets, Order, SparseLayer};
+use super::compiled::CompiledFilters;
+use super::layout::{Layout, SMALL};
+use super::lists::{ListOrder, Offsets, slices};
+use super::tile::{ChannelSlice, Columns, KeptSums, ListTile};
+use super::tiles::{ListTiles, widest};
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
 use crate::cpu::finish::Finish;
 use crate::cpu::scratch::{self, Shared};
+use crate::cpu::split::{powers, split};
 use crate::cpu::team;
 
 /// Most filters of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
@@ -18,7 +20,7 @@ const TERMS: usize = 5;
 
 /// Some output pixels before pooling: the first, and exponents of the extents.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TilePlace {
     y: usize,
     x: usize,
     size: [usize; 2],
@@ -29,36 +31,36 @@ pub(super) struct Batched {
     /// Blocks that one tile covers, as an exponent, and how many such there are.
     blocks: usize,
     units: usize,
-    kind: Kind,
-    places: Vec<Place>,
+    kind: TileKind,
+    places: Vec<TilePlace>,
     stride: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum TileKind {
     /// The whole plane of this edge, a list for each tap.
     Exact(usize),
     Tile(Columns),
 }
 
 /// The edge of the plane where it is one tile, its taps are those of a 3×3 filter and it needs no zeros around.
-pub(super) fn exact(isa: &Isa, shape: &ConvShape, blocks: usize) -> Option<usize> {
+pub(super) fn exact(tiles: &ListTiles, shape: &ConvShape, blocks: usize) -> Option<usize> {
     let &ConvShape { h, w, r, s, stride, pad, .. } = shape;
     let edge = [4, 2].into_iter().find(|&edge| (h, w) == (edge, edge))?;
-    let fits = (edge * edge) << blocks <= isa.most() && (edge == 2 || blocks == 0);
+    let fits = (edge * edge) << blocks <= 1 << tiles.most() && (edge == 2 || blocks == 0);
     ((r, s, stride, pad) == (3, 3, 1, 1) && fits).then_some(edge)
 }
 
 impl Batched {
     /// Also where the taps read, and the order of the `kept` weights.
     pub(super) fn new(
-        isa: &Isa,
+        tiles: &ListTiles,
         shape: &ConvShape,
         kept: usize,
         finish: Finish,
         input: &Layout,
         output: &Layout,
-    ) -> (Self, Offsets, Order) {
+    ) -> (Self, Offsets, ListOrder) {
         let &ConvShape { c, k, r, s, stride, pad, .. } = shape;
         let groups = split(k, FILTERS).count();
         // Blocks that lie together on both sides share the tile.
@@ -67,10 +69,11 @@ impl Batched {
         let units = if blocks > 0 { input.groups() } else { input.images() };
         let channel = input.channel;
         let alone = input.halo == 0 && input.column == input.lanes << blocks;
-        if let Some(edge) = exact(isa, shape, blocks).filter(|_| alone) {
-            let place = Place { y: 0, x: 0, size: [edge.ilog2() as usize; 2] };
-            let path = Self { blocks, units, kind: Kind::Exact(edge), places: vec![place], stride };
-            let order = Order { filters: k, groups, slices: 1, lists: r * s, turns: true };
+        if let Some(edge) = exact(tiles, shape, blocks).filter(|_| alone) {
+            let place = TilePlace { y: 0, x: 0, size: [edge.ilog2() as usize; 2] };
+            let path =
+                Self { blocks, units, kind: TileKind::Exact(edge), places: vec![place], stride };
+            let order = ListOrder { filters: k, groups, slices: 1, lists: r * s, turns: true };
             return (path, Offsets { taps: vec![0; r * s], channel }, order);
         }
         let near = input.column * stride == input.lanes << blocks;
@@ -81,33 +84,33 @@ impl Batched {
             row * input.row + column * input.column
         };
         let offsets = Offsets { taps: (0..r * s).map(tap).collect(), channel };
-        let places = places(isa, [output.h, output.w], finish, blocks);
+        let places = places(tiles, [output.h, output.w], finish, blocks);
         let most = places.iter().map(|place| {
             let [rows, columns] = place.size.map(|size| ((1 << size) - 1) * stride);
             (rows + r) * (columns + s) * (input.lanes << blocks)
         });
-        let slices = super::slices(c * most.max().unwrap_or(0), kept, k, TERMS);
+        let slices = slices(c * most.max().unwrap_or(0), kept, k, TERMS);
         // How many blocks share a tile of a small plane depends on how many there are, and so do its slices.
         let turns = slices == 1 && input.h * input.w > SMALL;
-        let order = Order { filters: k, groups, slices, lists: 1, turns };
-        (Self { blocks, units, kind: Kind::Tile(kind), places, stride }, offsets, order)
+        let order = ListOrder { filters: k, groups, slices, lists: 1, turns };
+        (Self { blocks, units, kind: TileKind::Tile(kind), places, stride }, offsets, order)
     }
 
     pub(super) fn run(
         &self,
-        layer: &SparseLayer,
+        layer: &CompiledFilters,
         x: &[f32],
         residual: Option<&[f32]>,
         y: &mut [f32],
     ) {
-        let (input, output) = (&layer.input, &layer.output);
-        let Order { groups, slices, .. } = layer.order;
+        let &CompiledFilters { tiles, ref input, ref output, ref lists, .. } = layer;
+        let ListOrder { groups, slices, .. } = lists.order;
         let shared = Shared::new(y);
         let pool = layer.finish.pool;
         let halving = usize::from(pool);
         let lowest = match self.kind {
-            Kind::Exact(_) => 0,
-            Kind::Tile(_) => input.origin,
+            TileKind::Exact(_) => 0,
+            TileKind::Tile(_) => input.origin,
         };
         team::for_each(self.units * self.places.len() * groups, |task| {
             let (group, place) = (task % groups, task / groups);
@@ -118,42 +121,36 @@ impl Batched {
             let write = output.block(unit << self.blocks)
                 + (place.y >> halving) * output.row
                 + (place.x >> halving) * output.column;
-            let filters = layer.order.group(group);
+            let filters = lists.order.group(group);
             let vectors = place.size.iter().sum::<usize>() + self.blocks;
             let kept = if slices > 1 { filters.len() * (input.lanes << vectors) } else { 0 };
+            // The first filter's pixel (0, 0) of the tile.
+            let first = write + filters.start * output.channel;
             scratch::with(kept, |sums| {
-                let channel = input.lanes << vectors;
-                let start = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
-                let sums = Sums { start, channel };
+                let sums = KeptSums { sums: Shared::new(sums), channel: input.lanes << vectors };
                 for slice in 0..slices {
-                    let tile = Tile {
+                    let tile = ListTile {
                         masks: &[],
-                        terms: &layer.terms,
-                        starts: layer.starts(group, slice),
-                        filters: filters.clone(),
-                        bias: &layer.bias,
+                        lists: lists.of(group, slice),
+                        bias: &layer.bias[filters.clone()],
                         floor: layer.floor(),
                         pool,
-                        input: x.as_ptr().wrapping_add(read),
+                        input: &x[read..],
                         row: input.row * self.stride,
                         column: input.column * self.stride,
-                        residual: residual.map_or(std::ptr::null(), |residual| {
-                            residual.as_ptr().wrapping_add(write)
-                        }),
-                        out: shared.ptr().wrapping_add(write),
+                        residual: residual.map(|residual| &residual[first..]),
+                        out: shared.rest(first),
                         out_row: output.row,
                         out_column: output.column,
                         out_channel: output.channel,
                         residual_channel: output.channel,
-                        slice: Slice::of(slice, slices, sums),
+                        slice: ChannelSlice::of(slice, slices, sums),
                     };
-                    // SAFETY: the tile's pixels lie in the output, whose blocks are whole vectors, and are this task's
-                    // alone, as the sums are, of which there is a tile for each filter of the group; what taps read lies
-                    // in the input or in the zeros around it, of which there are enough (`SparseLayer::new`).
+                    // SAFETY: no other task has both these pixels and these filters; the sums are this task's.
                     unsafe {
                         match self.kind {
-                            Kind::Exact(edge) => layer.isa.exact(edge, self.blocks, &tile),
-                            Kind::Tile(kind) => layer.isa.tile(place.size, kind, &tile),
+                            TileKind::Exact(edge) => tiles.exact(edge, self.blocks, &tile),
+                            TileKind::Tile(kind) => tiles.square(place.size, kind, &tile),
                         }
                     }
                 }
@@ -163,28 +160,43 @@ impl Batched {
 }
 
 /// Covers the pixels before pooling with tiles, square ones where they fit: they share the most of what they read.
-fn places(isa: &Isa, [h, w]: [usize; 2], finish: Finish, blocks: usize) -> Vec<Place> {
+fn places(tiles: &ListTiles, [h, w]: [usize; 2], finish: Finish, blocks: usize) -> Vec<TilePlace> {
     let least = usize::from(finish.pool);
     let (h, w) = (h << least, w << least);
-    let most = isa.most().ilog2() as usize - blocks;
-    let wide = most.div_ceil(2).min(w.checked_ilog2().unwrap_or(0) as usize);
+    let most = tiles.most() - blocks;
+    let wide = widest(most).min(w.checked_ilog2().unwrap_or(0) as usize);
     let tall = (most - wide).min(2);
     let mut places = Vec::new();
     for (y, rows) in powers(h, tall) {
         for (x, columns) in powers(w, wide) {
-            places.push(Place { y, x, size: [rows, columns] });
+            places.push(TilePlace { y, x, size: [rows, columns] });
         }
     }
     places
 }
 
-/// `0..len` in powers of two up to `2^most`: (start, exponent).
-pub(super) fn powers(len: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let exponent = ((len - start).checked_ilog2()? as usize).min(most);
-        let found = (start, exponent);
-        start += 1 << exponent;
-        Some(found)
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::isa::Isa;
+    use crate::cpu::planes::tiles::most_blocks;
+
+    #[test]
+    fn there_is_a_tile_for_every_place() {
+        for tiles in Isa::available().into_iter().map(ListTiles::of) {
+            let planes = (0..=most_blocks(tiles.most()))
+                .flat_map(|blocks| (1..100).map(move |plane| (blocks, [plane / 10, plane % 10])));
+            for ((blocks, plane), pool) in planes.flat_map(|plane| [(plane, false), (plane, true)])
+            {
+                for TilePlace { size: [rows, columns], .. } in
+                    places(tiles, plane, Finish { relu: false, pool }, blocks)
+                {
+                    assert!(
+                        tiles.has([rows, columns, blocks]),
+                        "{plane:?} {rows} {columns} {blocks}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! How activations lie between the layers.
 
-use super::tile::{Isa, PERIODS};
+use super::tile::PERIODS;
+use super::tiles::{ListTiles, most_blocks};
+use crate::cpu::isa::Isa;
 
 /// Pixels of a plane that is too small to fill a tile from one block of images.
 pub(super) const SMALL: usize = 4;
@@ -44,7 +46,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// `halo` is at least [`super::SparseLayer::halo`] of every layer that reads the activation.
-    pub(crate) fn new(isa: &Isa, [n, h, w, c]: [usize; 4], halo: usize) -> Self {
+    pub(crate) fn new(isa: Isa, [n, h, w, c]: [usize; 4], halo: usize) -> Self {
         let lanes = isa.lanes();
         let layout = Self { n, h, w, c, halo, lanes, ..Self::default() };
         // A block costs the same however few of its lanes hold images: VGG16's with 16 lanes took as long as six images.
@@ -58,8 +60,8 @@ impl Layout {
             let (column, row, group) = (1, w, c * channel);
             return Self { copies, column, row, copy, channel, group, origin, ..layout };
         }
-        let most = if h * w <= SMALL { (isa.most() / SMALL).max(1) } else { 1 };
-        let blocks = n.div_ceil(lanes).next_power_of_two().min(most).ilog2() as usize;
+        let most = if h * w <= SMALL { most_blocks(ListTiles::of(isa).most()) } else { 0 };
+        let blocks = (n.div_ceil(lanes).next_power_of_two().ilog2() as usize).min(most);
         let [rows, columns] = [h + 2 * halo, w + 2 * halo];
         let [column, channel] = if h * w <= PLANE {
             [lanes << blocks, rows * columns * (lanes << blocks)]
@@ -108,7 +110,7 @@ impl Layout {
         self.at(block * self.lanes, 0, 0)
     }
 
-    /// [`super::tile::Spread::masks`] of a plane.
+    /// [`super::spread::Spread::masks`] of a plane.
     pub(super) fn masks(&self) -> Vec<u32> {
         let copies = self.copies;
         let vectors = (self.h * self.w).div_ceil(self.lanes);

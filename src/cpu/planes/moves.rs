@@ -1,13 +1,15 @@
 //! What happens to activations in a layout besides convolutions.
 
-use super::Layout;
-use super::single::{max_pool, spread};
-use super::tile::Isa;
+use super::layout::Layout;
+use super::plane::{max_pool_plane, spread};
+use super::tiles::ListTiles;
+use crate::cpu::isa::Isa;
+use crate::cpu::pool2d::larger;
 use crate::cpu::scratch::{self, Shared};
 use crate::cpu::team;
 
 /// Copies `[n, h, w, c]` into a layout.
-pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
+pub(crate) fn pack(isa: Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
     let &Layout { n, h, w, c, .. } = layout;
     assert!(x.len() == n * h * w * c && out.len() == layout.len() && layout.lanes == isa.lanes());
     if x.is_empty() {
@@ -16,7 +18,7 @@ pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
     let shared = Shared::new(out);
     if layout.blocks.is_none() {
         let len = (h * w).next_multiple_of(layout.lanes);
-        let masks = layout.masks();
+        let (tiles, masks) = (ListTiles::of(isa), layout.masks());
         return team::for_each(n * c, |task| {
             let (image, channel) = (task / c, task % c);
             let x = &x[image * h * w * c..][..h * w * c];
@@ -24,7 +26,7 @@ pub(crate) fn pack(isa: &Isa, layout: &Layout, x: &[f32], out: &mut [f32]) {
                 plane.iter_mut().zip(x[channel..].iter().step_by(c)).for_each(|(p, &x)| *p = x);
                 let place = layout.at(image, 0, 0) + channel * layout.channel;
                 // SAFETY: the copies of this channel are this task's alone.
-                unsafe { spread(isa, layout, &masks, plane, shared, place) };
+                unsafe { spread(tiles, layout, &masks, plane, shared, place) };
             });
         });
     }
@@ -78,7 +80,7 @@ pub(crate) fn global_avg_pool(layout: &Layout, x: &[f32], out: &mut [f32]) {
 
 /// Maximum over 2×2 windows with stride 2, from a layout of `[n, h, w, c]` to one of `[n, h/2, w/2, c]`; an odd last row
 /// or column is dropped, a NaN is a maximum.
-pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y: &mut [f32]) {
+pub(crate) fn max_pool(isa: Isa, input: &Layout, x: &[f32], output: &Layout, y: &mut [f32]) {
     let &Layout { n, h, w, c, .. } = output;
     assert!((n, h, w, c) == (input.n, input.h / 2, input.w / 2, input.c));
     assert!(input.lanes == isa.lanes() && output.lanes == isa.lanes());
@@ -89,20 +91,19 @@ pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y
     let shared = Shared::new(y);
     if output.blocks.is_none() {
         let len = (h * w).next_multiple_of(output.lanes);
-        let masks = output.masks();
+        let (tiles, masks) = (ListTiles::of(isa), output.masks());
         return team::for_each(n * c, |task| {
             let (image, channel) = (task / c, task % c);
             let from = &x[input.at(image, 0, 0) + channel * input.channel..][..input.h * input.w];
             scratch::with(len, |plane| {
-                max_pool(from, input.w, [h, w], plane);
+                max_pool_plane(from, input.w, [h, w], plane);
                 let place = output.at(image, 0, 0) + channel * output.channel;
                 // SAFETY: the copies of this channel are this task's alone.
-                unsafe { spread(isa, output, &masks, plane, shared, place) };
+                unsafe { spread(tiles, output, &masks, plane, shared, place) };
             });
         });
     }
     let lanes = output.lanes;
-    let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
     team::for_each(output.images() * c, |task| {
         let (block, channel) = (task / c, task % c);
         let image = block * lanes;
@@ -116,11 +117,12 @@ pub(crate) fn max_pool2(isa: &Isa, input: &Layout, x: &[f32], output: &Layout, y
                 shared.part(output.at(image, y, column) + channel * output.channel, lanes)
             };
             for i in 0..lanes {
-                out[i] = max(max(a[i], b[i]), max(d[i], e[i]));
+                out[i] = larger(larger(a[i], b[i]), larger(d[i], e[i]));
             }
         }
     });
 }
+
 /// Copies `[block][h][w][c][lane]` ([`crate::cpu::lanes`]) into a layout of many images.
 pub(crate) fn from_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
     let &Layout { h, w, c, lanes, .. } = layout;

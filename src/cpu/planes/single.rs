@@ -5,13 +5,15 @@
 //! plane whose columns were moved. The layer before has written these copies, or, where filter or stride change the
 //! size of the plane, they are gathered first.
 
-use super::batched::powers;
-use super::layout::period;
-use super::tile::{Isa, Slice, Spread, Sums, Tile};
-use super::{Layout, Offsets, Order, SparseLayer};
+use super::compiled::CompiledFilters;
+use super::layout::{Layout, period};
+use super::lists::{ListOrder, Offsets, slices};
+use super::plane::{max_pool_plane, spread};
+use super::tile::{ChannelSlice, KeptSums, ListTile};
+use super::tiles::ListTiles;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
 use crate::cpu::scratch::{self, Shared};
+use crate::cpu::split::{powers, split};
 use crate::cpu::team;
 
 /// Filters that a task may have, however many tasks there are then.
@@ -34,12 +36,12 @@ pub(super) struct Single {
     reached: Vec<u32>,
     /// Of the layout that is written.
     masks: Vec<u32>,
-    gather: Option<Gather>,
+    gather: Option<PlaneGather>,
 }
 
 /// Copies of the input planes: `[c][row phase][s][rows][q]`, copy `(phase, s)` holds row `stride · i + phase − pad`,
 /// column `stride · j + s − pad` of the input, 0 where there is none.
-struct Gather {
+struct PlaneGather {
     stride: usize,
     pad: usize,
     phases: usize,
@@ -58,18 +60,18 @@ pub(super) fn direct(shape: &ConvShape) -> bool {
 impl Single {
     /// Also where the taps read, and the order of the `kept` weights.
     pub(super) fn new(
-        isa: &Isa,
+        tiles: &ListTiles,
         shape: &ConvShape,
         kept: usize,
         input: &Layout,
         output: &Layout,
-    ) -> (Self, Offsets, Order) {
+    ) -> (Self, Offsets, ListOrder) {
         let &ConvShape { w, c, k, r, s, stride, pad, .. } = shape;
         let (p, q) = (shape.p(), shape.q());
         let together = shape.n * k / (TASKS * rayon::current_num_threads());
         let most = (PLANES / (p * q).max(1)).max(1);
         let groups = split(k, together.max(FILTERS).min(most)).count();
-        let order = |slices: usize, lists: usize| Order {
+        let order = |slices: usize, lists: usize| ListOrder {
             filters: k,
             groups,
             slices,
@@ -92,8 +94,8 @@ impl Single {
                 let offsets =
                     Offsets { taps: (0..r * s).map(tap).collect(), channel: input.channel };
                 // Some rows, and those that taps reach above and below.
-                let read = (input.lanes * isa.most() + 2 * pad * w).min(input.channel);
-                let slices = super::slices(c * read, kept, k, TERMS);
+                let read = ((input.lanes << tiles.most()) + 2 * pad * w).min(input.channel);
+                let slices = slices(c * read, kept, k, TERMS);
                 return (Self { p, q, reached, masks, gather: None }, offsets, order(slices, s));
             }
             let lead = input.origin - input.halo * (input.copy + w);
@@ -104,7 +106,7 @@ impl Single {
         let phases = stride.min(r);
         let rows = p + r.saturating_sub(1) / stride;
         let copy = (rows * q).next_multiple_of(16);
-        let gather = Gather { stride, pad, phases, s, rows, q, copy };
+        let gather = PlaneGather { stride, pad, phases, s, rows, q, copy };
         let tap = |tap: usize| {
             let (dr, ds) = (tap / s, tap % s);
             (dr % stride * s + ds) * copy + dr / stride * q
@@ -115,7 +117,7 @@ impl Single {
 
     pub(super) fn run(
         &self,
-        layer: &SparseLayer,
+        layer: &CompiledFilters,
         x: &[f32],
         residual: Option<&[f32]>,
         y: &mut [f32],
@@ -133,118 +135,82 @@ impl Single {
     /// `image` is the distance of the images in `x`.
     fn compute(
         &self,
-        layer: &SparseLayer,
+        layer: &CompiledFilters,
         x: &[f32],
         image: usize,
         residual: Option<&[f32]>,
         y: &mut [f32],
     ) {
-        let (isa, output, pool) = (layer.isa, &layer.output, layer.finish.pool);
-        let lanes = output.lanes;
-        let Order { groups, slices, .. } = layer.order;
-        let most = isa.most().ilog2() as usize;
+        let &CompiledFilters { tiles, ref output, ref lists, .. } = layer;
+        let (lanes, pool) = (output.lanes, layer.finish.pool);
+        let ListOrder { groups, slices, .. } = lists.order;
         let len = (self.p * self.q).next_multiple_of(lanes);
         let pooled = if pool { (output.h * output.w).next_multiple_of(lanes) } else { 0 };
-        let tile = len.min(lanes << most);
+        let tile = len.min(lanes << tiles.most());
         // What is written lies as it is computed.
         let direct = !pool && output.copies == 1 && len == self.p * self.q;
         let shared = Shared::new(y);
         team::for_each(output.n * groups, |task| {
             let (n, group) = (task / groups, task % groups);
-            let filters = layer.order.group(group);
+            let filters = lists.order.group(group);
+            let count = filters.len();
             let [planes, kept] = [if direct { 0 } else { len }, if slices > 1 { tile } else { 0 }];
-            scratch::with(filters.len() * (planes + kept) + pooled, |memory| {
-                let (planes, memory) = memory.split_at_mut(filters.len() * planes);
-                let (sums, small) = memory.split_at_mut(filters.len() * kept);
-                for (start, vectors) in powers(len / lanes, most) {
+            scratch::with(count * (planes + kept) + pooled, |memory| {
+                let (planes, memory) = memory.split_at_mut(count * planes);
+                let (sums, small) = memory.split_at_mut(count * kept);
+                // Pixel (0, 0) of the first filter, and what is written from there on: the planes of the filters.
+                let first = output.at(n, 0, 0) + filters.start * output.channel;
+                let (out, out_channel) = match direct {
+                    true => {
+                        (shared.span(first, (count - 1) * output.channel + len), output.channel)
+                    }
+                    false => (Shared::new(planes), len),
+                };
+                let residual = residual.map(|residual| &residual[first..]);
+                let sums = Shared::new(sums);
+                for (start, vectors) in powers(len / lanes, tiles.most()) {
                     let start = start * lanes;
-                    let place = output.at(n, 0, 0) + start;
-                    let channel = lanes << vectors;
-                    let first = sums.as_mut_ptr().wrapping_sub(filters.start * channel);
-                    let sums = Sums { start: first, channel };
-                    let plane = planes.as_mut_ptr().wrapping_add(start);
-                    let (out, out_channel) = match direct {
-                        true => (shared.ptr().wrapping_add(place), output.channel),
-                        false => (plane.wrapping_sub(filters.start * len), len),
-                    };
+                    let sums = KeptSums { sums, channel: lanes << vectors };
                     for slice in 0..slices {
-                        let tile = Tile {
+                        let tile = ListTile {
                             masks: &self.reached,
-                            terms: &layer.terms,
-                            starts: layer.starts(group, slice),
-                            filters: filters.clone(),
-                            bias: &layer.bias,
+                            lists: lists.of(group, slice),
+                            bias: &layer.bias[filters.clone()],
                             floor: layer.floor(),
                             pool: false,
-                            input: x.as_ptr().wrapping_add(n * image + start),
+                            // Without channels there is nothing to read.
+                            input: x.get(n * image + start..).unwrap_or_default(),
                             row: 0,
                             column: 0,
-                            residual: residual.map_or(std::ptr::null(), |residual| {
-                                residual.as_ptr().wrapping_add(place)
-                            }),
-                            out,
+                            residual: residual.map(|residual| &residual[start..]),
+                            out: out.rest(start),
                             out_row: 0,
                             out_column: lanes,
                             out_channel,
                             residual_channel: output.channel,
-                            slice: Slice::of(slice, slices, sums),
+                            slice: ChannelSlice::of(slice, slices, sums),
                         };
-                        // SAFETY: where tiles do not write to the output, whose planes are whole vectors then, there is
-                        // memory for a plane of each filter, as there is for its sums; the pixels read lie in the copies,
-                        // and the lanes of a last vector beyond them in what follows: other copies, or the end of the
-                        // buffer, which has a vector to spare.
-                        unsafe { isa.flat(vectors, self.p * self.q, &tile) };
+                        // SAFETY: `out` is the filters' part of the output, or memory of this task alone, as the sums are.
+                        unsafe { tiles.flat(vectors, self.p * self.q, &tile) };
                     }
                 }
                 for (plane, k) in planes.chunks_exact(len).zip(filters) {
                     let place = output.at(n, 0, 0) + k * output.channel;
                     let plane = if pool {
-                        max_pool(plane, self.q, [output.h, output.w], small);
+                        max_pool_plane(plane, self.q, [output.h, output.w], small);
                         &*small
                     } else {
                         plane
                     };
-                    // SAFETY: masked stores stay in the copies of this image's channel, which are this task's alone.
-                    unsafe { spread(isa, output, &self.masks, plane, shared, place) };
+                    // SAFETY: the copies of this image's channel are this task's alone.
+                    unsafe { spread(tiles, output, &self.masks, plane, shared, place) };
                 }
             });
         });
     }
 }
 
-/// Writes a plane of whole vectors to the copies whose middle one has pixel (0, 0) at `place`.
-///
-/// # Safety
-/// The copies lie in `shared`, are no other task's, and `masks` are the layout's.
-pub(super) unsafe fn spread(
-    isa: &Isa,
-    output: &Layout,
-    masks: &[u32],
-    plane: &[f32],
-    shared: Shared,
-    place: usize,
-) {
-    let middle = output.copies / 2;
-    let out = shared.ptr().wrapping_add(place + middle).wrapping_sub(middle * output.copy);
-    let copies = output.copies;
-    // SAFETY: by the caller's word.
-    unsafe { isa.spread(&Spread { plane, out, copy: output.copy, copies, masks }) }
-}
-
-/// Maximum over 2×2 windows of rows of `q`; a NaN is a maximum.
-pub(super) fn max_pool(plane: &[f32], q: usize, [h, w]: [usize; 2], out: &mut [f32]) {
-    let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
-    for i in 0..h {
-        let (above, below) = (&plane[2 * i * q..][..q], &plane[(2 * i + 1) * q..][..q]);
-        let out = &mut out[i * w..][..w];
-        let pairs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
-        for (out, (above, below)) in out.iter_mut().zip(pairs) {
-            *out = max(max(above[0], above[1]), max(below[0], below[1]));
-        }
-    }
-}
-
-impl Gather {
+impl PlaneGather {
     fn channel(&self) -> usize {
         self.phases * self.s * self.copy
     }

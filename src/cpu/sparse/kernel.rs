@@ -1,19 +1,12 @@
 //! The register tile of the sparse convolution: some vectors of one output channel, over its kept weights.
 
-use crate::cpu::kernel::{InstructionSet, Vector};
-use std::sync::OnceLock;
-
-/// One kept weight.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Term {
-    pub(super) weight: f32,
-    /// Of what it multiplies, from the tile's place in the input.
-    pub(super) offset: u32,
-}
+use crate::cpu::isa::{InstructionSet, Isa};
+use crate::cpu::split::powers;
+use crate::cpu::term::Term;
+use crate::cpu::vector::Vector;
 
 /// `out[i, j] = start + Σ_terms weight · input[offset + i · input_row + j]`.
-pub(super) struct Tile<'a> {
+pub(super) struct SparseTile<'a> {
     pub(super) terms: &'a [Term],
     pub(super) input: &'a [f32],
     pub(super) input_row: usize,
@@ -26,7 +19,7 @@ pub(super) struct Tile<'a> {
 pub(super) const TOGETHER: usize = 8;
 
 /// `sums[g] = Σ_{i < rows, j < output_row} output[i · output_row + j] · input[offsets[g] + i · input_row + j]`.
-pub(super) struct Dots<'a> {
+pub(super) struct WeightDots<'a> {
     pub(super) input: &'a [f32],
     pub(super) input_row: usize,
     pub(super) output: &'a [f32],
@@ -42,11 +35,11 @@ pub(super) type TileShape = (usize, usize);
 /// Exponents up to 4: at most 16 vectors.
 const SIZES: usize = 5;
 
-type Run = unsafe fn(Tile);
-type RunDots = unsafe fn(&Dots) -> [f32; TOGETHER];
+type Run = unsafe fn(SparseTile);
+type RunDots = unsafe fn(&WeightDots) -> [f32; TOGETHER];
 
 /// The tiles for one instruction set.
-pub(in crate::cpu) struct Isa {
+pub(in crate::cpu) struct SparseTiles {
     lanes: usize,
     /// Exponent of the most vectors of a tile.
     most: usize,
@@ -54,28 +47,16 @@ pub(in crate::cpu) struct Isa {
     dots: RunDots,
 }
 
-impl Isa {
-    /// The best that this machine has; chosen once.
-    pub(super) fn detect() -> &'static Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
-        BEST.get_or_init(|| Self::available().remove(0))
-    }
-
-    /// All that this machine can run, the best first.
-    pub(in crate::cpu) fn available() -> Vec<Self> {
-        let tiles = |set| match set {
+impl SparseTiles {
+    /// Those of an instruction set.
+    pub(in crate::cpu) fn of(isa: Isa) -> &'static Self {
+        match isa.set() {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => avx512(),
+            InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => avx2(),
-            InstructionSet::Portable => portable(),
-        };
-        InstructionSet::available().into_iter().map(tiles).collect()
-    }
-
-    /// Floats of a vector.
-    pub(in crate::cpu) fn lanes(&self) -> usize {
-        self.lanes
+            InstructionSet::Avx2 => &AVX2,
+            InstructionSet::Portable => &PORTABLE,
+        }
     }
 
     /// Covers `rows` rows of `row` floats (whole vectors) with tiles: calls `f(shape, row, float)` for each.
@@ -100,14 +81,14 @@ impl Isa {
     ///
     /// # Safety
     /// `out` holds the tile's vectors; so does `input` from every offset of the terms on.
-    pub(super) unsafe fn tile(&self, (tall, wide): TileShape, tile: Tile) {
+    pub(super) unsafe fn tile(&self, (tall, wide): TileShape, tile: SparseTile) {
         debug_assert!({
             let end = |stride: usize| ((1 << tall) - 1) * stride + (self.lanes << wide);
             let last = tile.terms.iter().map(|term| term.offset as usize).max();
             last.is_none_or(|last| last + end(tile.input_row) <= tile.input.len())
                 && end(tile.out_row) <= tile.out.len()
         });
-        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
+        // SAFETY: the machine has the instructions (as there is an `Isa`); memory by the caller's word.
         unsafe { self.runs[tall][wide](tile) }
     }
 
@@ -115,7 +96,7 @@ impl Isa {
     ///
     /// # Safety
     /// `output` holds the rows; so does `input` from every offset on.
-    pub(super) unsafe fn dots(&self, dots: &Dots) -> [f32; TOGETHER] {
+    pub(super) unsafe fn dots(&self, dots: &WeightDots) -> [f32; TOGETHER] {
         debug_assert!(dots.offsets.iter().all(|&offset| {
             let end = |stride: usize| (dots.rows - 1) * stride + dots.output_row;
             offset as usize + end(dots.input_row) <= dots.input.len()
@@ -126,33 +107,21 @@ impl Isa {
     }
 }
 
-/// `0..len` in powers of two up to `2^most`: (start, exponent).
-fn powers(len: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let exponent = (len - start).checked_ilog2()? as usize;
-        let exponent = exponent.min(most);
-        let found = (start, exponent);
-        start += 1 << exponent;
-        Some(found)
-    })
-}
-
-macro_rules! isa {
+macro_rules! tiles {
     ($name:ident, $vector:ty, $most:expr, [$($tall:literal),*] $(, #[$feature:meta])?) => {
-        fn $name() -> Isa {
+        static $name: SparseTiles = {
             $(#[$feature])?
-            unsafe fn run<const ROWS: usize, const COLUMNS: usize>(tile: Tile) {
+            unsafe fn run<const ROWS: usize, const COLUMNS: usize>(tile: SparseTile) {
                 // SAFETY: by the caller's word.
                 unsafe { body::<$vector, ROWS, COLUMNS>(tile) }
             }
             $(#[$feature])?
-            unsafe fn dots(dots: &Dots) -> [f32; TOGETHER] {
+            unsafe fn dots(dots: &WeightDots) -> [f32; TOGETHER] {
                 // SAFETY: by the caller's word.
                 unsafe { dots_body::<$vector>(dots) }
             }
             const MOST: usize = $most;
-            Isa {
+            SparseTiles {
                 lanes: <$vector>::LANES,
                 most: MOST,
                 runs: [$([
@@ -164,7 +133,7 @@ macro_rules! isa {
                 ]),*],
                 dots,
             }
-        }
+        };
     };
 }
 
@@ -178,15 +147,15 @@ const fn size(exponent: usize, most: usize) -> usize {
 }
 
 #[cfg(target_arch = "x86_64")]
-isa!(avx512, std::arch::x86_64::__m512, 4, [0, 1, 2, 3, 4], #[target_feature(enable = "avx512f")]);
+tiles!(AVX512, std::arch::x86_64::__m512, 4, [0, 1, 2, 3, 4], #[target_feature(enable = "avx512f")]);
 #[cfg(target_arch = "x86_64")]
-isa!(avx2, std::arch::x86_64::__m256, 3, [0, 1, 2, 3, 4], #[target_feature(enable = "avx2,fma")]);
-isa!(portable, [f32; 8], 2, [0, 1, 2, 3, 4]);
+tiles!(AVX2, std::arch::x86_64::__m256, 3, [0, 1, 2, 3, 4], #[target_feature(enable = "avx2,fma")]);
+tiles!(PORTABLE, [f32; 8], 2, [0, 1, 2, 3, 4]);
 
 /// # Safety
-/// As [`Isa::tile`], and the machine has the instructions of `V`.
+/// As [`SparseTiles::tile`], and the machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn body<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: Tile) {
+unsafe fn body<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: SparseTile) {
     // SAFETY: addresses lie in `input` and `out` by the caller's word.
     unsafe {
         let mut sums = [[V::splat(tile.start); COLUMNS]; ROWS];
@@ -210,9 +179,9 @@ unsafe fn body<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: Tile) {
 }
 
 /// # Safety
-/// As [`Isa::dots`], and the machine has the instructions of `V`.
+/// As [`SparseTiles::dots`], and the machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn dots_body<V: Vector>(dots: &Dots) -> [f32; TOGETHER] {
+unsafe fn dots_body<V: Vector>(dots: &WeightDots) -> [f32; TOGETHER] {
     // SAFETY: addresses lie in `input` and `output` by the caller's word; `lanes` holds a vector.
     unsafe {
         let mut sums = [V::zero(); TOGETHER];

@@ -10,12 +10,14 @@ pub(super) mod weight;
 
 pub(crate) use weight::backward_weight;
 
-use super::conv2d::split;
+use super::isa::Isa;
 use super::round::round;
 use super::scratch::{self, Shared};
+use super::split::split;
+use super::term::Term;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use kernel::{Isa, Term, Tile};
+use kernel::{SparseTile, SparseTiles};
 use planes::Geometry;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -26,38 +28,38 @@ const CHANNELS: usize = 32;
 /// Where the kept weights of a `[k, r, s, c]` filter are. Made once for a mask; the values are read from
 /// the dense filter at every call.
 #[derive(Debug, Clone)]
-pub(crate) struct SparseFilter {
+pub(crate) struct KeptWeights {
     /// k, r, s, c.
     dims: [usize; 4],
     stride: usize,
-    forward: Lists,
-    backward: Lists,
+    forward: EntryLists,
+    backward: EntryLists,
 }
 
 /// Kept weights by the channel that is written.
 #[derive(Debug, Clone, Default)]
-struct Lists {
+struct EntryLists {
     /// The entries of list `i` are `starts[i]..starts[i + 1]`.
     starts: Vec<usize>,
-    entries: Vec<Entry>,
+    entries: Vec<KeptEntry>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
+struct KeptEntry {
     /// `tap · channels read + channel read`.
     source: u32,
     /// Index in the dense filter.
     weight: u32,
 }
 
-impl SparseFilter {
+impl KeptWeights {
     /// The format of the filter of `shape` where `mask` is not 0.
     pub(crate) fn new(shape: &ConvShape, mask: &[u8]) -> Self {
         let &ConvShape { c, k, r, s, stride, .. } = shape;
         assert!(mask.len() == shape.filter_len() && u32::try_from(mask.len()).is_ok());
         let kept = |weight: usize| mask[weight] != 0;
         let at = |k: usize, tap: usize, c_in: usize| (k * r * s + tap) * c + c_in;
-        let mut forward = Lists::new();
+        let mut forward = EntryLists::new();
         for filter in 0..k {
             let all = (0..r * s).flat_map(|tap| (0..c).map(move |channel| (tap, channel)));
             forward.push(
@@ -65,7 +67,7 @@ impl SparseFilter {
                     .filter(|e| kept(e.1)),
             );
         }
-        let mut backward = Lists::new();
+        let mut backward = EntryLists::new();
         // An input pixel of phase (y, x) is reached by the taps of one phase: a list for each phase and channel.
         for phase in 0..stride * stride {
             let taps: Vec<usize> = (0..r * s)
@@ -95,14 +97,15 @@ impl SparseFilter {
     }
 }
 
-impl Lists {
+impl EntryLists {
     fn new() -> Self {
         Self { starts: vec![0], entries: Vec::new() }
     }
 
     fn push(&mut self, entries: impl Iterator<Item = (usize, usize)>) {
         self.entries.extend(
-            entries.map(|(source, weight)| Entry { source: source as u32, weight: weight as u32 }),
+            entries
+                .map(|(source, weight)| KeptEntry { source: source as u32, weight: weight as u32 }),
         );
         self.starts.push(self.entries.len());
     }
@@ -110,7 +113,7 @@ impl Lists {
 
 /// `y = x ∗ (w ⊙ mask) + bias`.
 pub(crate) fn forward(
-    filter: &SparseFilter,
+    filter: &KeptWeights,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
@@ -124,8 +127,8 @@ pub(crate) fn forward(
 /// [`forward`] with the instructions of `isa`.
 #[allow(clippy::too_many_arguments)] // The operands of a convolution.
 pub(super) fn forward_on(
-    isa: &Isa,
-    filter: &SparseFilter,
+    isa: Isa,
+    filter: &KeptWeights,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
@@ -137,12 +140,12 @@ pub(super) fn forward_on(
     assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
     assert!(w.len() == shape.filter_len() && bias.is_none_or(|bias| bias.len() == shape.k));
     let geometry = Geometry::forward(shape, isa.lanes());
-    run(isa, &geometry, &filter.forward, x, w, bias, mode, y);
+    run(SparseTiles::of(isa), &geometry, &filter.forward, x, w, bias, mode, y);
 }
 
 /// `dx = dy ∗ᵀ (w ⊙ mask)`.
 pub(crate) fn backward_input(
-    filter: &SparseFilter,
+    filter: &KeptWeights,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
@@ -154,8 +157,8 @@ pub(crate) fn backward_input(
 
 /// [`backward_input`] with the instructions of `isa`.
 pub(super) fn backward_input_on(
-    isa: &Isa,
-    filter: &SparseFilter,
+    isa: Isa,
+    filter: &KeptWeights,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
@@ -166,11 +169,11 @@ pub(super) fn backward_input_on(
     assert!(dx.len() == shape.input_len() && dy.len() == shape.output_len());
     assert!(w.len() == shape.filter_len());
     let geometry = Geometry::backward(shape, isa.lanes());
-    run(isa, &geometry, &filter.backward, dy, w, None, mode, dx);
+    run(SparseTiles::of(isa), &geometry, &filter.backward, dy, w, None, mode, dx);
 }
 
 /// What a task computes: some channels of one phase of one block of images.
-struct Task {
+struct SparseTask {
     block: usize,
     phase: usize,
     channels: Range<usize>,
@@ -178,9 +181,9 @@ struct Task {
 
 #[allow(clippy::too_many_arguments)] // The operands of a convolution and where it runs.
 fn run(
-    isa: &Isa,
+    tiles: &SparseTiles,
     geometry: &Geometry,
-    lists: &Lists,
+    lists: &EntryLists,
     input: &[f32],
     w: &[f32],
     bias: Option<&[f32]>,
@@ -197,7 +200,7 @@ fn run(
     for block in 0..blocks {
         for phase in 0..phases {
             let parts = split(channels, CHANNELS);
-            tasks.extend(parts.map(|channels| Task { block, phase, channels }));
+            tasks.extend(parts.map(|channels| SparseTask { block, phase, channels }));
         }
     }
     let (in_len, out_len) = (geometry.input_len(), geometry.output_len());
@@ -212,11 +215,11 @@ fn run(
                     task.block * out_len + phase.start + task.channels.start * phase.plane();
                 // SAFETY: these channels of one phase of one block belong to this task alone.
                 let planes = unsafe { shared.part(first, task.channels.len() * phase.plane()) };
-                isa.for_each_tile(phase.rows, phase.row, |shape, row, column| {
+                tiles.for_each_tile(phase.rows, phase.row, |shape, row, column| {
                     let planes = planes.chunks_exact_mut(phase.plane());
                     for (channel, plane) in task.channels.clone().zip(planes) {
                         let list = task.phase * channels + channel;
-                        let tile = Tile {
+                        let tile = SparseTile {
                             terms: &terms[lists.starts[list]..lists.starts[list + 1]],
                             input: &read[row * geometry.row() + column..],
                             input_row: geometry.row(),
@@ -226,7 +229,7 @@ fn run(
                         };
                         // SAFETY: every offset of the phase plus a pixel of its result lies in the block, whose
                         // slack takes what a row's last vector reads too far; the tile lies in the plane.
-                        unsafe { isa.tile(shape, tile) };
+                        unsafe { tiles.tile(shape, tile) };
                     }
                 });
             });
@@ -236,7 +239,7 @@ fn run(
 }
 
 /// The kept weights with the offsets that this geometry gives them.
-fn terms(geometry: &Geometry, lists: &Lists, w: &[f32], mode: Mode) -> Vec<Term> {
+fn terms(geometry: &Geometry, lists: &EntryLists, w: &[f32], mode: Mode) -> Vec<Term> {
     const CHUNK: usize = 1 << 13;
     let per_phase = (lists.starts.len() - 1) / geometry.phases.len();
     let mut terms = vec![Term::default(); lists.entries.len()];

@@ -25,17 +25,17 @@ pub(super) struct Extent {
 }
 
 /// One axis: how source pixels are laid out, and which pixels each phase of the result has.
-struct Axis {
+struct PhaseAxis {
     /// Of the source: phases and entries in each, zeros included.
     phases: usize,
     len: usize,
     /// Of each source pixel: phase and entry; `None` where no tap reaches it.
     places: Vec<Option<(usize, usize)>>,
-    groups: Vec<Group>,
+    groups: Vec<PhaseGroup>,
 }
 
 /// Result pixels `i, i + step, …` (group `i`), and the (phase, entry) that the first of them reads through each tap.
-struct Group {
+struct PhaseGroup {
     count: usize,
     taps: Vec<Option<(usize, usize)>>,
 }
@@ -68,8 +68,8 @@ pub(super) struct Geometry {
     /// Distance of the pixels of one phase of the result.
     step: usize,
     lanes: usize,
-    rows: Axis,
-    columns: Axis,
+    rows: PhaseAxis,
+    columns: PhaseAxis,
 }
 
 /// Whether filter tap `tap` reaches the input pixels `y` with `y % stride = phase`.
@@ -77,7 +77,7 @@ pub(super) fn reaches(shape: &ConvShape, phase: usize, tap: usize) -> bool {
     (phase + shape.pad) % shape.stride == tap % shape.stride
 }
 
-impl Axis {
+impl PhaseAxis {
     fn forward(input: usize, output: usize, taps: usize, stride: usize, pad: usize) -> Self {
         let phases = stride.min(taps);
         let len = output + taps.saturating_sub(1) / stride;
@@ -85,7 +85,7 @@ impl Axis {
         let reached = |&(phase, entry): &(usize, usize)| phase < phases && entry < len;
         let places = (0..input).map(|y| Some(place(y)).filter(reached)).collect();
         let taps = (0..taps).map(|r| Some((r % stride, r / stride))).collect();
-        Self { phases, len, places, groups: vec![Group { count: output, taps }] }
+        Self { phases, len, places, groups: vec![PhaseGroup { count: output, taps }] }
     }
 
     fn backward(shape: &ConvShape, input: usize, output: usize, taps: usize) -> Self {
@@ -97,8 +97,8 @@ impl Axis {
                 .map(move |r| r.saturating_sub(start + pad) / stride)
         };
         let before = (0..stride).flat_map(below).max().unwrap_or(0);
-        let groups: Vec<Group> = (0..stride)
-            .map(|start| Group {
+        let groups: Vec<PhaseGroup> = (0..stride)
+            .map(|start| PhaseGroup {
                 count: input.saturating_sub(start).div_ceil(stride),
                 taps: (0..taps)
                     .map(|r| {
@@ -108,7 +108,7 @@ impl Axis {
                     .collect(),
             })
             .collect();
-        let reach = |group: &Group| {
+        let reach = |group: &PhaseGroup| {
             let last = group.taps.iter().flatten().map(|tap| tap.1).max();
             last.map_or(0, |last| last + group.count)
         };
@@ -123,8 +123,8 @@ impl Geometry {
     pub(super) fn forward(shape: &ConvShape, lanes: usize) -> Self {
         let &ConvShape { h, w, c, k, r, s, stride, pad, .. } = shape;
         let (p, q) = (shape.p(), shape.q());
-        let rows = Axis::forward(h, p, r, stride, pad);
-        let columns = Axis::forward(w, q, s, stride, pad);
+        let rows = PhaseAxis::forward(h, p, r, stride, pad);
+        let columns = PhaseAxis::forward(w, q, s, stride, pad);
         let input = Extent { h, w, channels: c };
         Self::new(shape, input, Extent { h: p, w: q, channels: k }, 1, [rows, columns], lanes)
     }
@@ -132,8 +132,8 @@ impl Geometry {
     pub(super) fn backward(shape: &ConvShape, lanes: usize) -> Self {
         let &ConvShape { h, w, c, k, r, s, stride, .. } = shape;
         let (p, q) = (shape.p(), shape.q());
-        let rows = Axis::backward(shape, h, p, r);
-        let columns = Axis::backward(shape, w, q, s);
+        let rows = PhaseAxis::backward(shape, h, p, r);
+        let columns = PhaseAxis::backward(shape, w, q, s);
         let input = Extent { h: p, w: q, channels: k };
         Self::new(shape, input, Extent { h, w, channels: c }, stride, [rows, columns], lanes)
     }
@@ -143,7 +143,7 @@ impl Geometry {
         input: Extent,
         output: Extent,
         step: usize,
-        [rows, columns]: [Axis; 2],
+        [rows, columns]: [PhaseAxis; 2],
         lanes: usize,
     ) -> Self {
         let widest = columns.groups.iter().map(|group| group.count).max().unwrap_or(0);

@@ -3,13 +3,14 @@
 //! A task owns some filters and walks over the images in pieces whose input planes fit the cache; in a piece,
 //! [`TOGETHER`] weights of one filter share what they read of the output gradient.
 
-use super::SparseFilter;
-use super::kernel::{Dots, Isa, TOGETHER};
+use super::KeptWeights;
+use super::kernel::{SparseTiles, TOGETHER, WeightDots};
 use super::planes::Geometry;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
+use crate::cpu::isa::Isa;
 use crate::cpu::scratch::{self, Shared};
+use crate::cpu::split::split;
 use rayon::prelude::*;
 
 /// Filters of a task.
@@ -19,7 +20,7 @@ const PIECE: usize = 1 << 18;
 
 /// Gradient of the filter where it is kept, 0 elsewhere.
 pub(crate) fn backward_weight(
-    filter: &SparseFilter,
+    filter: &KeptWeights,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
@@ -31,8 +32,8 @@ pub(crate) fn backward_weight(
 
 /// [`backward_weight`] with the instructions of `isa`.
 pub(in crate::cpu) fn backward_weight_on(
-    isa: &Isa,
-    filter: &SparseFilter,
+    isa: Isa,
+    filter: &KeptWeights,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
@@ -52,15 +53,15 @@ pub(in crate::cpu) fn backward_weight_on(
         geometry.pack(x, mode, inputs);
         scratch::with(blocks * geometry.output_len(), |outputs| {
             geometry.pack_output(dy, mode, outputs);
-            run(isa, &geometry, filter, inputs, outputs, dw);
+            run(SparseTiles::of(isa), &geometry, filter, inputs, outputs, dw);
         });
     });
 }
 
 fn run(
-    isa: &Isa,
+    tiles: &SparseTiles,
     geometry: &Geometry,
-    filter: &SparseFilter,
+    filter: &KeptWeights,
     inputs: &[f32],
     outputs: &[f32],
     dw: &mut [f32],
@@ -82,10 +83,11 @@ fn run(
                     let entries = &filter.forward.entries
                         [filter.forward.starts[k]..filter.forward.starts[k + 1]];
                     for entries in entries.chunks(TOGETHER) {
-                        let offset = |entry: &super::Entry| phase.offsets[entry.source as usize];
+                        let offset =
+                            |entry: &super::KeptEntry| phase.offsets[entry.source as usize];
                         let mut offsets = [offset(&entries[0]); TOGETHER];
                         offsets.iter_mut().zip(entries).for_each(|(o, entry)| *o = offset(entry));
-                        let dots = Dots {
+                        let dots = WeightDots {
                             input: &input[rows.start * geometry.row()..],
                             input_row: geometry.row(),
                             output: &output[k * phase.plane() + rows.start * phase.row..],
@@ -95,7 +97,7 @@ fn run(
                         };
                         // SAFETY: the rows lie in the plane of the gradient; shifted by the offset of a tap they
                         // lie in the block of the input, whose slack takes the last vector.
-                        let sums = unsafe { isa.dots(&dots) };
+                        let sums = unsafe { tiles.dots(&dots) };
                         for (entry, sum) in entries.iter().zip(sums) {
                             dw[entry.weight as usize - start] += sum;
                         }

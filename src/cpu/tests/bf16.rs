@@ -1,7 +1,7 @@
 use super::conv::{SHAPES, layer, products, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
-use crate::cpu::bf16::{self, Bf16Conv, Blocked, Isa, Target};
+use crate::cpu::bf16::{self, Bf16Conv, Bf16Isa, Blocked, Target};
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::finish::Finish;
 use crate::cpu::round::round;
@@ -45,8 +45,8 @@ fn back(layout: &Blocked, len: usize, inside: &[f32]) -> Vec<f32> {
 #[test]
 fn convolution_equals_float64() {
     let mut random = Random::new();
-    for isa in Isa::available() {
-        let isa: &'static Isa = Box::leak(Box::new(isa));
+    for isa in Bf16Isa::available() {
+        let isa: &'static Bf16Isa = Box::leak(Box::new(isa));
         for &values in SHAPES.iter().chain(MORE) {
             let shape = shape(values);
             let ConvShape { n, h, w, c, k, pad, .. } = shape;
@@ -84,7 +84,7 @@ fn convolution_equals_float64() {
                     new(true, false, Target::Blocked(to.clone())).run(&inside, None, &mut y);
                     let pooled = to.resized([p / 2, q / 2, k]);
                     let mut want = blocked(&pooled, &vec![0.0; n * (p / 2) * (q / 2) * k]);
-                    bf16::max_pool2(&to, &y, &pooled, &mut want);
+                    bf16::max_pool(&to, &y, &pooled, &mut want);
                     let mut got = unwritten(pooled.len());
                     let conv = new(true, true, Target::Blocked(pooled.clone()));
                     conv.run(&inside, None, &mut got);
@@ -115,8 +115,8 @@ fn layout_images_of(layout: &Blocked, element: usize) -> usize {
 #[test]
 fn what_is_not_finite_stays_in_its_channels() {
     let shape = shape([1, 1, 1, 8, 10, 1, 1, 1, 0]);
-    for isa in Isa::available() {
-        let isa: &'static Isa = Box::leak(Box::new(isa));
+    for isa in Bf16Isa::available() {
+        let isa: &'static Bf16Isa = Box::leak(Box::new(isa));
         for from in layouts([1, 1, 1, 8], 0) {
             let to = from.resized([1, 1, 10]);
             let relu = Finish { relu: true, pool: false };
@@ -137,15 +137,15 @@ fn all_instructions_give_the_bits_of_plain_loops_where_they_sum_in_one_order() {
     let [x, w, bias] = [shape.input_len(), shape.filter_len(), shape.k].map(|len| random.vec(len));
     let from = Blocked::new([1, 12, 20, 70], false, 1);
     let inside = blocked(&from, &x);
-    let run = |isa: Isa| {
-        let isa: &'static Isa = Box::leak(Box::new(isa));
+    let run = |isa: Bf16Isa| {
+        let isa: &'static Bf16Isa = Box::leak(Box::new(isa));
         let mut y = unwritten(shape.output_len());
         let relu = Finish { relu: true, pool: false };
         let conv = Bf16Conv::new_on(isa, &shape, &w, &bias, relu, &from, Target::Nhwc);
         conv.run(&inside, None, &mut y);
         (isa.name(), y)
     };
-    let all: Vec<_> = Isa::available().into_iter().map(run).collect();
+    let all: Vec<_> = Bf16Isa::available().into_iter().map(run).collect();
     let of = |name| all.iter().find(|(found, _)| *found == name).map(|(_, y)| y);
     match of("amx") {
         Some(y) => assert_eq!(Some(y), of("portable")),
@@ -199,7 +199,7 @@ fn conversions_pooling_and_mean_are_those_of_images() {
             assert_eq!(back(&layout, x.len(), &inside), x);
 
             let mut pooled = vec![0.0; to.len()];
-            bf16::max_pool2(&layout, &inside, &to, &mut pooled);
+            bf16::max_pool(&layout, &inside, &to, &mut pooled);
             let largest = |i: usize| {
                 let (image, y, column) = (i / c / q / p, i / c / q % p, i / c % q);
                 let at = |dy, dx| ((image * h + 2 * y + dy) * w + 2 * column + dx) * c + i % c;

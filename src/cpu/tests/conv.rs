@@ -1,7 +1,7 @@
 use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::kernel::Isa;
+use crate::cpu::isa::Isa;
 use crate::cpu::round::round;
 use crate::cpu::{conv2d, conv2d_weight};
 
@@ -97,17 +97,15 @@ fn dense_convolution_equals_float64() {
         });
         for isa in Isa::available() {
             for mode in Mode::ALL {
-                let what = |name| {
-                    format!("{name} {values:?} {mode}, tiles of {} x {}", isa.rows(), isa.columns())
-                };
+                let what = |name| format!("{name} {values:?} {mode}, {isa:?}");
                 let mut y = unwritten(want_y.len());
-                conv2d::forward_on(&isa, &shape, &x, &w, Some(&bias), mode, &mut y);
+                conv2d::forward_on(isa, &shape, &x, &w, Some(&bias), mode, &mut y);
                 check(&what("forward"), &y, &want_y, mode.tolerance());
                 let mut dx = unwritten(want_dx.len());
-                conv2d::backward_input_on(&isa, &shape, &dy, &w, mode, &mut dx);
+                conv2d::backward_input_on(isa, &shape, &dy, &w, mode, &mut dx);
                 check(&what("input gradient"), &dx, &want_dx, mode.tolerance());
                 let mut dw = unwritten(want_dw.len());
-                conv2d_weight::backward_weight_on(&isa, &shape, &x, &dy, mode, &mut dw);
+                conv2d_weight::backward_weight_on(isa, &shape, &x, &dy, mode, &mut dw);
                 check(&what("weight gradient"), &dw, &want_dw, mode.tolerance());
             }
         }

@@ -1,7 +1,7 @@
 use super::conv::{products, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
-use crate::cpu::gather::{self, Channels};
+use crate::cpu::gather::{self, PickedChannels};
 
 #[test]
 fn gathered_convolution_equals_float64() {
@@ -9,7 +9,7 @@ fn gathered_convolution_equals_float64() {
     for (index, all) in [(vec![6, 1, 4], 7), (vec![], 3), (vec![0, 1], 2), ((3..60).collect(), 64)]
     {
         let shape = shape([2, 6, 5, index.len(), 9, 3, 3, 2, 1]);
-        let channels = Channels { all, index: &index };
+        let channels = PickedChannels { all, index: &index };
         let full = |i: usize| i / shape.c * all + index[i % shape.c] as usize;
         let x = random.vec(shape.n * shape.h * shape.w * all);
         let [w, bias, dy] =

@@ -1,7 +1,8 @@
 use super::conv::{SHAPES, layer, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
-use crate::cpu::lanes::{self, Isa, LaneConv};
+use crate::cpu::isa::Isa;
+use crate::cpu::lanes::{self, LaneConv};
 
 /// `[n, pixels, c]` with images in lanes.
 pub(super) fn to_lanes(lanes: usize, [n, pixels, c]: [usize; 3], x: &[f32]) -> Vec<f32> {
@@ -70,7 +71,7 @@ fn conversions_pooling_and_mean_are_those_of_images() {
         let pixel = |image: usize, y: usize, column: usize| ((image * h + y) * w + column) * c;
         let (p, q) = (h / 2, w / 2);
         let mut pooled = unwritten(lanes::len(n, [p, q, c]));
-        lanes::max_pool2([n, h, w, c], &inside, &mut pooled);
+        lanes::max_pool([n, h, w, c], &inside, &mut pooled);
         let largest = |i: usize| {
             let (image, y, column) = (i / c / q / p, i / c / q % p, i / c % q);
             let window = [(0, 0), (0, 1), (1, 0), (1, 1)];

@@ -1,7 +1,8 @@
 use super::conv::{SHAPES, layer, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
-use crate::cpu::nhwc::{Isa, NhwcConv};
+use crate::cpu::isa::Isa;
+use crate::cpu::nhwc::NhwcConv;
 
 /// Planes of one tile and of many, channels that fill vectors and that do not; n, h, w, c, k, r, s, stride, pad.
 const MORE: &[[usize; 9]] = &[

@@ -1,5 +1,5 @@
 use super::{Random, check, unwritten};
-use crate::cpu::batch_norm::{Norm, inverse_deviation, statistics};
+use crate::cpu::batch_norm::{ChannelNorm, inverse_deviation, statistics};
 
 const EPS: f32 = 1e-5;
 
@@ -27,7 +27,7 @@ fn batch_norm_equals_float64() {
         let [mut y, mut dx] = [(); 2].map(|()| unwritten(x.len()));
         statistics(&x, &mut mean, &mut var);
         inverse_deviation(&var, EPS, &mut invstd);
-        let norm = Norm { mean: &mean, invstd: &invstd, gamma: &gamma };
+        let norm = ChannelNorm { mean: &mean, invstd: &invstd, gamma: &gamma };
         norm.forward(&x, &beta, &mut y);
         norm.backward_parameters(&x, &dy, &mut dgamma, &mut dbeta);
         norm.backward_input(&x, &dy, &dgamma, &dbeta, &mut dx);

@@ -3,8 +3,9 @@ use super::{Random, check, unwritten};
 use crate::cpu::aligned::Aligned;
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::finish::Finish;
+use crate::cpu::isa::Isa;
 use crate::cpu::lanes;
-use crate::cpu::planes::{self, Isa, Layout, SparseLayer};
+use crate::cpu::planes::{self, Layout, SparseLayer};
 
 /// Memory for an activation.
 fn zeros(layout: &Layout) -> Aligned {
@@ -232,7 +233,7 @@ fn moves_equal_float64() {
                 assert_eq!(back, x, "{what}");
                 let small = Layout::new(isa, [n, p, q, c], halo);
                 let mut most = zeros(&small);
-                planes::max_pool2(isa, &layout, &packed, &small, &mut most);
+                planes::max_pool(isa, &layout, &packed, &small, &mut most);
                 let mut y = unwritten(want.len());
                 planes::unpack(&small, &most, &mut y);
                 check(&format!("maximum {what}"), &y, &want, 0.0);

@@ -2,7 +2,8 @@ use super::conv::{SHAPES, products, shape};
 use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::sparse::{self, SparseFilter, kernel::Isa};
+use crate::cpu::isa::Isa;
+use crate::cpu::sparse::{self, KeptWeights};
 
 /// Share of kept weights, in percent.
 const DENSITIES: [u64; 4] = [0, 3, 40, 100];
@@ -40,7 +41,7 @@ fn mask(random: &mut Random, len: usize, density: u64) -> Vec<u8> {
 }
 
 fn compare(random: &mut Random, shape: &ConvShape, mask: &[u8], what: &str) {
-    let filter = SparseFilter::new(shape, mask);
+    let filter = KeptWeights::new(shape, mask);
     assert_eq!(filter.kept(), mask.iter().filter(|&&kept| kept != 0).count());
     let x = random.vec(shape.input_len());
     let w = random.vec(shape.filter_len());
@@ -60,13 +61,13 @@ fn compare(random: &mut Random, shape: &ConvShape, mask: &[u8], what: &str) {
         for mode in Mode::ALL {
             let what = |name| format!("{name} {what} {mode}, {} lanes", isa.lanes());
             let mut y = unwritten(dy.len());
-            sparse::forward_on(&isa, &filter, shape, &x, &w, Some(&bias), mode, &mut y);
+            sparse::forward_on(isa, &filter, shape, &x, &w, Some(&bias), mode, &mut y);
             check(&what("forward"), &y, &want_y, mode.tolerance());
             let mut dx = unwritten(x.len());
-            sparse::backward_input_on(&isa, &filter, shape, &dy, &w, mode, &mut dx);
+            sparse::backward_input_on(isa, &filter, shape, &dy, &w, mode, &mut dx);
             check(&what("input gradient"), &dx, &want_dx, mode.tolerance());
             let mut dw = unwritten(w.len());
-            sparse::weight::backward_weight_on(&isa, &filter, shape, &x, &dy, mode, &mut dw);
+            sparse::weight::backward_weight_on(isa, &filter, shape, &x, &dy, mode, &mut dw);
             check(&what("weight gradient"), &dw, &want_dw, mode.tolerance());
         }
     }
@@ -78,7 +79,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let shape = shape([40, 8, 8, 20, 70, 3, 3, 1, 1]);
     let mask: Vec<u8> =
         (0..shape.filter_len()).map(|_| u8::from(random.next().is_multiple_of(9))).collect();
-    let filter = SparseFilter::new(&shape, &mask);
+    let filter = KeptWeights::new(&shape, &mask);
     let [x, w, dy] =
         [shape.input_len(), shape.filter_len(), shape.output_len()].map(|len| random.vec(len));
     let run = |threads: usize| {

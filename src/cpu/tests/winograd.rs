@@ -5,8 +5,8 @@ use super::{Random, check, unwritten};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::finish::Finish;
+use crate::cpu::isa::Isa;
 use crate::cpu::winograd::{LaneWinogradConv, WinogradConv};
-use crate::cpu::{lanes, nhwc};
 
 /// Whole tiles and parts of them, more tiles than a task has, channels that fill vectors and that do not; n, h, w, c, k, pad.
 const SHAPES: &[[usize; 6]] = &[
@@ -52,7 +52,7 @@ fn convolution_equals_float64() {
     for &values in SHAPES {
         let (shape, [x, w, bias, residual], [plain, finished]) = case(&mut random, values);
         let (_, largest) = maxima(&shape, &plain);
-        for isa in nhwc::Isa::available() {
+        for isa in Isa::available() {
             for m in [2, 4] {
                 let what = |name| format!("{name} {shape:?} m={m}, {} lanes", isa.lanes());
                 let mut y = unwritten(residual.len());
@@ -79,7 +79,7 @@ fn convolution_in_lanes_equals_float64() {
         let (n, c, k) = (shape.n, shape.c, shape.k);
         let (small, largest) = maxima(&shape, &plain);
         let result = [n, shape.p() * shape.q(), k];
-        for isa in lanes::Isa::available() {
+        for isa in Isa::available() {
             let lanes = isa.lanes();
             let x = to_lanes(lanes, [n, shape.h * shape.w, c], &x);
             let residual = to_lanes(lanes, result, &residual);
@@ -106,7 +106,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let mut random = Random::new();
     for [n, h, w, c, k, pad] in [[40, 4, 4, 24, 70, 1], [16, 8, 8, 9, 20, 1], [40, 9, 6, 5, 9, 1]] {
         let shape = shape([n, h, w, c, k, 3, 3, 1, pad]);
-        let (lanes, w) = (lanes::lanes(), random.vec(shape.filter_len()));
+        let (lanes, w) = (Isa::detect().lanes(), random.vec(shape.filter_len()));
         let (bias, x) = (random.vec(k), random.vec(shape.input_len()));
         let inside = to_lanes(lanes, [n, shape.h * shape.w, c], &x);
         let run = |threads: usize, in_lanes: bool| {
@@ -116,11 +116,11 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                 let images = if in_lanes { n.next_multiple_of(lanes) } else { n };
                 let mut y = unwritten(images * result[1] * k);
                 if !in_lanes {
-                    let isa = nhwc::Isa::detect();
+                    let isa = Isa::detect();
                     WinogradConv::new_on(isa, 4, &shape, &w, &bias, RELU).run(&x, None, &mut y);
                     return y;
                 }
-                let isa = lanes::Isa::detect();
+                let isa = Isa::detect();
                 let conv = LaneWinogradConv::new_on(isa, 4, &shape, &w, &bias, RELU);
                 conv.run(&inside, None, &mut y);
                 from_lanes(lanes, result, &y)

@@ -1,18 +1,19 @@
 //! Many images, `[block][h][w][c][lane]`: one in each lane.
 
-use super::{Products, Tiles, filter, given, of_image};
+use super::{Products, WinogradTiles, filter, given, of_image};
 use crate::Mode;
 use crate::cpu::aligned::Aligned;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
 use crate::cpu::finish::Finish;
-use crate::cpu::lanes::{Isa, PIXELS, Place, Tap, Tile};
+use crate::cpu::isa::Isa;
+use crate::cpu::lanes::{LaneTap, LaneTile, LaneTiles, PIXELS, PixelPlace};
 use crate::cpu::scratch::{self, Shared};
+use crate::cpu::split::split;
 use crate::cpu::team;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
+/// WinogradTiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
 /// second-level cache, up to 128 channels. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 with 12 tiles.
 const TILES: usize = PIXELS;
 /// Floats of weights from which more tiles share them: 512 → 512 filters took 9.1 ms in two tasks of 2 tiles, and 8.1 in one of
@@ -24,16 +25,16 @@ const TASKS: usize = 2;
 
 /// `y = relu?(x ∗ w + bias + residual?)`, or the maxima of 2 × 2 of these, for one geometry.
 pub(crate) struct LaneWinogradConv {
-    isa: &'static Isa,
+    register_tiles: &'static LaneTiles,
     /// Of blocks of images, a lane of each channel and filter.
-    tiles: Tiles,
+    tiles: WinogradTiles,
     channels: usize,
     filters: usize,
     /// `[position][k / O][c][O]`, O the filters of a register tile.
     weights: Aligned,
     /// A vector for each filter.
     bias: Vec<f32>,
-    /// Tiles, as tasks take them.
+    /// WinogradTiles, as tasks take them.
     strips: Vec<Range<usize>>,
 }
 
@@ -52,7 +53,7 @@ impl LaneWinogradConv {
 
     /// [`Self::new`] with tiles of m × m results and the instructions of `isa`.
     pub(in crate::cpu) fn new_on(
-        isa: &'static Isa,
+        isa: Isa,
         m: usize,
         shape: &ConvShape,
         w: &[f32],
@@ -61,10 +62,11 @@ impl LaneWinogradConv {
     ) -> Self {
         assert!(w.len() == shape.filter_len() && bias.len() == shape.k);
         assert!((shape.r, shape.s, shape.stride) == (3, 3, 1));
-        let (lanes, width, c) = (isa.lanes(), isa.filters(), shape.c);
+        let register_tiles = LaneTiles::of(isa);
+        let (lanes, width, c) = (isa.lanes(), register_tiles.filters(), shape.c);
         let (n, count) = (shape.n.div_ceil(lanes), shape.k.div_ceil(width));
         let of_vectors = ConvShape { n, c: c * lanes, k: shape.k * lanes, ..*shape };
-        let tiles = Tiles::new(isa.set(), m, of_vectors, finish);
+        let tiles = WinogradTiles::new(isa, m, of_vectors, finish);
         let mut weights = Aligned::zeros(tiles.positions() * count * c * width);
         let positions = weights.par_chunks_mut((count * c * width).max(1));
         let u: Vec<Vec<f32>> = w
@@ -86,7 +88,7 @@ impl LaneWinogradConv {
         let most = if weights.len() < LARGE { TILES } else { MORE_TILES };
         let strips = split(tiles.count(), most).collect();
         let bias = bias.iter().flat_map(|&bias| std::iter::repeat_n(bias, lanes)).collect();
-        Self { isa, tiles, channels: c, filters: shape.k, weights, bias, strips }
+        Self { register_tiles, tiles, channels: c, filters: shape.k, weights, bias, strips }
     }
 
     /// Shapes: x `[block, h, w, c, lane]`, residual and y `[block, p, q, k, lane]`; the residual excludes maxima,
@@ -96,7 +98,7 @@ impl LaneWinogradConv {
         assert!(x.len() == shape.input_len() && y.len() == self.tiles.output_len());
         assert!(residual.is_none_or(|r| r.len() == y.len() && !self.tiles.finish.pool));
         let (y, strips) = (Shared::new(y), self.strips.len());
-        let panels = self.filters.div_ceil(self.isa.filters());
+        let panels = self.filters.div_ceil(self.register_tiles.filters());
         // Where there are few tiles threads share the filters too: every group of panels transforms the tiles for itself.
         let threads = rayon::current_num_threads();
         let parts = if threads > 1 { (TASKS * threads).div_ceil(strips.max(1)) } else { 1 };
@@ -115,7 +117,7 @@ impl LaneWinogradConv {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
-        let (lanes, width) = (self.isa.lanes(), self.isa.filters());
+        let (lanes, width) = (self.register_tiles.lanes(), self.register_tiles.filters());
         let positions = self.tiles.positions();
         // Positions a line more than their tiles apart, so that those of a tile lie in different sets of the cache.
         let (deep, wide) = (self.channels * lanes, panels.len() * width * lanes);
@@ -153,32 +155,33 @@ impl LaneWinogradConv {
         v: &[f32],
         m: &mut [f32],
     ) {
-        let (lanes, width, c) = (self.isa.lanes(), self.isa.filters(), self.channels);
+        let (lanes, width, c) =
+            (self.register_tiles.lanes(), self.register_tiles.filters(), self.channels);
         let (deep, wide) = (c * lanes, panels.len() * width * lanes);
         assert!(v.len() >= tiles * deep && m.len() >= tiles * wide);
         let (zeros, count) = ([0.0; 16], self.filters.div_ceil(width));
-        let mut places = [Place { x: 0, y: 0 }; PIXELS];
+        let mut places = [PixelPlace { x: 0, y: 0 }; PIXELS];
         for (i, panel) in panels.clone().enumerate() {
             let w = &self.weights[(position * count + panel) * c * width..][..c * width];
             for part in split(tiles, PIXELS) {
                 let places = &mut places[..part.len()];
                 for (place, tile) in places.iter_mut().zip(part) {
-                    *place = Place { x: (tile * deep) as isize, y: tile * wide };
+                    *place = PixelPlace { x: tile * deep, y: tile * wide };
                 }
-                let tile = Tile {
+                let tile = LaneTile {
                     x: v.as_ptr(),
                     w: w.as_ptr(),
                     bias: zeros.as_ptr(),
                     residual: None,
                     y: m[i * width * lanes..].as_mut_ptr(),
                     places,
-                    taps: &[Tap { x: 0, w: 0 }],
+                    taps: &[LaneTap { x: 0, w: 0 }],
                     channels: c,
                     filters: width,
                     relu: false,
                 };
                 // SAFETY: v and m are long enough for all tiles and panels (checked), w is that of the panel.
-                unsafe { self.isa.tile(&tile) };
+                unsafe { self.register_tiles.tile(&tile) };
             }
         }
     }

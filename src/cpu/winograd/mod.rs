@@ -11,11 +11,11 @@ pub(crate) use lanes::LaneWinogradConv;
 pub(crate) use nhwc::WinogradConv;
 
 use super::finish::Finish;
-use super::kernel::InstructionSet;
+use super::isa::Isa;
 use super::scratch::Shared;
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use transform::{POSITIONS, Patch, RESULTS, Sums, Transforms};
+use transform::{InputTile, OutputTile, POSITIONS, RESULTS, Transforms};
 
 /// Whether tiles give the convolution: not other filters, rounded operands, and weights that are not finite or so large that
 /// their transform is not, which would reach the neighbours of their results. So do activations: one that is not finite makes NaN
@@ -39,7 +39,7 @@ fn filter(n: usize, g: &[f32], mut f: impl FnMut(usize, usize, f32)) {
 }
 
 /// How tiles of m × m results, which take two pixels more along each side, lie in the images.
-struct Tiles {
+struct WinogradTiles {
     transforms: &'static Transforms,
     shape: ConvShape,
     m: usize,
@@ -57,10 +57,10 @@ struct Products<'a> {
     bias: &'a [f32],
 }
 
-impl Tiles {
+impl WinogradTiles {
     /// `shape` counts floats of a pixel as channels.
-    fn new(set: InstructionSet, m: usize, shape: ConvShape, finish: Finish) -> Self {
-        let transforms = Transforms::of(set);
+    fn new(isa: Isa, m: usize, shape: ConvShape, finish: Finish) -> Self {
+        let transforms = Transforms::of(isa);
         Self { transforms, shape, m, finish, zeros: vec![0.0; shape.c] }
     }
 
@@ -103,9 +103,9 @@ impl Tiles {
         }
         assert!(v.len() >= (n * n - 1) * stride + c.next_multiple_of(self.transforms.lanes()));
         let pixels = &pixels[..n * n];
-        let patch = Patch { pixels, channels: c, v: v.as_mut_ptr(), stride };
+        let tile = InputTile { pixels, channels: c, v: v.as_mut_ptr(), stride };
         // SAFETY: pixels are c floats of x or the zeros, v is long enough.
-        unsafe { self.transforms.input(&patch) };
+        unsafe { self.transforms.input(&tile) };
     }
 
     /// Writes the results of a tile.
@@ -136,7 +136,7 @@ impl Tiles {
         let whole = filters.next_multiple_of(self.transforms.lanes());
         assert!(sums.len() >= (self.positions() - 1) * stride + whole && bias.len() >= whole);
         assert!(first + filters <= k);
-        let sums = Sums {
+        let tile = OutputTile {
             m: sums.as_ptr(),
             stride,
             bias: bias.as_ptr(),
@@ -147,11 +147,11 @@ impl Tiles {
             finish: self.finish,
         };
         // SAFETY: sums and bias are long enough; places are pixels of the result.
-        unsafe { self.transforms.output(&sums) };
+        unsafe { self.transforms.output(&tile) };
     }
 }
 
-/// Tiles of one image.
+/// WinogradTiles of one image.
 fn of_image(m: usize, shape: &ConvShape) -> usize {
     shape.p().div_ceil(m) * shape.q().div_ceil(m)
 }

@@ -1,14 +1,15 @@
 //! Few images, `[n][h][w][c]`: filters along the lanes.
 
-use super::{Products, Tiles, filter, given, of_image};
+use super::{Products, WinogradTiles, filter, given, of_image};
 use crate::Mode;
 use crate::cpu::aligned::Aligned;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::conv2d::split;
 use crate::cpu::finish::Finish;
-use crate::cpu::nhwc::{Fetch, Isa, PIXELS, Tap, Tile, cost};
+use crate::cpu::isa::Isa;
+use crate::cpu::nhwc::{Fetch, NhwcTap, NhwcTile, NhwcTiles, PIXELS, cost};
 use crate::cpu::panel::{Panel, pad_bias};
 use crate::cpu::scratch::{self, Shared};
+use crate::cpu::split::split;
 use crate::cpu::team;
 use std::ops::Range;
 
@@ -21,13 +22,13 @@ const CHANNELS: usize = 8;
 
 /// `y = relu?(x ∗ w + bias + residual?)`, or the maxima of 2 × 2 of these, for one geometry.
 pub(crate) struct WinogradConv {
-    isa: &'static Isa,
-    tiles: Tiles,
+    register_tiles: &'static NhwcTiles,
+    tiles: WinogradTiles,
     panels: Vec<Panel>,
     /// `[panel][position][c][filters of the panel]`.
     weights: Aligned,
     bias: Vec<f32>,
-    /// Tiles and panels, as tasks take them: one of each. Every group of panels transforms the tiles for itself.
+    /// WinogradTiles and panels, as tasks take them: one of each. Every group of panels transforms the tiles for itself.
     ranges: Vec<Range<usize>>,
     groups: Vec<Range<usize>>,
     /// Most tiles that are multiplied at once.
@@ -44,13 +45,13 @@ impl WinogradConv {
         mode: Mode,
     ) -> Option<Self> {
         let isa = Isa::detect();
-        let m = tile(isa, shape).filter(|_| given(shape, w, mode))?;
+        let m = tile(isa.lanes(), shape).filter(|_| given(shape, w, mode))?;
         Some(Self::new_on(isa, m, shape, w, bias, finish))
     }
 
     /// [`Self::new`] with tiles of m × m results and the instructions of `isa`.
     pub(in crate::cpu) fn new_on(
-        isa: &'static Isa,
+        isa: Isa,
         m: usize,
         shape: &ConvShape,
         w: &[f32],
@@ -61,9 +62,10 @@ impl WinogradConv {
         assert!((shape.r, shape.s, shape.stride) == (3, 3, 1));
         let (lanes, n, c) = (isa.lanes(), m + 2, shape.c);
         let vectors = shape.k.div_ceil(lanes);
-        let tiles = Tiles::new(isa.set(), m, *shape, finish);
+        let tiles = WinogradTiles::new(isa, m, *shape, finish);
         let count = tiles.count();
-        let (most, together) = cut(isa, shape, count.min(TILES));
+        let register_tiles = NhwcTiles::of(isa);
+        let (most, together) = cut(register_tiles, shape, count.min(TILES));
         let panels = Panel::cut(shape.k, n * n * c, lanes, most);
         // Threads share the panels first, so that each reads few weights, and then the tiles.
         let threads = rayon::current_num_threads();
@@ -81,7 +83,7 @@ impl WinogradConv {
             }
         }
         let bias = pad_bias(bias, lanes);
-        Self { isa, tiles, panels, weights, bias, ranges, groups, together }
+        Self { register_tiles, tiles, panels, weights, bias, ranges, groups, together }
     }
 
     /// Shapes: x `[n, h, w, c]`, residual and y `[n, p, q, k]`; the residual excludes maxima, which halve p and q.
@@ -104,7 +106,8 @@ impl WinogradConv {
         residual: Option<&[f32]>,
         y: &Shared,
     ) {
-        let (lanes, k, positions) = (self.isa.lanes(), self.tiles.shape.k, self.tiles.positions());
+        let (lanes, k, positions) =
+            (self.register_tiles.lanes(), self.tiles.shape.k, self.tiles.positions());
         // Positions a line more than their tiles apart, so that those of a tile lie in different sets of the cache.
         let deep = self.tiles.shape.c.next_multiple_of(lanes);
         let from = range.len() * deep + 16;
@@ -140,20 +143,21 @@ impl WinogradConv {
         m: &mut [f32],
         to: usize,
     ) {
-        let (lanes, c) = (self.isa.lanes(), self.tiles.shape.c);
+        let (lanes, c) = (self.register_tiles.lanes(), self.tiles.shape.c);
         let width = panel.vectors * lanes;
         let zeros = [0.0; 64];
         for position in 0..self.tiles.positions() {
             let (v, m) = (&v[position * from..], &mut m[position * to..]);
             let weights = &self.weights[panel.weights + position * c * width..];
             for (i, part) in split(tiles, self.together).enumerate() {
-                let (mut places, mut tap) = ([0; PIXELS], Tap { w: 0, x: [v.as_ptr(); PIXELS] });
+                let (mut places, mut tap) =
+                    ([0; PIXELS], NhwcTap { w: 0, x: [v.as_ptr(); PIXELS] });
                 for (j, tile) in part.clone().enumerate() {
                     places[j] = tile * width;
                     tap.x[j] = v[tile * deep..][..c].as_ptr();
                 }
                 assert!(m.len() >= part.end * width && weights.len() >= c * width);
-                let tile = Tile {
+                let tile = NhwcTile {
                     taps: &[tap],
                     channels: c,
                     w: weights.as_ptr(),
@@ -169,7 +173,7 @@ impl WinogradConv {
                 };
                 // SAFETY: the tap reads c floats of each of the tiles' vectors, places are theirs in m; a tile has at
                 // most 64 filters.
-                unsafe { self.isa.tile(&tile) };
+                unsafe { self.register_tiles.tile(&tile) };
             }
         }
     }
@@ -178,11 +182,11 @@ impl WinogradConv {
 /// Results of a tile along each side where tiles are faster than the sum itself.
 ///
 /// A weight of a position is multiplied with a vector of tiles in half a cycle, and comes from the second-level cache, or
-/// from beyond, at 4 bytes a cycle: set by measuring VGG16 and ResNet18, whole and narrow, on two cores with AVX-512. Tiles
+/// from beyond, at 4 bytes a cycle: set by measuring VGG16 and ResNet18, whole and narrow, on two cores with AVX-512. WinogradTiles
 /// of 4 × 4 results won at 32 × 32 pixels, of 2 × 2 at 16 × 16 and 8 × 8, the sum itself at 4 × 4.
-fn tile(isa: &Isa, shape: &ConvShape) -> Option<usize> {
+fn tile(lanes: usize, shape: &ConvShape) -> Option<usize> {
     // Those of one image, so that its result has the same bits among others.
-    let cycles = |positions: usize, m: usize| positions * (of_image(m, shape) + 2 * isa.lanes());
+    let cycles = |positions: usize, m: usize| positions * (of_image(m, shape) + 2 * lanes);
     let tiled = [2, 4].into_iter().min_by_key(|m| cycles((m + 2) * (m + 2), *m))?;
     let faster = cycles((tiled + 2) * (tiled + 2), tiled) < cycles(9, 1);
     (faster && shape.c >= CHANNELS).then_some(tiled)
@@ -190,12 +194,12 @@ fn tile(isa: &Isa, shape: &ConvShape) -> Option<usize> {
 
 /// The most vectors of filters and the most of `tiles` tiles that are multiplied together: of least cost, and of equal
 /// ones the largest.
-fn cut(isa: &Isa, shape: &ConvShape, tiles: usize) -> (usize, usize) {
+fn cut(register_tiles: &NhwcTiles, shape: &ConvShape, tiles: usize) -> (usize, usize) {
     let (mut least, mut best) = (usize::MAX, (1, 1));
-    for vectors in (1..=isa.vectors()).rev() {
-        for together in (1..=isa.pixels(vectors)).rev() {
+    for vectors in (1..=register_tiles.vectors()).rev() {
+        for together in (1..=register_tiles.pixels(vectors)).rev() {
             let parts: Vec<_> = split(tiles, together).map(|part| (part.len(), 1)).collect();
-            let panels = split(shape.k.div_ceil(isa.lanes()), vectors);
+            let panels = split(shape.k.div_ceil(register_tiles.lanes()), vectors);
             let cost = panels.map(|panel| cost(shape.c, panel.len(), &parts)).sum();
             if cost < least {
                 (least, best) = (cost, (vectors, together));

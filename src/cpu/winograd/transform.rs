@@ -3,7 +3,8 @@
 //! F(2 × 2, 3 × 3) takes 4 × 4 pixels and interpolates at 0, 1, −1, ∞; F(4 × 4, 3 × 3) takes 6 × 6 and also 2, −2.
 
 use crate::cpu::finish::Finish;
-use crate::cpu::kernel::{InstructionSet, Vector};
+use crate::cpu::isa::{InstructionSet, Isa};
+use crate::cpu::vector::Vector;
 
 /// Most pixels of a tile, those of F(4 × 4, 3 × 3).
 pub(super) const POSITIONS: usize = 36;
@@ -11,7 +12,7 @@ pub(super) const POSITIONS: usize = 36;
 pub(super) const RESULTS: usize = 16;
 
 /// `v = Bᵀ d B`.
-pub(super) struct Patch<'a> {
+pub(super) struct InputTile<'a> {
     /// The channels of each pixel, row by row.
     pub(super) pixels: &'a [*const f32],
     pub(super) channels: usize,
@@ -21,7 +22,7 @@ pub(super) struct Patch<'a> {
 }
 
 /// `y = relu?(Aᵀ m A + bias + residual?)`, or the maxima of 2 × 2 of these.
-pub(super) struct Sums<'a> {
+pub(super) struct OutputTile<'a> {
     /// Whole vectors of filters for each position, `stride` apart.
     pub(super) m: *const f32,
     pub(super) stride: usize,
@@ -54,21 +55,21 @@ pub(super) fn filter(n: usize, g: [[f64; 3]; 3]) -> [f64; POSITIONS] {
     u
 }
 
-type Input = unsafe fn(&Patch);
-type Output = unsafe fn(&Sums);
+type RunInput = unsafe fn(&InputTile);
+type RunOutput = unsafe fn(&OutputTile);
 
 /// The transforms for one instruction set.
 pub(super) struct Transforms {
     lanes: usize,
-    input: [Input; 2],
+    input: [RunInput; 2],
     /// By tile, and whether maxima are written.
-    output: [[Output; 2]; 2],
+    output: [[RunOutput; 2]; 2],
 }
 
 impl Transforms {
     /// Those of an instruction set.
-    pub(super) fn of(set: InstructionSet) -> &'static Self {
-        match set {
+    pub(super) fn of(isa: Isa) -> &'static Self {
+        match isa.set() {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
@@ -84,22 +85,22 @@ impl Transforms {
 
     /// # Safety
     /// All pixels are readable for the channels, `v` is writable for whole vectors of them at every position.
-    pub(super) unsafe fn input(&self, patch: &Patch) {
-        let large = patch.pixels.len() == POSITIONS;
-        assert!(large || patch.pixels.len() == 16);
-        // SAFETY: the machine has the instructions (`available`); memory by the caller's word.
-        unsafe { self.input[usize::from(large)](patch) }
+    pub(super) unsafe fn input(&self, tile: &InputTile) {
+        let large = tile.pixels.len() == POSITIONS;
+        assert!(large || tile.pixels.len() == 16);
+        // SAFETY: the machine has the instructions (as there is an `Isa`); memory by the caller's word.
+        unsafe { self.input[usize::from(large)](tile) }
     }
 
     /// # Safety
     /// `m` and the bias are readable for whole vectors; residual and y are the caller's for the filters at every place.
-    pub(super) unsafe fn output(&self, sums: &Sums) {
-        let pool = usize::from(sums.finish.pool);
-        let large = sums.places.len() == RESULTS >> (2 * pool);
-        assert!(large || sums.places.len() == 4 >> (2 * pool));
-        assert!(pool == 0 || sums.residual.is_none());
+    pub(super) unsafe fn output(&self, tile: &OutputTile) {
+        let pool = usize::from(tile.finish.pool);
+        let large = tile.places.len() == RESULTS >> (2 * pool);
+        assert!(large || tile.places.len() == 4 >> (2 * pool));
+        assert!(pool == 0 || tile.residual.is_none());
         // SAFETY: as in `input`.
-        unsafe { self.output[usize::from(large)][pool](sums) }
+        unsafe { self.output[usize::from(large)][pool](tile) }
     }
 }
 
@@ -107,14 +108,14 @@ macro_rules! transforms {
     ($name:ident, $vector:ty $(, #[$feature:meta])?) => {
         static $name: Transforms = {
             $(#[$feature])?
-            unsafe fn input<const N: usize>(patch: &Patch) {
+            unsafe fn input<const N: usize>(tile: &InputTile) {
                 // SAFETY: by the caller's word.
-                unsafe { input_of::<$vector, N>(patch) }
+                unsafe { input_of::<$vector, N>(tile) }
             }
             $(#[$feature])?
-            unsafe fn output<const N: usize, const M: usize, const POOL: bool>(sums: &Sums) {
+            unsafe fn output<const N: usize, const M: usize, const POOL: bool>(tile: &OutputTile) {
                 // SAFETY: by the caller's word.
-                unsafe { output_of::<$vector, N, M, POOL>(sums) }
+                unsafe { output_of::<$vector, N, M, POOL>(tile) }
             }
             Transforms {
                 lanes: <$vector>::LANES,
@@ -193,15 +194,15 @@ unsafe fn out_row<W: Vector, const N: usize, const M: usize>(m: [W; N]) -> [W; M
 /// # Safety
 /// As [`Transforms::input`], and the machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn input_of<W: Vector, const N: usize>(patch: &Patch) {
+unsafe fn input_of<W: Vector, const N: usize>(tile: &InputTile) {
     // SAFETY: pixels and positions for the channels, by the caller's word.
     unsafe {
-        for c in (0..patch.channels).step_by(W::LANES) {
-            let count = (patch.channels - c).min(W::LANES);
+        for c in (0..tile.channels).step_by(W::LANES) {
+            let count = (tile.channels - c).min(W::LANES);
             let mut columns = [[W::zero(); N]; N];
             for (j, column) in columns.iter_mut().enumerate() {
                 for (i, x) in column.iter_mut().enumerate() {
-                    *x = W::load_first(patch.pixels.get_unchecked(i * N + j).add(c), count);
+                    *x = W::load_first(tile.pixels.get_unchecked(i * N + j).add(c), count);
                 }
                 *column = in_row::<W, N>(*column);
             }
@@ -212,7 +213,7 @@ unsafe fn input_of<W: Vector, const N: usize>(patch: &Patch) {
                 }
                 let row = in_row::<W, N>(row);
                 for (j, v) in row.into_iter().enumerate() {
-                    v.store_first(patch.v.add((i * N + j) * patch.stride + c), W::LANES);
+                    v.store_first(tile.v.add((i * N + j) * tile.stride + c), W::LANES);
                 }
             }
         }
@@ -222,17 +223,19 @@ unsafe fn input_of<W: Vector, const N: usize>(patch: &Patch) {
 /// # Safety
 /// As [`Transforms::output`], and the machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn output_of<W: Vector, const N: usize, const M: usize, const POOL: bool>(sums: &Sums) {
+unsafe fn output_of<W: Vector, const N: usize, const M: usize, const POOL: bool>(
+    tile: &OutputTile,
+) {
     // SAFETY: positions, bias and places for the filters, by the caller's word.
     unsafe {
-        for k in (0..sums.filters).step_by(W::LANES) {
-            let count = (sums.filters - k).min(W::LANES);
-            let bias = W::load(sums.bias.add(k));
+        for k in (0..tile.filters).step_by(W::LANES) {
+            let count = (tile.filters - k).min(W::LANES);
+            let bias = W::load(tile.bias.add(k));
             let mut columns = [[W::zero(); M]; N];
             for (j, column) in columns.iter_mut().enumerate() {
                 let mut m = [W::zero(); N];
                 for (i, m) in m.iter_mut().enumerate() {
-                    *m = W::load(sums.m.add((i * N + j) * sums.stride + k));
+                    *m = W::load(tile.m.add((i * N + j) * tile.stride + k));
                 }
                 *column = out_row::<W, N, M>(m);
             }
@@ -255,14 +258,14 @@ unsafe fn output_of<W: Vector, const N: usize, const M: usize, const POOL: bool>
                 }
                 let (first, wide) = if POOL { (i / 2 * (M / 2), M / 2) } else { (i * M, M) };
                 for (j, mut y) in row.into_iter().take(wide).enumerate() {
-                    let Some(place) = *sums.places.get_unchecked(first + j) else { continue };
-                    if let Some(residual) = sums.residual {
+                    let Some(place) = *tile.places.get_unchecked(first + j) else { continue };
+                    if let Some(residual) = tile.residual {
                         y = W::add(y, W::load_first(residual.add(place + k), count));
                     }
-                    if sums.finish.relu {
+                    if tile.finish.relu {
                         y = W::larger(W::zero(), y);
                     }
-                    y.store_first(sums.y.add(place + k), count);
+                    y.store_first(tile.y.add(place + k), count);
                 }
             }
         }

@@ -16,7 +16,7 @@ const FEW_CHANNELS: usize = 16;
 
 /// Whether dense convolutions run by instructions for bf16.
 pub(in crate::infer) fn runs_in_bf16(mode: Mode) -> bool {
-    mode == Mode::Bf16 && bf16::Isa::detect().is_native()
+    mode == Mode::Bf16 && bf16::Bf16Isa::detect().is_native()
 }
 
 pub(super) struct BlockedLayout {
@@ -111,10 +111,10 @@ impl Layout for BlockedLayout {
         }
     }
 
-    fn max_pool2(&self, from: Placement, to: Placement) -> Work {
+    fn max_pool(&self, from: Placement, to: Placement) -> Work {
         let from = self.layout(from);
         let to = from.resized(to.shape);
-        pass(move |x, y| bf16::max_pool2(&from, x, &to, y))
+        pass(move |x, y| bf16::max_pool(&from, x, &to, y))
     }
 
     fn mean(&self, from: Placement) -> (Form, Work) {

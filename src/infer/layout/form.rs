@@ -97,7 +97,7 @@ pub(in crate::infer) trait Layout {
     fn conv(&self, conv: &ConvLayer) -> ConvPlan;
 
     /// The 2×2 maximum with stride 2 of a value in this layout.
-    fn max_pool2(&self, from: Placement, to: Placement) -> Work;
+    fn max_pool(&self, from: Placement, to: Placement) -> Work;
 
     /// The mean over all pixels of a value in this layout, and the form in which it lies.
     fn mean(&self, from: Placement) -> (Form, Work);

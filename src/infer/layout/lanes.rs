@@ -38,9 +38,9 @@ impl Layout for LanesLayout {
         interleaved::conv(Form::Lanes, self.batch, at, tiles, sum, lanes::pick)
     }
 
-    fn max_pool2(&self, from: Placement, _to: Placement) -> Work {
+    fn max_pool(&self, from: Placement, _to: Placement) -> Work {
         let ([h, w, c], n) = (from.shape, self.batch);
-        pass(move |x, y| lanes::max_pool2([n, h, w, c], x, y))
+        pass(move |x, y| lanes::max_pool([n, h, w, c], x, y))
     }
 
     fn mean(&self, from: Placement) -> (Form, Work) {

@@ -32,7 +32,7 @@ impl Layout for NhwcLayout {
         interleaved::conv(Form::Nhwc, self.batch, at, tiles, sum, gather::pick)
     }
 
-    fn max_pool2(&self, from: Placement, _to: Placement) -> Work {
+    fn max_pool(&self, from: Placement, _to: Placement) -> Work {
         let ([h, w, c], n) = (from.shape, self.batch);
         pass(move |x, y| pool2d::max([n, h, w, c], x, y))
     }

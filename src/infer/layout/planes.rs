@@ -3,7 +3,8 @@
 use super::form::{ConvLayer, ConvPlan, Form, Layout, Placement, result};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
-use crate::cpu::planes::{self, Isa, SparseLayer};
+use crate::cpu::isa::Isa;
+use crate::cpu::planes::{self, SparseLayer};
 use crate::cpu::round;
 use crate::infer::fused::{LayerOp, Network};
 use crate::infer::step::{Work, pass, work};
@@ -13,7 +14,7 @@ use std::borrow::Cow;
 pub(super) struct PlanesLayout {
     batch: usize,
     mode: Mode,
-    isa: &'static Isa,
+    isa: Isa,
     /// By value.
     halos: Vec<usize>,
 }
@@ -75,9 +76,9 @@ impl Layout for PlanesLayout {
         ConvPlan { reads: Form::Planes, prepare, work, writes, pooled: finish.pool }
     }
 
-    fn max_pool2(&self, from: Placement, to: Placement) -> Work {
+    fn max_pool(&self, from: Placement, to: Placement) -> Work {
         let (isa, from, to) = (self.isa, self.layout(from), self.layout(to));
-        pass(move |x, y| planes::max_pool2(isa, &from, x, &to, y))
+        pass(move |x, y| planes::max_pool(isa, &from, x, &to, y))
     }
 
     fn mean(&self, from: Placement) -> (Form, Work) {

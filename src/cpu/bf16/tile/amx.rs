@@ -1,11 +1,12 @@
 //! The matrix units of Intel's processors from 2023 on.
 
-use super::{COLUMNS, ROW, SUMS, Step, Tile};
+use super::operands::{Bf16Tile, COLUMNS, SUMS, TapStep};
+use crate::cpu::bf16::layout::ROW;
 use half::bf16;
 use std::arch::asm;
 
 // Sizes that the templates below spell out: a tile of weights, one of sums, a step.
-const _: () = assert!(2 * COLUMNS * ROW == 1024 && 4 * SUMS == 1024 && size_of::<Step>() == 16);
+const _: () = assert!(2 * COLUMNS * ROW == 1024 && 4 * SUMS == 1024 && size_of::<TapStep>() == 16);
 
 /// Asks the system for the tiles' state, which it keeps for each thread that has touched them.
 #[cfg(target_os = "linux")]
@@ -72,7 +73,7 @@ pub(super) unsafe fn end() {
 struct Operands {
     x: [*const bf16; 2],
     weights: *const bf16,
-    steps: *const Step,
+    steps: *const TapStep,
     sums: *mut f32,
     lines: usize,
 }
@@ -82,7 +83,7 @@ struct Operands {
 /// again sooner.
 macro_rules! tiles {
     ($name:ident, [$($zero:literal)*], [$($load:literal)*], [$($second:literal)*], [$($product:literal)*], [$($store:literal)*]) => {
-        unsafe fn $name(tile: &mut Tile) {
+        unsafe fn $name(tile: &mut Bf16Tile) {
             let operands = Operands {
                 x: [tile.x[0], tile.x[tile.x.len() - 1]],
                 weights: tile.w,
@@ -173,7 +174,7 @@ tiles!(
     ["tilestored [{x} + {line}], tmm0"]
 );
 
-pub(super) unsafe fn tile(tile: &mut Tile) {
+pub(super) unsafe fn tile(tile: &mut Bf16Tile) {
     // SAFETY: by the caller's word.
     unsafe {
         match (tile.x.len(), tile.halves) {

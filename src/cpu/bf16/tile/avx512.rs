@@ -1,14 +1,15 @@
 //! Vectors of bf16 pairs, which AMD's processors from 2022 on and some of Intel's have.
 
-use super::{COLUMNS, JOINED, Join, ROW, ROWS, Row, Rows, SUMS, Tile, Written};
+use super::operands::{Bf16Tile, COLUMNS, JOINED, Join, RowTarget, SUMS, UnitRows};
+use crate::cpu::bf16::layout::{ROW, ROWS, Row};
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// Rows whose sums are in registers together, for both halves.
+/// UnitRows whose sums are in registers together, for both halves.
 const GROUP: usize = 8;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn tile(tile: &mut Tile) {
+pub(super) unsafe fn tile(tile: &mut Bf16Tile) {
     let sums = tile.sums.as_mut_ptr();
     // SAFETY: by the caller's word.
     unsafe {
@@ -26,12 +27,12 @@ pub(super) unsafe fn tile(tile: &mut Tile) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn rows<const HALVES: usize>(tile: &Tile, x: *const bf16, sums: *mut f32) {
+unsafe fn rows<const HALVES: usize>(tile: &Bf16Tile, x: *const bf16, sums: *mut f32) {
     let mut all = [[_mm512_setzero_ps(); HALVES]; GROUP];
     // SAFETY: by the caller's word.
     unsafe {
         for step in tile.steps {
-            let (x, w) = (x.byte_offset(step.x), tile.w.byte_add(step.w));
+            let (x, w) = (x.byte_add(step.x), tile.w.byte_add(step.w));
             for pair in 0..ROW / 2 {
                 let mut weights = [_mm512_setzero_si512(); HALVES];
                 for (half, weights) in weights.iter_mut().enumerate() {
@@ -141,7 +142,7 @@ pub(super) unsafe fn join(join: &Join) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn write(rows: &Rows) {
+pub(super) unsafe fn write(rows: &UnitRows) {
     // SAFETY: by the caller's word.
     unsafe {
         let bias = [_mm512_loadu_ps(rows.bias), _mm512_loadu_ps(rows.bias.add(COLUMNS))];
@@ -165,7 +166,7 @@ pub(super) unsafe fn write(rows: &Rows) {
                 (low, high) = (_mm512_max_ps(zero, low), _mm512_max_ps(zero, high));
             }
             match rows.y {
-                Written::Blocked(y, largest) => {
+                RowTarget::Blocked(y, largest) => {
                     let y = y.add(i * ROW);
                     if largest {
                         let [other_low, other_high] = wide(y);
@@ -176,7 +177,7 @@ pub(super) unsafe fn write(rows: &Rows) {
                     high = _mm512_maskz_mov_ps(there[1], high);
                     narrow([low, high], y);
                 }
-                Written::Floats(y, apart) => {
+                RowTarget::Floats(y, apart) => {
                     let y = y.add(i * apart);
                     _mm512_mask_storeu_ps(y, there[0], low);
                     _mm512_mask_storeu_ps(y.wrapping_add(COLUMNS), there[1], high);

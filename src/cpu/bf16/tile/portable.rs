@@ -1,10 +1,12 @@
 //! The same by plain loops, in the order of the matrix units.
 
-use super::{COLUMNS, Join, ROW, ROWS, Row, Rows, SUMS, Tile, Written};
+use super::operands::{Bf16Tile, COLUMNS, Join, RowTarget, SUMS, UnitRows};
+use crate::cpu::bf16::layout::{ROW, ROWS, Row};
+use crate::cpu::pool2d::larger;
 use half::bf16;
 
-/// Sums of even and of odd channels of a step apart, then together, then with those of the steps before.
-pub(super) unsafe fn tile(tile: &mut Tile) {
+/// AlignedSums of even and of odd channels of a step apart, then together, then with those of the steps before.
+pub(super) unsafe fn tile(tile: &mut Bf16Tile) {
     tile.sums.fill(0.0);
     for (unit, &x) in tile.x.iter().enumerate() {
         for (step, half) in
@@ -16,7 +18,7 @@ pub(super) unsafe fn tile(tile: &mut Tile) {
                     // SAFETY: by the caller's word.
                     let (x, w) = unsafe {
                         let w = tile.w.byte_add(step.w).add(half * COLUMNS * ROW);
-                        let x = x.byte_offset(step.x).byte_add(row * tile.stride);
+                        let x = x.byte_add(step.x).byte_add(row * tile.stride);
                         (
                             *x.add(channel),
                             *w.add((channel / 2 * COLUMNS + column) * 2 + channel % 2),
@@ -38,7 +40,6 @@ pub(super) unsafe fn round(values: &[f32], rows: &mut [bf16]) {
 pub(super) unsafe fn largest(x: [&[Row]; 4], y: &mut [Row]) {
     for (i, y) in y.as_flattened_mut().iter_mut().enumerate() {
         let all = x.map(|x| x.as_flattened()[i].to_f32());
-        let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
         *y = bf16::from_f32(all.into_iter().fold(f32::NEG_INFINITY, larger));
     }
 }
@@ -59,7 +60,7 @@ pub(super) unsafe fn join(join: &Join) {
     }
 }
 
-pub(super) unsafe fn write(rows: &Rows) {
+pub(super) unsafe fn write(rows: &UnitRows) {
     for (i, column) in (0..rows.count).flat_map(|i| (0..2 * COLUMNS).map(move |c| (i, c))) {
         let half = column / COLUMNS;
         let mut sum = rows.sums[half * SUMS + (rows.first + i) * COLUMNS + column % COLUMNS];
@@ -74,16 +75,15 @@ pub(super) unsafe fn write(rows: &Rows) {
                 sum = 0.0;
             }
             match rows.y {
-                Written::Blocked(y, largest) => {
+                RowTarget::Blocked(y, largest) => {
                     let y = y.add(i * ROW + column);
-                    let old = if largest { y.read().to_f32() } else { sum };
-                    let sum = if old > sum || old.is_nan() { old } else { sum };
+                    let sum = if largest { larger(y.read().to_f32(), sum) } else { sum };
                     y.write(if there { bf16::from_f32(sum) } else { bf16::ZERO });
                 }
-                Written::Floats(y, apart) if there => {
+                RowTarget::Floats(y, apart) if there => {
                     y.add(i * apart + column).write(sum);
                 }
-                Written::Floats(..) => {}
+                RowTarget::Floats(..) => {}
             }
         }
     }

@@ -1,35 +1,7 @@
-//! The vector operations of the register tile.
-
-/// What the kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cpu) enum InstructionSet {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Portable,
-}
-
-impl InstructionSet {
-    /// All that this machine can run, the best first.
-    pub(in crate::cpu) fn available() -> Vec<Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                found.push(Self::Avx512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Self::Avx2);
-            }
-        }
-        found.push(Self::Portable);
-        found
-    }
-}
+//! The vector operations of the register tiles.
 
 /// Some floats in a register. A trait, so that one loop body serves every instruction set.
-pub(in crate::cpu) trait Vector: Copy {
+pub(super) trait Vector: Copy {
     const LANES: usize;
     /// # Safety
     /// The machine has the instructions; so for every function below.
