@@ -78,9 +78,9 @@ impl Nvrtc {
             call(&mut version.0, &mut version.1)
         };
         if status != 0 || version < OLDEST {
-            let [(major, minor), (least, and)] = [version, OLDEST];
-            let why = format!("NVRTC {major}.{minor} is too old, {least}.{and} or newer is needed");
-            return Err(at(&why));
+            let [found, oldest] =
+                [version, OLDEST].map(|(major, minor)| format!("{major}.{minor}"));
+            return Err(at(&format!("NVRTC {found} is too old, {oldest} or newer is needed")));
         }
         Ok(Self { path: path.to_owned(), version, library, _builtins: builtins })
     }
