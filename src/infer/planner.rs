@@ -50,8 +50,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Plans layer `i`.
     fn layer(&mut self, i: usize) -> Stored {
-        let network = self.network;
-        let layer = &network.layers[i];
+        let layer = &self.network.layers[i];
         match &layer.op {
             LayerOp::Conv(conv) => self.conv(i, layer, conv),
             LayerOp::Pointwise(scale) => self.pointwise(i, layer, scale.as_ref()),
@@ -60,12 +59,10 @@ impl Planner<'_> {
                 self.max_pool(i, x)
             }
             &LayerOp::MaxPool(window) => {
-                let (batch, shape) = (self.batch, network.shapes[layer.input]);
-                self.interleaved(i, layer.input, |form| form.max(window, batch, shape))
+                self.interleaved(i, layer.input, |own, batch, shape| own.max(window, batch, shape))
             }
             &LayerOp::AvgPool(window) => {
-                let (batch, shape) = (self.batch, network.shapes[layer.input]);
-                self.interleaved(i, layer.input, |form| form.mean(window, batch, shape))
+                self.interleaved(i, layer.input, |own, batch, shape| own.mean(window, batch, shape))
             }
             LayerOp::GlobalAvgPool => self.mean(i, layer.input),
             LayerOp::Flatten => self.flatten(i, layer.input),
@@ -120,16 +117,18 @@ impl Planner<'_> {
         self.step(i, work, x, None, to)
     }
 
-    /// A layer that runs in NHWC and with images in the lanes alone.
+    /// A layer that runs in NHWC and with images in the lanes alone. `work` gets which of the two, the number of images and the
+    /// shape of what it reads.
     fn interleaved(
         &mut self,
         i: usize,
         input: usize,
-        work: impl FnOnce(Interleaved) -> Work,
+        work: impl FnOnce(Interleaved, usize, [usize; 3]) -> Work,
     ) -> Stored {
         let own = self.layouts.interleaved;
         let x = self.need(i, input, self.place(input, own.form));
-        self.step(i, work(own), x, None, self.place(i + 1, own.form))
+        let work = work(own, self.batch, self.network.shapes[input]);
+        self.step(i, work, x, None, self.place(i + 1, own.form))
     }
 
     fn mean(&mut self, i: usize, input: usize) -> Stored {
