@@ -6,9 +6,9 @@
 //! Source: Kundu, Nazemi, Beerel & Pedram, ASP-DAC 2021, arXiv 2011.03083.
 
 use super::budget::Rounding;
-use super::{
-    Draw, Granularity, Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share,
-    keys,
+use super::mask::{Draw, Granularity};
+use super::method::{
+    Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share, keys,
 };
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

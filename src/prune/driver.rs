@@ -1,10 +1,9 @@
 //! The driver of every pruning method: masks on the device, and what happens to them.
 
 use super::budget::{Correction, LayerCount, Move, Rounding};
-use super::{
-    Granularity, Method, PruneSettings, Redistribution, Rewiring, Start, budget, empty_filters,
-    magnitude,
-};
+use super::mask::{Granularity, empty_filters};
+use super::method::{Method, Redistribution, Rewiring, Start};
+use super::{PruneSettings, budget, magnitude};
 use crate::nn::{Model, Op};
 use crate::{DType, Error, Result, Seed, Tensor, ops};
 use std::collections::BTreeMap;
@@ -14,12 +13,12 @@ pub struct Pruner {
     method: Box<dyn Method>,
     granularity: Granularity,
     budget: usize,
-    layers: Vec<Layer>,
+    layers: Vec<MaskedWeight>,
     correction: Correction,
 }
 
 /// A prunable weight.
-struct Layer {
+struct MaskedWeight {
     name: String,
     shape: Vec<usize>,
     mask: Tensor,
@@ -44,7 +43,7 @@ impl Companions {
     }
 }
 
-impl Layer {
+impl MaskedWeight {
     /// Counts the mask again after it has changed; the companions follow it.
     fn mask_changed(&mut self) -> Result<()> {
         self.active = ops::mask_count(&self.mask)?;
@@ -114,7 +113,7 @@ impl Pruner {
             let active = ops::mask_count(&mask)?;
             let companions =
                 accompanied.then(|| Companions::new(model, &name, &mask)).transpose()?;
-            Ok(Layer { name, shape, mask, active, anchor: None, companions })
+            Ok(MaskedWeight { name, shape, mask, active, anchor: None, companions })
         };
         let layers =
             names.into_iter().zip(shapes).zip(masks).map(layer).collect::<Result<Vec<_>>>()?;
@@ -158,7 +157,7 @@ impl Pruner {
 
     /// Filters without an active weight.
     pub fn empty_filters(&self) -> Result<usize> {
-        let empty = |l: &Layer| Ok(empty_filters(&l.shape, &l.mask.to_vec::<u8>()?));
+        let empty = |l: &MaskedWeight| Ok(empty_filters(&l.shape, &l.mask.to_vec::<u8>()?));
         self.layers.iter().map(empty).sum()
     }
 
@@ -258,7 +257,7 @@ impl Pruner {
         rewiring: &Rewiring,
         momentum: impl Fn(&str) -> Result<&'a Tensor>,
     ) -> Result<Vec<LayerCount>> {
-        let count = |layer: &Layer| {
+        let count = |layer: &MaskedWeight| {
             let units = self.granularity.units(&layer.shape);
             let salience = match rewiring.redistribution {
                 Redistribution::Momentum => {

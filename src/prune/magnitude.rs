@@ -4,7 +4,9 @@
 //! sizes compare. Equal scores: the lower index goes first. In training the masks then stay fixed.
 //! Source: Han et al. 2015, arXiv 1506.02626; for groups Li et al. 2017, arXiv 1608.08710, with L2 norms.
 
-use super::{Granularity, Method, MethodEntry, Start, budget, build, keys};
+use super::budget;
+use super::mask::{Granularity, Scope};
+use super::method::{Method, MethodEntry, Start, build, keys};
 use crate::ops;
 use crate::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -17,17 +19,6 @@ pub const ENTRY: MethodEntry = MethodEntry {
     post_training: true,
     build: build::<Magnitude>,
 };
-
-/// Among which weights ranks are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// Every layer keeps the same share.
-    #[default]
-    Layer,
-    /// One ranking over the whole network; every layer keeps at least one unit.
-    Global,
-}
 
 /// `[prune] method = "magnitude"`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

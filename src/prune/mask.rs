@@ -5,6 +5,17 @@ use crate::rng::Seed;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+/// Among which weights ranks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Every layer keeps the same share.
+    #[default]
+    Layer,
+    /// One ranking over the whole network; every layer keeps at least one unit.
+    Global,
+}
+
 /// What is kept or dropped as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

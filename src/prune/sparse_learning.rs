@@ -5,9 +5,9 @@
 //! Source: Dettmers & Zettlemoyer 2019, arXiv 1907.04840.
 
 use super::budget::Rounding;
-use super::{
-    Draw, Granularity, Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share,
-    keys,
+use super::mask::{Draw, Granularity};
+use super::method::{
+    Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share, keys,
 };
 use crate::Result;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! A random mask that never changes: the baseline of every method that searches for a better one.
 
-use super::{Draw, Granularity, Method, MethodEntry, Start, build, keys};
+use super::mask::{Draw, Granularity};
+use super::method::{Method, MethodEntry, Start, build, keys};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
