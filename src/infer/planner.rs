@@ -72,13 +72,13 @@ impl Planner<'_> {
     fn conv(&mut self, i: usize, layer: &FusedLayer, conv: &Conv) -> Stored {
         let algorithm = self.algorithms[i];
         let at = ConvLayer { network: self.network, index: i, layer, conv, algorithm };
-        let plan = self.layouts.of_conv(&at).conv(&at);
-        let input = self.need(i, layer.input, self.place(layer.input, plan.reads));
-        let prepared = plan.prepare.map(|(to, work)| self.step(i, work, input, None, to));
-        let residual = layer.residual.map(|value| self.need(i, value, plan.writes));
-        let y = self.step(i, plan.work, prepared.unwrap_or(input), residual, plan.writes);
+        let steps = self.layouts.of_conv(&at).conv(&at);
+        let input = self.need(i, layer.input, self.place(layer.input, steps.reads));
+        let prepared = steps.prepare.map(|(to, work)| self.step(i, work, input, None, to));
+        let residual = layer.residual.map(|value| self.need(i, value, steps.writes));
+        let y = self.step(i, steps.work, prepared.unwrap_or(input), residual, steps.writes);
         prepared.into_iter().for_each(|prepared| self.buffers.give(prepared));
-        self.pooled(i, layer.pool && !plan.pooled, y)
+        self.pooled(i, layer.pool && !steps.pooled, y)
     }
 
     fn pointwise(

@@ -1,6 +1,6 @@
 //! Rows of 32 channels in bf16, where the processor multiplies bf16.
 
-use super::form::{ConvLayer, ConvPlan, Form, Layout, Placement, result};
+use super::form::{ConvLayer, ConvSteps, Form, Layout, Placement, result};
 use super::interleaved::Interleaved;
 use crate::Mode;
 use crate::cpu::bf16::{self, Bf16Conv, Blocked, Target};
@@ -82,7 +82,7 @@ impl Layout for BlockedLayout {
         self.native && at.algorithm == Algorithm::Dense && takes
     }
 
-    fn conv(&self, at: &ConvLayer) -> ConvPlan {
+    fn conv(&self, at: &ConvLayer) -> ConvSteps {
         let (whole, joined) = self.shapes(at);
         let shape = joined.unwrap_or(whole);
         let from = self.placement([shape.h, shape.w, shape.c]);
@@ -102,7 +102,7 @@ impl Layout for BlockedLayout {
         };
         let (_, weight) = at.conv.spread(whole.c);
         let conv = Bf16Conv::new(&shape, &weight, &at.conv.bias, finish, &input, target);
-        ConvPlan {
+        ConvSteps {
             reads: if joined.is_some() { Form::Nhwc } else { Form::Blocked },
             prepare,
             work: work(move |x, residual, y| conv.run(x, residual, y)),

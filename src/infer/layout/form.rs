@@ -53,7 +53,7 @@ impl ConvLayer<'_> {
 }
 
 /// How a layout runs a convolution.
-pub(in crate::infer) struct ConvPlan {
+pub(in crate::infer) struct ConvSteps {
     /// The form in which it reads the layer's input.
     pub(in crate::infer) reads: Form,
     /// A pass over that input which makes the operand, and where the operand lies.
@@ -94,7 +94,7 @@ pub(in crate::infer) trait Layout {
     }
 
     /// How the convolution runs.
-    fn conv(&self, conv: &ConvLayer) -> ConvPlan;
+    fn conv(&self, conv: &ConvLayer) -> ConvSteps;
 
     /// The 2×2 maximum with stride 2 of a value in this layout.
     fn max_pool(&self, from: Placement, to: Placement) -> Work;

@@ -1,7 +1,7 @@
 //! What runs alike in NHWC and with images in the lanes. The memory of images in the lanes is NHWC too, with a channel more for
 //! each lane and an image for each block of them.
 
-use super::form::{ConvLayer, ConvPlan, Form, Placement, result};
+use super::form::{ConvLayer, ConvSteps, Form, Placement, result};
 use crate::cpu::window::Window;
 use crate::cpu::{lanes, pointwise, window_pool};
 use crate::infer::step::{Work, pass, work};
@@ -77,7 +77,7 @@ pub(super) fn conv(
     tiles: Option<Work>,
     sum: impl FnOnce() -> Work,
     pick: Pick,
-) -> ConvPlan {
+) -> ConvSteps {
     let [h, w, c] = at.input();
     let placement = |shape| Placement { form, shape, halo: 0 };
     let prepare = at.conv.channels.clone().map(|list| {
@@ -87,5 +87,5 @@ pub(super) fn conv(
     // The maximum is the tiles' alone.
     let pooled = at.finish().pool && tiles.is_some();
     let writes = placement(result(&at.conv.shape(batch, [h, w]), pooled));
-    ConvPlan { reads: form, prepare, work: tiles.unwrap_or_else(sum), writes, pooled }
+    ConvSteps { reads: form, prepare, work: tiles.unwrap_or_else(sum), writes, pooled }
 }

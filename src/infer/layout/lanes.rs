@@ -1,6 +1,6 @@
 //! One image in each lane of a vector: many images in f32.
 
-use super::form::{ConvLayer, ConvPlan, Form, Layout, Placement};
+use super::form::{ConvLayer, ConvSteps, Form, Layout, Placement};
 use super::interleaved;
 use crate::Mode;
 use crate::cpu::lanes::{self, LaneConv};
@@ -25,7 +25,7 @@ impl Layout for LanesLayout {
         lanes::len(self.batch, placement.shape)
     }
 
-    fn conv(&self, at: &ConvLayer) -> ConvPlan {
+    fn conv(&self, at: &ConvLayer) -> ConvSteps {
         let [h, w, _] = at.input();
         let (conv, finish, mode) = (at.conv, at.finish(), self.mode);
         let shape = conv.shape(self.batch, [h, w]);

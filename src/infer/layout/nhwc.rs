@@ -1,6 +1,6 @@
 //! NHWC: few images in f32, the image and the logits of every program, and what passes between other layouts.
 
-use super::form::{ConvLayer, ConvPlan, Form, Layout, Placement};
+use super::form::{ConvLayer, ConvSteps, Form, Layout, Placement};
 use super::interleaved;
 use crate::Mode;
 use crate::cpu::nhwc::NhwcConv;
@@ -19,7 +19,7 @@ impl Layout for NhwcLayout {
         self.batch * placement.shape.iter().product::<usize>()
     }
 
-    fn conv(&self, at: &ConvLayer) -> ConvPlan {
+    fn conv(&self, at: &ConvLayer) -> ConvSteps {
         let [h, w, _] = at.input();
         let (conv, finish, mode) = (at.conv, at.finish(), self.mode);
         let shape = conv.shape(self.batch, [h, w]);

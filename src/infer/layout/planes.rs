@@ -1,6 +1,6 @@
 //! Planes for sparse convolutions, with zeros around them.
 
-use super::form::{ConvLayer, ConvPlan, Form, Layout, Placement, result};
+use super::form::{ConvLayer, ConvSteps, Form, Layout, Placement, result};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::isa::Isa;
@@ -57,7 +57,7 @@ impl Layout for PlanesLayout {
         at.algorithm == Algorithm::Sparse
     }
 
-    fn conv(&self, at: &ConvLayer) -> ConvPlan {
+    fn conv(&self, at: &ConvLayer) -> ConvSteps {
         let (mode, finish, [h, w, c]) = (self.mode, at.finish(), at.input());
         let shape = ConvShape { c, ..at.conv.shape(self.batch, [h, w]) };
         let (_, mut weight) = at.conv.spread(c);
@@ -73,7 +73,7 @@ impl Layout for PlanesLayout {
         let layer =
             SparseLayer::new(self.isa, &shape, &weight, &at.conv.bias, finish, input, output);
         let work = work(move |x, residual, y| layer.run(x, residual, y));
-        ConvPlan { reads: Form::Planes, prepare, work, writes, pooled: finish.pool }
+        ConvSteps { reads: Form::Planes, prepare, work, writes, pooled: finish.pool }
     }
 
     fn max_pool(&self, from: Placement, to: Placement) -> Work {
