@@ -5,7 +5,7 @@ use crate::{
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rewire::infer::{Algorithm, Choice, Plan};
-use rewire::nn::{ArchSpec, Execution, Model};
+use rewire::nn::{ArchSpec, Model, Weights};
 use rewire::ops::{
     self, FilterLists, InferConv2d, PackedFilter, PackedSparseFilter, SparseProduct,
 };
@@ -44,8 +44,9 @@ pub(super) fn plans(c: &mut Criterion) {
         for batch in [1, 32] {
             let pixels = values("images", batch * 32 * 32 * 3).iter().map(|x| x + 0.5).collect();
             let x = Tensor::from_vec::<f32>(pixels, &[batch, 32, 32, 3], &device).unwrap();
-            let (mut tape, how) = (Tape::new(Mode::F32), Execution::default());
-            let logits = model.forward_eval(&mut tape, &x, &how).unwrap().to_vec::<f32>().unwrap();
+            let (mut tape, weights) = (Tape::new(Mode::F32), Weights::default());
+            let logits =
+                model.forward_eval(&mut tape, &x, &weights).unwrap().to_vec::<f32>().unwrap();
             let want: Vec<f64> = logits.into_iter().map(f64::from).collect();
             let ways = [("dense", Choice::Forced(Algorithm::Dense)), ("fastest", Choice::Measured)];
             group.throughput(Throughput::Elements(batch as u64));
@@ -75,8 +76,8 @@ pub(super) fn train_step(c: &mut Criterion) {
                 let mut model = model.clone();
                 let mut tape = Tape::new(Mode::F32);
                 model.watch(&mut tape);
-                let how = Execution::default();
-                let logits = model.forward_train(&mut tape, &x, &how)?;
+                let weights = Weights::default();
+                let logits = model.forward_train(&mut tape, &x, &weights)?;
                 let loss = ops::softmax_xent(&mut tape, &logits, &labels)?;
                 tape.backward(&loss, seed.clone())
             });

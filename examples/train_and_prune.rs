@@ -4,7 +4,7 @@
 
 use rewire::attack::{self, AttackSettings, Network, Outcome};
 use rewire::data::Dataset;
-use rewire::nn::{ArchSpec, Execution};
+use rewire::nn::{ArchSpec, Weights};
 use rewire::prune::{Granularity, PruneSettings, Pruner};
 use rewire::train::{Event, TrainSettings, Trainer};
 use rewire::{Device, Mode, Result, Seed, io, models, prune};
@@ -41,8 +41,8 @@ pub fn main() -> Result<()> {
         Ok(())
     })?;
 
-    let how = Execution::default();
-    let network = Network { model: trainer.model(), how: &how, mode };
+    let weights = Weights::default();
+    let network = Network { model: trainer.model(), weights: &weights, mode };
     let (test, none) = (data.test()?, Outcome::default());
     let outcome = attack::evaluate(&network, test, &[pgd], 125, seed, none, &mut |_| Ok(()))?;
     println!("{:.1} % withstand PGD", Outcome::percent(&outcome.worst));

@@ -3,7 +3,7 @@
 use crate::fixture::network_of;
 use rewire::attack::{AttackSettings, Draws, Network, Outcome, adversary, evaluate};
 use rewire::data::Dataset;
-use rewire::nn::{Execution, Model, Normalization};
+use rewire::nn::{Model, Normalization, Weights};
 use rewire::train::{TrainSettings, Trainer};
 use rewire::{Device, Mode, Seed, Tape, Tensor, ops};
 use std::sync::OnceLock;
@@ -33,8 +33,8 @@ fn trained() -> (Model, Dataset) {
 }
 
 fn attacked(model: &Model, data: &Dataset, attacks: &[AttackSettings], batch: usize) -> Outcome {
-    let how = Execution::default();
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let done = Outcome::default();
     let test = data.test().unwrap();
     evaluate(&network, test, attacks, batch, Seed(3), done, &mut |_| Ok(())).unwrap()
@@ -62,8 +62,8 @@ fn state_bits(model: &Model) -> Vec<Vec<u32>> {
 fn one_step_of_eps_without_a_random_start_is_fgsm() {
     let (model, data) = trained();
     let (x, labels) = batch(&model, &data, 6);
-    let how = Execution::default();
-    let network = Network { model: &model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
     let draws = Draws { seed: Seed(1), stream: "x", restart: 0, turn: 0 };
     let run = |text| adversary(&network, &x, &labels, &settings(text), draws).unwrap();
     let pgd = run("eps = '8/255'\nsteps = 1\nstep_size = '8/255'\nrandom_start = false");
@@ -78,8 +78,8 @@ fn the_loss_after_seven_steps_is_above_that_of_the_start() {
     for device in [Device::Cpu, Device::new("cuda-host").unwrap()] {
         let model = model.to_device(&device).unwrap();
         let (x, labels) = batch(&model, &data, 6);
-        let how = Execution::default();
-        let network = Network { model: &model, how: &how, mode: Mode::F32 };
+        let weights = Weights::default();
+        let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
         let draws = Draws { seed: Seed(1), stream: "x", restart: 0, turn: 0 };
         let loss = |steps: usize, restarts: usize| {
             let text =
@@ -111,8 +111,8 @@ fn starts_do_not_depend_on_the_batch_and_restarts_only_help() {
     let whole = attacked(&model, &data, &both, 4);
     let worst = whole.robust[0].iter().zip(&whole.robust[1]).map(|(a, b)| a & b);
     assert_eq!(worst.collect::<Vec<_>>(), whole.worst);
-    let how = Execution::default();
-    let network = Network { model: &model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
     let mut half = Outcome::default();
     let stopped = evaluate(
         &network,
@@ -143,9 +143,9 @@ fn the_gradient_of_pixels_goes_through_the_normalisation() {
     arch.normalize = Some(Normalization { mean: vec![0.25], std: vec![0.125] });
     let normalised = crate::fixture::network(arch, &Device::Cpu);
     let (x, labels) = batch(&plain, &data, 3);
-    let how = Execution::default();
+    let weights = Weights::default();
     let gradient = |model: &Model, x: &Tensor| {
-        let network = Network { model, how: &how, mode: Mode::F32 };
+        let network = Network { model, weights: &weights, mode: Mode::F32 };
         network.input_gradient(x, &labels).unwrap().to_vec::<f32>().unwrap()
     };
     // The plain network on (x − mean)/std: its gradient is std times smaller.
@@ -164,7 +164,7 @@ fn a_pass_for_the_pixels_leaves_running_statistics_and_asks_for_nothing_else() {
     let (x, labels) = batch(&model, &data, 4);
     let mut tape = Tape::new(Mode::F32);
     tape.watch(&x);
-    let logits = model.forward_eval(&mut tape, &x, &Execution::default()).unwrap();
+    let logits = model.forward_eval(&mut tape, &x, &Weights::default()).unwrap();
     let loss = ops::softmax_xent(&mut tape, &logits, &labels).unwrap();
     let one = Tensor::from_vec(vec![1.0f32], &[1], &Device::Cpu).unwrap();
     let gradients = tape.backward(&loss, one).unwrap();
@@ -178,8 +178,8 @@ fn the_stored_network_is_neither_fragile_nor_robust() {
     let split = crate::fixture::attack_images(64);
     for (name, clean, standing) in [("attack_net", 53, 12), ("attack_net_adversarial", 46, 42)] {
         let model = crate::fixture::attack_net(name, &Device::Cpu);
-        let how = Execution::default();
-        let network = Network { model: &model, how: &how, mode: Mode::F32 };
+        let weights = Weights::default();
+        let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
         let attacks = [settings("eps = '8/255'")];
         let done = Outcome::default();
         let outcome =

@@ -2,7 +2,7 @@
 
 use crate::fixture;
 use rewire::io::{Hints, load_model, load_tensors, model_bytes, save_model, save_tensors};
-use rewire::nn::{ArchSpec, Execution, Model, Normalization};
+use rewire::nn::{ArchSpec, Model, Normalization, Weights};
 use rewire::{DType, Device, Mode, Tape, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -12,8 +12,8 @@ const CPU: Device = Device::Cpu;
 
 fn logits(model: &Model) -> Vec<f32> {
     let x = fixture::images(2, model.arch().in_channels, model.arch().size, &CPU);
-    let how = Execution::default();
-    model.forward_eval(&mut Tape::new(Mode::F32), &x, &how).unwrap().to_vec().unwrap()
+    let weights = Weights::default();
+    model.forward_eval(&mut Tape::new(Mode::F32), &x, &weights).unwrap().to_vec().unwrap()
 }
 
 fn folder() -> tempfile::TempDir {

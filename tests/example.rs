@@ -3,7 +3,7 @@
 use crate::fixture;
 use rewire::{
     Device, Tape, io,
-    nn::{Execution, Model},
+    nn::{Model, Weights},
 };
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -46,8 +46,9 @@ fn infer_finds_the_class_of_a_picture() {
         let logits = |model: &Model, image: &image::RgbImage| -> Vec<f32> {
             let pixels: Vec<f32> = image.as_raw().iter().map(|&v| f32::from(v) / 255.0).collect();
             let x = rewire::Tensor::from_vec(pixels, &[1, 16, 16, 3], &Device::Cpu).unwrap();
-            let how = Execution::default();
-            let logits = model.forward_eval(&mut Tape::new(rewire::Mode::F32), &x, &how).unwrap();
+            let weights = Weights::default();
+            let logits =
+                model.forward_eval(&mut Tape::new(rewire::Mode::F32), &x, &weights).unwrap();
             logits.to_vec().unwrap()
         };
         // About their mean the pictures are of different classes.

@@ -2,7 +2,7 @@
 
 use rewire::attack::Network;
 use rewire::models::{self, MODELS};
-use rewire::nn::{Arch, ArchSpec, Execution, Layer};
+use rewire::nn::{Arch, ArchSpec, Layer, Weights};
 use rewire::{DType, Device, Mode, Seed, Tensor};
 
 fn arch(text: &str) -> Arch {
@@ -202,14 +202,14 @@ fn operands_have_the_bits_of_the_weights() {
         let x = Tensor::from_vec::<f32>(pixels, &[2, 32, 32, 1], &device).unwrap();
         let labels = Tensor::from_vec(vec![3, 7], &[2], &device).unwrap();
         for mode in Mode::ALL {
-            let gradient = |how: Execution| {
-                let network = Network { model: &model, how: &how, mode };
+            let gradient = |weights: Weights| {
+                let network = Network { model: &model, weights: &weights, mode };
                 network.input_gradient(&x, &labels).unwrap().to_vec::<f32>().unwrap()
             };
-            let how = Execution::default().with_operands(&model, mode).unwrap();
-            let rounded = how.substitutes.values().any(|w| w.dtype() == DType::Bf16);
+            let weights = Weights::default().with_operands(&model, mode).unwrap();
+            let rounded = weights.substitutes.values().any(|w| w.dtype() == DType::Bf16);
             assert_eq!(rounded, mode == Mode::Bf16 && matches!(device, Device::Gpu(_)));
-            let (got, want) = (gradient(how), gradient(Execution::default()));
+            let (got, want) = (gradient(weights), gradient(Weights::default()));
             assert!(want.iter().any(|g| *g != 0.0));
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             assert!(bits(got) == bits(want), "{mode} on {device}");

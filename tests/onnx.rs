@@ -7,7 +7,7 @@ use rewire::infer::{Algorithm, Choice, Plan, reference};
 use rewire::io::{
     Hints, ImportSettings, load_model, load_onnx, onnx_bytes, read_onnx, save_model, save_onnx,
 };
-use rewire::nn::{ArchSpec, Execution, Model, Normalization, Op};
+use rewire::nn::{ArchSpec, Model, Normalization, Op, Weights};
 use rewire::prune::shrink;
 use rewire::{Device, ErrorKind, Mode, Seed, Tape, Tensor};
 use std::path::{Path, PathBuf};
@@ -43,8 +43,8 @@ fn images(model: &Model) -> Tensor {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    let how = Execution::default();
-    let y = model.forward_eval(&mut Tape::new(Mode::F32), &images(model), &how).unwrap();
+    let weights = Weights::default();
+    let y = model.forward_eval(&mut Tape::new(Mode::F32), &images(model), &weights).unwrap();
     y.to_vec().unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::fixture::{self, network, network_of, numbers, relative_error};
 use rewire::io::{Hints, read_model};
-use rewire::nn::{ArchSpec, Execution, Model, Normalization};
+use rewire::nn::{ArchSpec, Model, Normalization, Weights};
 use rewire::ops::{self, SgdParameter, SgdStep};
 use rewire::prune::{PruneSettings, Pruner, shrink};
 use rewire::tensor::nhwc_to_nchw;
@@ -27,8 +27,8 @@ fn check_logits(device: &Device, chosen: impl Fn(f64) -> bool) {
         }
         let name = arch.to_string();
         let model = network(arch, device);
-        let (x, how) = (fixture::images(2, 3, 32, device), Execution::default());
-        let got = model.forward_eval(&mut Tape::new(Mode::F32), &x, &how).unwrap();
+        let (x, weights) = (fixture::images(2, 3, 32, device), Weights::default());
+        let got = model.forward_eval(&mut Tape::new(Mode::F32), &x, &weights).unwrap();
         let error = relative_error(&got.to_vec().unwrap(), &numbers(&entry["logits"]));
         assert!(error < 1e-5, "{name} on {device}: {error:e}");
         checked += 1;
@@ -51,10 +51,10 @@ fn backward(model: &mut Model, x: &Tensor, labels: Vec<i32>, train: bool) -> (f3
     let mut tape = Tape::new(Mode::F32);
     model.watch(&mut tape);
     tape.watch(x);
-    let how = Execution::default();
+    let weights = Weights::default();
     let logits = match train {
-        true => model.forward_train(&mut tape, x, &how).unwrap(),
-        false => model.forward_eval(&mut tape, x, &how).unwrap(),
+        true => model.forward_train(&mut tape, x, &weights).unwrap(),
+        false => model.forward_eval(&mut tape, x, &weights).unwrap(),
     };
     let count = labels.len();
     let labels = Tensor::from_vec(labels, &[count], &CPU).unwrap();
@@ -181,8 +181,8 @@ fn pruned_and_shrunk_files_load_in_pytorch_with_the_same_logits() {
             assert_eq!(numbers(want), [shape[0] as f64, shape[3] as f64], "{what}: {name}");
         }
         assert_eq!(digest(&model), entry["digest"].as_str().unwrap(), "{what}");
-        let (x, how) = (fixture::images(2, 3, 32, &CPU), Execution::default());
-        let got = model.forward_eval(&mut Tape::new(Mode::F32), &x, &how).unwrap();
+        let (x, weights) = (fixture::images(2, 3, 32, &CPU), Weights::default());
+        let got = model.forward_eval(&mut Tape::new(Mode::F32), &x, &weights).unwrap();
         let error = relative_error(&got.to_vec().unwrap(), &numbers(&entry["logits"]));
         assert!(error < 1e-5, "{what}: {error:e}");
     }

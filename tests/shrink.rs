@@ -2,7 +2,7 @@
 
 use crate::fixture::{self, relative_error};
 use rewire::io::{Hints, load_model, model_bytes, save_model};
-use rewire::nn::{Execution, Layer, Model, Op};
+use rewire::nn::{Layer, Model, Op, Weights};
 use rewire::prune::shrink;
 use rewire::{Device, Mode, Seed, Tape, Tensor};
 
@@ -67,8 +67,8 @@ fn after(model: &Model, prefix: &str) -> Vec<String> {
 fn logits(model: &Model) -> Vec<f32> {
     let arch = model.arch();
     let x = fixture::images(3, arch.in_channels, arch.size, &CPU);
-    let how = Execution::default();
-    model.forward_eval(&mut Tape::new(Mode::F32), &x, &how).unwrap().to_vec().unwrap()
+    let weights = Weights::default();
+    model.forward_eval(&mut Tape::new(Mode::F32), &x, &weights).unwrap().to_vec().unwrap()
 }
 
 fn weights(model: &Model) -> usize {

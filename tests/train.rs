@@ -3,7 +3,7 @@
 use crate::fixture::network_of;
 use rewire::attack::{AttackSettings, Draws, Network, adversary};
 use rewire::data::{Dataset, Loader};
-use rewire::nn::{Execution, Model};
+use rewire::nn::{Model, Weights};
 use rewire::optim::{Constraint, Optimizer, OptimizerSettings};
 use rewire::prune::{PruneSettings, Pruner};
 use rewire::train::{Event, TrainSettings, Trainer};
@@ -158,17 +158,17 @@ fn running_statistics_are_updated_clean_then_adversarial() {
     let mut trainer = trainer(&text, None, &Device::Cpu);
     let mut by_hand = trainer.model().clone();
     run(&mut trainer, |_, _| {});
-    let how = Execution::default();
+    let weights = Weights::default();
     let loader = Loader::new(data.train().unwrap(), 8).unwrap().shuffle(Seed(9));
     let batch = loader.epoch(0).batch(0).unwrap();
     let x = Tensor::from_vec(batch.images, &[8, 32, 32, 1], &Device::Cpu).unwrap();
     let labels = Tensor::from_vec(batch.labels, &[8], &Device::Cpu).unwrap();
-    by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &how).unwrap();
-    let network = Network { model: &by_hand, how: &how, mode: Mode::F32 };
+    by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &weights).unwrap();
+    let network = Network { model: &by_hand, weights: &weights, mode: Mode::F32 };
     let attack: AttackSettings = settings(&text).adversary.unwrap();
     let draws = Draws { seed: Seed(9), stream: "attack.start", restart: 0, turn: 0 };
     let x = adversary(&network, &x, &labels, &attack, draws).unwrap();
-    by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &how).unwrap();
+    by_hand.forward_train(&mut Tape::new(Mode::F32), &x, &weights).unwrap();
     for (name, want) in by_hand.running() {
         let got = &trainer.model().running()[name];
         assert_eq!(

@@ -170,7 +170,7 @@ impl Evaluation<'_> {
     fn begin_noise(&self, name: &str, batch: &Batch) {
         let first = batch.index.first().map_or(0, |&image| image as u64);
         for (network, name) in [(Some(self.network), name), (self.source, "source")] {
-            if let Some(noise) = network.and_then(|network| network.how.noise.as_ref()) {
+            if let Some(noise) = network.and_then(|network| network.weights.noise.as_ref()) {
                 noise.begin(self.seed.host(name, first).next_u64());
             }
         }

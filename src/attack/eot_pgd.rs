@@ -24,7 +24,10 @@ fn resolve(settings: &mut AttackSettings) {
 }
 
 fn perturb(case: &Case) -> Result<Tensor> {
-    let samples =
-        if case.network.how.noise.is_some() { case.settings.eot_samples.unwrap_or(1) } else { 1 };
+    let samples = if case.network.weights.noise.is_some() {
+        case.settings.eot_samples.unwrap_or(1)
+    } else {
+        1
+    };
     pgd::descend(case, case.network, samples, ops::pgd_step)
 }

@@ -1,6 +1,6 @@
 //! A network as attacks see it.
 
-use crate::nn::{Execution, Model};
+use crate::nn::{Model, Weights};
 use crate::{Error, Mode, Result, Tape, Tensor, ops};
 
 /// A network as attacks see it: in eval mode, its gradient only with respect to pixels.
@@ -8,7 +8,7 @@ pub struct Network<'a> {
     /// The network; running statistics stay as they are.
     pub model: &'a Model,
     /// How its layers run.
-    pub how: &'a Execution,
+    pub weights: &'a Weights,
     /// Arithmetic of matrix products.
     pub mode: Mode,
 }
@@ -16,7 +16,7 @@ pub struct Network<'a> {
 impl Network<'_> {
     /// Logits `[N, classes]` of `x [N, H, W, C]`.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.model.forward_eval(&mut Tape::new(self.mode), x, self.how)
+        self.model.forward_eval(&mut Tape::new(self.mode), x, self.weights)
     }
 
     /// `∂/∂x Σ_n CE(logits(x_n), label_n)`: a sum, so that no factor 1/N underflows.
@@ -32,7 +32,7 @@ impl Network<'_> {
     ) -> Result<(Tensor, Tensor)> {
         let mut tape = Tape::new(self.mode);
         tape.watch(x);
-        let logits = self.model.forward_eval(&mut tape, x, self.how)?;
+        let logits = self.model.forward_eval(&mut tape, x, self.weights)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![labels.len() as f32], &[1], &x.device())?;
         let mut gradients = tape.backward(&loss, seed)?;
@@ -51,7 +51,7 @@ impl Network<'_> {
     ) -> Result<(Vec<f32>, Tensor)> {
         let mut tape = Tape::new(self.mode);
         tape.watch(x);
-        let logits = self.model.forward_eval(&mut tape, x, self.how)?;
+        let logits = self.model.forward_eval(&mut tape, x, self.weights)?;
         let values = logits.to_vec::<f32>()?;
         let seed = Tensor::from_vec(loss(&values)?, logits.shape(), &x.device())?;
         let mut gradients = tape.backward(&logits, seed)?;

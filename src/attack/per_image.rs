@@ -14,7 +14,7 @@ impl Case<'_> {
     /// Whether an image is done once it is classified wrongly: training wants the worst point, not the first mistake,
     /// and one draw of noise proves nothing.
     pub(super) fn ends_when_wrong(&self) -> bool {
-        self.split.is_some() && self.network.how.noise.is_none()
+        self.split.is_some() && self.network.weights.noise.is_none()
     }
 
     /// The true classes.

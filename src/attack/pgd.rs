@@ -45,7 +45,7 @@ pub(super) fn descend(
     let aim = aim::aim(case, network)?;
     let (eps, size) = (case.settings.eps.value(), aim.sign * case.settings.step_size());
     // A draw of noise proves nothing, and neither does another network.
-    let certain = network.how.noise.is_none() && std::ptr::eq(network, case.network);
+    let certain = network.weights.noise.is_none() && std::ptr::eq(network, case.network);
     let mut watch =
         (case.settings.early_stop && case.split.is_some() && certain).then(|| Watch::new(case));
     let (mut adversarial, mut x, mut labels) = (case.start.clone(), case.x.clone(), aim.labels);

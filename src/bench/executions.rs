@@ -241,7 +241,7 @@ impl Measured {
 }
 
 impl Runner {
-    /// One of each execution, in the order of [`Execution::ALL`], and the fastest plan.
+    /// One of each execution, in the order of [`Weights::ALL`], and the fastest plan.
     fn all(model: &Model, compact: &Model, batch: usize, mode: Mode) -> Result<Vec<Self>> {
         let executions = Execution::ALL.into_iter().map(Some).chain([None]);
         executions.map(|execution| Self::build(execution, model, compact, batch, mode)).collect()
@@ -278,13 +278,13 @@ impl Runner {
             Runs::Plan(plan) => return plan.run(x),
             Runs::Masked(masked) => (&masked.model, &masked.masks),
         };
-        let mut how = nn::Execution::default();
+        let mut weights = nn::Weights::default();
         for (name, weight, mask) in masks {
             let mut weight = weight.clone();
             ops::apply_mask(&mut weight, mask)?;
-            how.substitutes.insert(name.clone(), weight);
+            weights.substitutes.insert(name.clone(), weight);
         }
-        model.forward_eval(&mut Tape::new(mode), x, &how)
+        model.forward_eval(&mut Tape::new(mode), x, &weights)
     }
 }
 

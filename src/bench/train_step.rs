@@ -3,7 +3,7 @@
 use super::clock::{median, seconds};
 use super::executions::{images, masks};
 use crate::attack::{self, AttackSettings, Draws, Network};
-use crate::nn::{Execution, Model};
+use crate::nn::{Model, Weights};
 use crate::ops::SparseFilter;
 use crate::optim::{Constraint, Optimizer};
 use crate::{Mode, Result, Seed, Tape, Tensor, ops};
@@ -34,7 +34,7 @@ pub struct TrainStep {
 #[derive(Default)]
 struct Masked {
     masks: BTreeMap<String, Tensor>,
-    attack: Execution,
+    attack: Weights,
 }
 
 impl Masked {
@@ -81,7 +81,7 @@ impl TrainStep {
         }
         let settings =
             AttackSettings { steps: Some(self.attack_steps), ..AttackSettings::default() };
-        let network = Network { model, how: &masked.attack, mode: self.mode };
+        let network = Network { model, weights: &masked.attack, mode: self.mode };
         let draws = Draws { seed: self.seed, stream: "attack.start", restart: 0, turn };
         attack::adversary(&network, x, labels, &settings, draws)
     }
@@ -96,7 +96,7 @@ impl TrainStep {
     ) -> Result<()> {
         let mut tape = Tape::new(self.mode);
         model.watch(&mut tape);
-        let logits = model.forward_train(&mut tape, x, &Execution::default())?;
+        let logits = model.forward_train(&mut tape, x, &Weights::default())?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![1.0f32], &[1], &x.device())?;
         let mut found = tape.backward(&loss, seed)?;

@@ -8,7 +8,7 @@ use super::{Context, Outcome, interrupt, progress};
 use crate::attack::{self, AttackSettings, Epsilon, Network};
 use crate::data::{Dataset, Need, Split};
 use crate::io::{self, Hints};
-use crate::nn::{Execution, Model, Noise};
+use crate::nn::{Model, Noise, Weights};
 use crate::run::{
     AttackFolder, AttackJob, Attacked, Identity, JobFiles, Sweep, learnt_noise, save_adversarial,
 };
@@ -65,12 +65,13 @@ impl Args {
         let split = data.test()?;
         crate::models::check_images(&model, split)?;
         let seed = context.seed.unwrap_or(Seed(1));
-        let how = Execution { noise: self.noise(&model, seed)?, ..Execution::default() };
-        let how = how.with_operands(&model, context.mode)?;
-        let (other, plain) = (self.source(&model, split)?, Execution::default());
-        let source = other.as_ref().map(|model| Network { model, how: &plain, mode: context.mode });
+        let weights = Weights { noise: self.noise(&model, seed)?, ..Weights::default() };
+        let weights = weights.with_operands(&model, context.mode)?;
+        let (other, plain) = (self.source(&model, split)?, Weights::default());
+        let source =
+            other.as_ref().map(|model| Network { model, weights: &plain, mode: context.mode });
         let job = AttackJob {
-            network: &Network { model: &model, how: &how, mode: context.mode },
+            network: &Network { model: &model, weights: &weights, mode: context.mode },
             source: source.as_ref(),
             split,
             lists: &lists,

@@ -1,7 +1,7 @@
 //! The interpreter that runs a network on a tape.
 
 use super::model::RunningStats;
-use super::{Arch, Execution, Graph, Model, Op};
+use super::{Arch, Graph, Model, Op, Weights};
 use crate::{Error, Result, Tape, Tensor, ops};
 use std::collections::BTreeMap;
 
@@ -19,25 +19,25 @@ impl Model {
         &mut self,
         tape: &mut Tape,
         x: &Tensor,
-        how: &Execution,
+        weights: &Weights,
     ) -> Result<Tensor> {
         let Self { arch, graph, params, running, constants, last_use, .. } = self;
-        let pass = Pass { arch, graph, params, constants, last_use, how };
+        let pass = Pass { arch, graph, params, constants, last_use, weights };
         pass.run(tape, x, Statistics::Update(running))
     }
 
     /// Logits with running statistics, which stay as they are. Shapes as [`Self::forward_train`].
-    pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, how: &Execution) -> Result<Tensor> {
+    pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, weights: &Weights) -> Result<Tensor> {
         let Self { arch, graph, params, running, constants, last_use, .. } = self;
-        let noisy = match &how.noise {
+        let noisy = match &weights.noise {
             None => None,
             Some(noise) => {
                 let substitutes = noise.substitutes(tape, params)?;
-                Some(Execution { substitutes, ..Execution::default() })
+                Some(Weights { substitutes, ..Weights::default() })
             }
         };
-        let how = noisy.as_ref().unwrap_or(how);
-        let pass = Pass { arch, graph, params, constants, last_use, how };
+        let weights = noisy.as_ref().unwrap_or(weights);
+        let pass = Pass { arch, graph, params, constants, last_use, weights };
         pass.run(tape, x, Statistics::Keep(running))
     }
 }
@@ -49,7 +49,7 @@ struct Pass<'a> {
     params: &'a BTreeMap<String, Tensor>,
     constants: &'a [Vec<Tensor>],
     last_use: &'a [usize],
-    how: &'a Execution,
+    weights: &'a Weights,
 }
 
 impl Pass<'_> {
@@ -98,7 +98,7 @@ impl Pass<'_> {
             Op::Conv { name, bias, stride, padding, .. } => {
                 let (weight, bias) = (self.tensor(name, "weight")?, self.optional(*bias, name)?);
                 let key = format!("{name}.weight");
-                match (self.how.sparse.get(&key), self.constants[i].first()) {
+                match (self.weights.sparse.get(&key), self.constants[i].first()) {
                     (None, None) => ops::conv2d(tape, x, weight, bias, *stride, *padding),
                     (None, Some(channels)) => {
                         ops::gather_conv2d(tape, x, weight, channels, bias, *stride, *padding)
@@ -144,7 +144,7 @@ impl Pass<'_> {
     /// A parameter, or what stands in for it.
     fn tensor(&self, prefix: &str, part: &str) -> Result<&Tensor> {
         let name = format!("{prefix}.{part}");
-        let found = self.how.substitutes.get(&name).or_else(|| self.params.get(&name));
+        let found = self.weights.substitutes.get(&name).or_else(|| self.params.get(&name));
         found.ok_or_else(|| missing(&name))
     }
 

@@ -3,19 +3,19 @@
 
 mod arch;
 mod builder;
-mod execution;
 mod forward;
 mod graph;
 mod init;
 mod layers;
 mod model;
 mod normalization;
+mod weights;
 
 pub use arch::{Arch, ArchSpec};
 pub use builder::{Blueprint, Builder, Parameter};
-pub use execution::{Execution, Noise};
 pub use graph::{Graph, Node, Op};
 pub use init::Init;
 pub use layers::{Kept, Layer};
 pub use model::{Model, RunningStats};
 pub use normalization::{NORMALIZATIONS, Normalization, NormalizationEntry};
+pub use weights::{Noise, Weights};

@@ -13,7 +13,7 @@ use super::samples::samples;
 use crate::attack::{self, ExpandedAttack, Network, Outcome};
 use crate::data::Dataset;
 use crate::io::{self, Hints};
-use crate::nn::{Execution, Model};
+use crate::nn::{Model, Weights};
 use crate::train::Trainer;
 use crate::{Result, Seed};
 use std::collections::BTreeMap;
@@ -35,8 +35,8 @@ pub fn measure(
     let path = folder.checkpoint(BEST);
     let model = io::load_model(&path, &Hints::default(), trainer.model().device())?;
     let mode = recipe.mode()?;
-    let how = Execution::default().with_operands(&model, mode)?;
-    let network = Network { model: &model, how: &how, mode };
+    let weights = Weights::default().with_operands(&model, mode)?;
+    let network = Network { model: &model, weights: &weights, mode };
     let outcome = evaluate(folder, recipe, data, &network, stop, observe)?;
     let shown = recipe.eval.iter().rev().find(|settings| settings.check_adversary().is_ok());
     if let Some(settings) = shown.or(recipe.train.adversary.as_ref()) {

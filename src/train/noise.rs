@@ -1,6 +1,6 @@
 //! Noise on the weights of convolutions while they are trained.
 
-use crate::nn::{Execution, Model};
+use crate::nn::{Model, Weights};
 use crate::ops;
 use crate::optim::{Constraint, Optimizer, OptimizerSettings};
 use crate::prune::Pruner;
@@ -62,7 +62,7 @@ impl WeightNoise {
     /// Gives `how` the noisy weights; masked ones stay 0.
     pub fn substitute(
         &self,
-        how: &mut Execution,
+        weights: &mut Weights,
         tape: &mut Tape,
         model: &Model,
         pruner: Option<&Pruner>,
@@ -72,12 +72,12 @@ impl WeightNoise {
             let stream = seed.stream("weight.noise", step, 3 * layer as u32 + draw as u32);
             let mask = pruner.and_then(|pruner| pruner.mask(name));
             let weight = model.param(name)?;
-            let storage = match how.sparse.contains_key(name) {
+            let storage = match weights.sparse.contains_key(name) {
                 true => DType::F32,
                 false => ops::operand_type(tape.mode(), weight),
             };
             let noisy = ops::noisy_weight(tape, weight, alpha, mask, &stream, storage)?;
-            how.substitutes.insert(name.clone(), noisy);
+            weights.substitutes.insert(name.clone(), noisy);
         }
         Ok(())
     }

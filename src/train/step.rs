@@ -4,7 +4,7 @@ use super::noise::Draw;
 use super::trainer::Trainer;
 use crate::attack::{self, Draws, Network};
 use crate::data::Batch;
-use crate::nn::Execution;
+use crate::nn::Weights;
 use crate::optim::Constraint;
 use crate::{Result, Tape, Tensor, ops};
 use std::collections::BTreeMap;
@@ -45,9 +45,9 @@ impl Trainer {
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let how = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
-                let how = how.with_operands(&self.model, self.mode)?;
-                let network = Network { model: &self.model, how: &how, mode: self.mode };
+                let weights = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
+                let weights = weights.with_operands(&self.model, self.mode)?;
+                let network = Network { model: &self.model, weights: &weights, mode: self.mode };
                 let (seed, turn) = (self.seed, self.step);
                 let draws = Draws { seed, stream: "attack.start", restart: 0, turn };
                 let x = attack::adversary(&network, &x, &labels, settings, draws)?;
@@ -85,17 +85,17 @@ impl Trainer {
     }
 
     /// How a pass runs: with fresh noise, and sparse where no gradient of a pruned weight is asked for.
-    fn execution(&self, tape: &mut Tape, draw: Draw) -> Result<Execution> {
+    fn execution(&self, tape: &mut Tape, draw: Draw) -> Result<Weights> {
         let pruner = self.pruner.as_ref();
-        let mut how = Execution::default();
+        let mut weights = Weights::default();
         if matches!(draw, Draw::Attack) || pruner.is_some_and(|pruner| pruner.is_static()) {
-            how.sparse.clone_from(&self.filters);
+            weights.sparse.clone_from(&self.filters);
         }
         if let Some(noise) = &self.noise {
             let draw = (self.seed, self.step, draw);
-            noise.substitute(&mut how, tape, &self.model, pruner, draw)?;
+            noise.substitute(&mut weights, tape, &self.model, pruner, draw)?;
         }
-        Ok(how)
+        Ok(weights)
     }
 
     /// One pass in train mode; adds `weight` times the gradients of its loss, which it returns.
@@ -112,8 +112,8 @@ impl Trainer {
         if let Some(noise) = &self.noise {
             noise.watch(&mut tape);
         }
-        let how = self.execution(&mut tape, draw)?;
-        let logits = self.model.forward_train(&mut tape, x, &how)?;
+        let weights = self.execution(&mut tape, draw)?;
+        let logits = self.model.forward_train(&mut tape, x, &weights)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;
         let mut found = tape.backward(&loss, seed)?;

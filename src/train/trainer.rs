@@ -4,7 +4,7 @@ use super::noise::WeightNoise;
 use super::{EpochEvent, Event, StepEvent, TrainExecution, TrainSettings};
 use crate::data::{Dataset, Loader};
 use crate::models;
-use crate::nn::{Execution, Model};
+use crate::nn::{Model, Weights};
 use crate::ops::SparseFilter;
 use crate::optim::{Optimizer, Schedule};
 use crate::prune::Pruner;
@@ -218,9 +218,8 @@ impl Trainer {
         }
         let test = data.test()?;
         let batch_size = self.settings.batch_size;
-        let forward = |x: &Tensor| {
-            self.model.forward_eval(&mut Tape::new(self.mode), x, &Execution::default())
-        };
+        let forward =
+            |x: &Tensor| self.model.forward_eval(&mut Tape::new(self.mode), x, &Weights::default());
         let test = models::evaluate(&self.model, test, batch_size, forward, |_| {})?;
         let train_loss = self.loss_sum / self.images.max(1) as f64;
         self.schedule.epoch_ended(train_loss);

@@ -4,7 +4,7 @@
 use crate::fixture::{attack_images, attack_net, network_of, numbers};
 use rewire::attack::{AttackSettings, Draws, Network, Outcome, adversary, evaluate, expand};
 use rewire::data::{Pixels, Split};
-use rewire::nn::{Execution, Model};
+use rewire::nn::{Model, Weights};
 use rewire::{Device, Mode, Seed, Tensor, ops};
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ fn settings(text: &str) -> AttackSettings {
 }
 
 fn attacked(model: &Model, split: &Split, attacks: &[AttackSettings], batch: usize) -> Outcome {
-    let how = Execution::default();
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let done = Outcome::default();
     evaluate(&network, split, attacks, batch, Seed(7), done, &mut |_| Ok(())).unwrap()
 }
@@ -139,7 +139,7 @@ fn noise(model: &Model, [n, c, h, w]: [usize; 4]) -> Split {
     };
     let x = rewire::tensor::nchw_to_nhwc(&split.images_nchw(0..n), split.shape);
     let x = Tensor::from_vec(x, &[n, h, w, c], &Device::Cpu).unwrap();
-    let network = Network { model, how: &Execution::default(), mode: Mode::F32 };
+    let network = Network { model, weights: &Weights::default(), mode: Mode::F32 };
     let classes = rewire::attack::predictions(&network.logits(&x).unwrap()).unwrap();
     split.labels = Some(classes.into_iter().map(|class| class.unwrap() as i32).collect());
     split
@@ -189,7 +189,7 @@ fn odd_images_of_few_classes_stay_in_their_balls() {
 #[test]
 fn a_target_is_refused() {
     let model = attack_net("attack_net", &Device::Cpu);
-    let network = Network { model: &model, how: &Execution::default(), mode: Mode::F32 };
+    let network = Network { model: &model, weights: &Weights::default(), mode: Mode::F32 };
     for (name, _) in ATTACKS {
         let attacks = [settings(&format!("attack = '{name}'\ntarget = 'next'"))];
         let (done, split) = (Outcome::default(), attack_images(4));
@@ -244,8 +244,8 @@ fn training_gets_the_point_of_largest_loss() {
     let x = rewire::tensor::nchw_to_nhwc(&split.images_nchw(0..16), [16, 1, 14, 14]);
     let x = Tensor::from_vec(x, &[16, 14, 14, 1], &Device::Cpu).unwrap();
     let labels = Tensor::from_vec(split.labels().unwrap().to_vec(), &[16], &Device::Cpu).unwrap();
-    let how = Execution::default();
-    let network = Network { model: &model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
     let loss = |name: &str, steps: usize| {
         let draws = Draws { seed: Seed(1), stream: "train", restart: 0, turn: 3 };
         let settings = settings(&format!("attack = '{name}'\neps = '8/255'\nsteps = {steps}"));

@@ -3,7 +3,7 @@
 use crate::fixture::{attack_images, attack_net};
 use rewire::attack::{AttackSettings, Case, Draws, Network, Outcome, evaluate, find, predictions};
 use rewire::data::{Pixels, Split};
-use rewire::nn::{ArchSpec, Execution, Graph, Model, Node, Op};
+use rewire::nn::{ArchSpec, Graph, Model, Node, Op, Weights};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Mode, Seed, Tensor};
 use serde_json::Value;
@@ -19,8 +19,8 @@ pub fn settings(text: &str) -> AttackSettings {
 
 /// One attack on a split.
 pub fn attacked(model: &Model, split: &Split, text: &str, batch: usize) -> Outcome {
-    let how = Execution::default();
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let done = Outcome::default();
     let attacks = [settings(text)];
     evaluate(&network, split, &attacks, batch, Seed(3), done, &mut |_| Ok(())).unwrap()
@@ -139,8 +139,8 @@ impl Linear {
 /// and those that differ from the image be wrong when they are judged again, alone. Images and twins `[N][H·W·C]`.
 pub fn recounted(model: &Model, split: &Split, text: &str) -> Vec<(Vec<f32>, Vec<f32>)> {
     let [n, c, h, w] = split.shape;
-    let how = Execution::default();
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let tensor = |images: &[f32]| {
         let shape = [images.len() / (c * h * w), h, w, c];
         Tensor::from_vec(images.to_vec(), &shape, model.device()).unwrap()

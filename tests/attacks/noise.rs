@@ -2,14 +2,14 @@
 
 use crate::fixture::{attack_images, attack_net};
 use rewire::attack::{AttackSettings, Network, Outcome, Target, evaluate};
-use rewire::nn::{Execution, Model, Noise};
+use rewire::nn::{Model, Noise, Weights};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Mode, Seed, Tensor};
 
 fn attacked(model: &Model, alpha: Option<f32>, seed: u64, text: &str) -> Outcome {
     let noise = alpha.map(|alpha| Noise::uniform(model, alpha, Seed(seed)).unwrap());
-    let how = Execution { noise, ..Execution::default() };
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights { noise, ..Weights::default() };
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let attacks: [AttackSettings; 1] = [toml::from_str(text).unwrap()];
     let done = Outcome::default();
     evaluate(&network, &attack_images(64), &attacks, 32, Seed(seed), done, &mut |_| Ok(())).unwrap()
@@ -19,11 +19,11 @@ fn count(flags: &[bool]) -> usize {
     flags.iter().filter(|&&flag| flag).count()
 }
 
-fn logits(model: &Model, how: &Execution) -> Vec<f32> {
+fn logits(model: &Model, weights: &Weights) -> Vec<f32> {
     let split = attack_images(4);
     let x = nchw_to_nhwc(&split.images_nchw(0..4), [4, 1, 14, 14]);
     let x = Tensor::from_vec(x, &[4, 14, 14, 1], model.device()).unwrap();
-    let network = Network { model, how, mode: Mode::F32 };
+    let network = Network { model, weights, mode: Mode::F32 };
     network.logits(&x).unwrap().to_vec::<f32>().unwrap()
 }
 
@@ -32,16 +32,16 @@ fn every_pass_draws_its_own_noise_and_pruned_weights_get_none() {
     for device in ["cpu", "cuda-host"] {
         let device = Device::new(device).unwrap();
         let mut model = attack_net("attack_net", &device);
-        let plain = logits(&model, &Execution::default());
-        let noisy = |model: &Model, alpha| Execution {
+        let plain = logits(&model, &Weights::default());
+        let noisy = |model: &Model, alpha| Weights {
             noise: Some(Noise::uniform(model, alpha, Seed(1)).unwrap()),
-            ..Execution::default()
+            ..Weights::default()
         };
-        let how = noisy(&model, 0.2);
-        let [first, second] = [(); 2].map(|()| logits(&model, &how));
+        let weights = noisy(&model, 0.2);
+        let [first, second] = [(); 2].map(|()| logits(&model, &weights));
         assert!(first != second && first != plain);
-        how.noise.as_ref().unwrap().begin(0);
-        assert_eq!(logits(&model, &how), first);
+        weights.noise.as_ref().unwrap().begin(0);
+        assert_eq!(logits(&model, &weights), first);
         assert_eq!(logits(&model, &noisy(&model, 0.0)), plain);
         // Nothing but zeros: nothing that noise could move.
         for name in model.prunable() {
@@ -49,7 +49,7 @@ fn every_pass_draws_its_own_noise_and_pruned_weights_get_none() {
             *weight =
                 Tensor::from_vec(vec![0.0f32; weight.len()], weight.shape(), &device).unwrap();
         }
-        let silent = logits(&model, &Execution::default());
+        let silent = logits(&model, &Weights::default());
         assert_eq!(logits(&model, &noisy(&model, 0.2)), silent);
     }
 }
@@ -75,8 +75,8 @@ fn eot_pgd_is_pgd_without_noise_and_no_weaker_with_it() {
 #[test]
 fn targets_pull_images_where_they_say() {
     let model = attack_net("attack_net", &Device::Cpu);
-    let how = Execution::default();
-    let network = Network { model: &model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
     let split = attack_images(64);
     let labels = split.labels().unwrap();
     let images = nchw_to_nhwc(&split.images_nchw(0..64), [64, 1, 14, 14]);

@@ -2,7 +2,7 @@
 
 use crate::fixture::{attack_images, attack_net, numbers, relative_error};
 use rewire::attack::{AttackSettings, Network, Outcome, evaluate};
-use rewire::nn::{Execution, Model};
+use rewire::nn::{Model, Weights};
 use rewire::tensor::nchw_to_nhwc;
 use rewire::{Device, Mode, Seed, Tensor};
 use serde_json::Value;
@@ -16,8 +16,8 @@ fn stored() -> Value {
 }
 
 fn attacked(model: &Model, settings: &AttackSettings, seed: u64) -> Outcome {
-    let how = Execution::default();
-    let network = Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = Network { model, weights: &weights, mode: Mode::F32 };
     let attacks = [settings.clone()];
     let done = Outcome::default();
     evaluate(&network, &attack_images(64), &attacks, 64, Seed(seed), done, &mut |_| Ok(())).unwrap()
@@ -35,8 +35,8 @@ fn networks_and_fgsm_are_those_of_pytorch_image_by_image() {
         let split = attack_images(2);
         let x = nchw_to_nhwc(&split.images_nchw(0..2), [2, 1, 14, 14]);
         let x = Tensor::from_vec(x, &[2, 14, 14, 1], &Device::Cpu).unwrap();
-        let how = Execution::default();
-        let network = Network { model: &model, how: &how, mode: Mode::F32 };
+        let weights = Weights::default();
+        let network = Network { model: &model, weights: &weights, mode: Mode::F32 };
         let logits = network.logits(&x).unwrap().to_vec::<f32>().unwrap();
         let rows = stored[name]["logits"].as_array().unwrap();
         let want: Vec<f64> = rows.iter().flat_map(numbers).collect();

@@ -4,7 +4,7 @@ use crate::fixture::{attack_images, attack_net};
 use rewire::attack::{
     ATTACKS, AttackEntry, AttackSettings, Evaluation, Network, Norm, Outcome, Search, predictions,
 };
-use rewire::nn::{Execution, Model};
+use rewire::nn::{Model, Weights};
 use rewire::{Device, Mode, Seed, Tensor};
 
 /// Images that each attack is tried on.
@@ -40,8 +40,8 @@ fn settings(entry: &AttackEntry, eps: f64) -> AttackSettings {
 }
 
 fn attacked(model: &Model, source: &Model, attack: AttackSettings, batch_size: usize) -> Outcome {
-    let how = Execution::default();
-    let network = |model| Network { model, how: &how, mode: Mode::F32 };
+    let weights = Weights::default();
+    let network = |model| Network { model, weights: &weights, mode: Mode::F32 };
     let (network, source) = (network(model), network(source));
     let evaluation = Evaluation {
         network: &network,
@@ -61,7 +61,7 @@ fn state_bits(model: &Model) -> Vec<Vec<u32>> {
 
 /// The classes of images `[N][H·W·C]`.
 fn judged(model: &Model, images: &[f32]) -> Vec<Option<usize>> {
-    let network = Network { model, how: &Execution::default(), mode: Mode::F32 };
+    let network = Network { model, weights: &Weights::default(), mode: Mode::F32 };
     let x = Tensor::from_vec(images.to_vec(), &[IMAGES, 14, 14, 1], &Device::Cpu).unwrap();
     predictions(&network.logits(&x).unwrap()).unwrap()
 }

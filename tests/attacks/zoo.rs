@@ -2,7 +2,7 @@
 
 use super::common::*;
 use rewire::attack::{Network, Outcome, evaluate};
-use rewire::nn::Execution;
+use rewire::nn::Weights;
 use rewire::{Device, Mode, Seed};
 
 #[test]
@@ -43,9 +43,9 @@ fn more_searches_bring_images_nearer_and_batches_do_not_matter() {
 #[test]
 fn other_modes_than_f32_are_refused() {
     let linear = Linear::new(4, 2, 0.1);
-    let how = Execution::default();
+    let weights = Weights::default();
     for mode in [Mode::Tf32, Mode::Bf16] {
-        let network = Network { model: &linear.model, how: &how, mode };
+        let network = Network { model: &linear.model, weights: &weights, mode };
         let attacks = [settings("attack = 'zoo'")];
         let done = Outcome::default();
         let error = evaluate(&network, &linear.split, &attacks, 2, Seed(1), done, &mut |_| Ok(()));

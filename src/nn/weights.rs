@@ -1,4 +1,4 @@
-//! How one pass runs the layers, where it is not the plain dense way.
+//! The weights of one pass, where they are not the stored ones or not all of them are multiplied.
 
 use super::Model;
 use crate::ops::{self, SparseFilter};
@@ -6,9 +6,10 @@ use crate::{Error, Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Replacements for single layers in one pass, by the name of the weight. Empty: everything runs dense.
+/// What a pass reads in place of stored weights, by the name of the weight. The default replaces nothing: every layer runs
+/// dense over what the network stores.
 #[derive(Default)]
-pub struct Execution {
+pub struct Weights {
     /// Convolutions that run over their kept weights only.
     pub sparse: BTreeMap<String, SparseFilter>,
     /// Tensors that stand in for a parameter: a noisy weight, say, that the tape already leads back to it.
@@ -17,7 +18,7 @@ pub struct Execution {
     pub noise: Option<Noise>,
 }
 
-impl Execution {
+impl Weights {
     /// With every filter that a dense convolution reads in the type in which it reads it: for an attack, whose passes read the
     /// same weights again and again and ask for no gradient of them.
     pub fn with_operands(mut self, model: &Model, mode: Mode) -> Result<Self> {
