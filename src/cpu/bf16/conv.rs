@@ -181,7 +181,9 @@ impl Bf16Conv {
                 let pair = rest.get(1).is_some_and(|second| second.class == first.class);
                 let (these, others) = rest.split_at(1 + usize::from(pair));
                 let second = these[these.len() - 1].x;
-                let starts = [first.x, second].map(|row| x[row * ROW..].as_ptr());
+                // Without steps nothing is read.
+                let start = |row: usize| x.get(row * ROW..).unwrap_or_default().as_ptr();
+                let starts = [first.x, second].map(start);
                 let steps = &self.units.classes[first.class];
                 let mut tile = Bf16Tile {
                     x: &starts[..these.len()],

@@ -29,7 +29,7 @@ pub(super) struct Units {
 /// 16 rows that are multiplied together, all of which the same taps reach.
 pub(super) struct Unit {
     pub(super) class: usize,
-    /// Row of x that the first of them reads through the first step of its class; 0 without steps.
+    /// Row of x that the first of them reads through the first step of its class, if it has steps.
     pub(super) x: usize,
     /// Its part of the runs.
     pub(super) runs: Range<usize>,
