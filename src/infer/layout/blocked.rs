@@ -122,12 +122,12 @@ impl Layout for BlockedLayout {
         (Form::Nhwc, pass(move |x, y| bf16::mean(&layout, x, y)))
     }
 
-    fn from_nhwc(&self, to: Placement) -> Option<Work> {
+    fn nhwc_to_own(&self, to: Placement) -> Option<Work> {
         let layout = self.layout(to);
         Some(pass(move |x, y| bf16::from_nhwc(&layout, x, y)))
     }
 
-    fn to_nhwc(&self, from: Placement) -> Option<Work> {
+    fn own_to_nhwc(&self, from: Placement) -> Option<Work> {
         let layout = self.layout(from);
         Some(pass(move |x, y| bf16::to_nhwc(&layout, x, y)))
     }

@@ -103,18 +103,18 @@ pub(in crate::infer) trait Layout {
     fn mean(&self, from: Placement) -> (Form, Work);
 
     /// The pass from NHWC to this layout; none in NHWC itself.
-    fn from_nhwc(&self, to: Placement) -> Option<Work>;
+    fn nhwc_to_own(&self, to: Placement) -> Option<Work>;
 
     /// The pass from this layout to NHWC; none in NHWC itself.
-    fn to_nhwc(&self, from: Placement) -> Option<Work>;
+    fn own_to_nhwc(&self, from: Placement) -> Option<Work>;
 
     /// The pass to this layout from another than NHWC, where one pass is enough.
-    fn from_form(&self, _from: Form, _to: Placement) -> Option<Work> {
+    fn form_to_own(&self, _from: Form, _to: Placement) -> Option<Work> {
         None
     }
 
     /// The pass from this layout to another than NHWC, where one pass is enough.
-    fn to_form(&self, _from: Placement, _to: Form) -> Option<Work> {
+    fn own_to_form(&self, _from: Placement, _to: Form) -> Option<Work> {
         None
     }
 }

@@ -48,12 +48,12 @@ impl Layout for LanesLayout {
         (Form::Lanes, pass(move |x, y| lanes::mean(pixels, x, y)))
     }
 
-    fn from_nhwc(&self, to: Placement) -> Option<Work> {
+    fn nhwc_to_own(&self, to: Placement) -> Option<Work> {
         let pixels = self.pixels(to);
         Some(pass(move |x, y| lanes::from_nhwc(pixels, x, y)))
     }
 
-    fn to_nhwc(&self, from: Placement) -> Option<Work> {
+    fn own_to_nhwc(&self, from: Placement) -> Option<Work> {
         let pixels = self.pixels(from);
         Some(pass(move |x, y| lanes::to_nhwc(pixels, x, y)))
     }

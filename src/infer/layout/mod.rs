@@ -69,13 +69,14 @@ impl Layouts {
     /// pass from form to form they lead through NHWC.
     pub(super) fn passes(&self, from: Placement, to: Placement) -> Vec<(Placement, Work)> {
         let [source, target] = [from, to].map(|placement| self.get(placement.form));
-        let direct = target.from_form(from.form, to).or_else(|| source.to_form(from, to.form));
+        let direct =
+            target.form_to_own(from.form, to).or_else(|| source.own_to_form(from, to.form));
         if let Some(work) = direct {
             return vec![(to, work)];
         }
         let nhwc = Placement { form: Form::Nhwc, halo: 0, ..from };
-        let there = source.to_nhwc(from).map(|work| (nhwc, work));
-        let back = target.from_nhwc(to).map(|work| (to, work));
+        let there = source.own_to_nhwc(from).map(|work| (nhwc, work));
+        let back = target.nhwc_to_own(to).map(|work| (to, work));
         there.into_iter().chain(back).collect()
     }
 }

@@ -42,11 +42,11 @@ impl Layout for NhwcLayout {
         (Form::Nhwc, pass(move |x, y| pool2d::mean_forward([n, h * w, c], x, y)))
     }
 
-    fn from_nhwc(&self, _to: Placement) -> Option<Work> {
+    fn nhwc_to_own(&self, _to: Placement) -> Option<Work> {
         None
     }
 
-    fn to_nhwc(&self, _from: Placement) -> Option<Work> {
+    fn own_to_nhwc(&self, _from: Placement) -> Option<Work> {
         None
     }
 }

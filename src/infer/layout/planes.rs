@@ -86,22 +86,22 @@ impl Layout for PlanesLayout {
         (Form::Nhwc, pass(move |x, y| planes::global_avg_pool(&layout, x, y)))
     }
 
-    fn from_nhwc(&self, to: Placement) -> Option<Work> {
+    fn nhwc_to_own(&self, to: Placement) -> Option<Work> {
         let (isa, layout) = (self.isa, self.layout(to));
         Some(pass(move |x, y| planes::pack(isa, &layout, x, y)))
     }
 
-    fn to_nhwc(&self, from: Placement) -> Option<Work> {
+    fn own_to_nhwc(&self, from: Placement) -> Option<Work> {
         let layout = self.layout(from);
         Some(pass(move |x, y| planes::unpack(&layout, x, y)))
     }
 
-    fn from_form(&self, from: Form, to: Placement) -> Option<Work> {
+    fn form_to_own(&self, from: Form, to: Placement) -> Option<Work> {
         let layout = self.layout(to);
         (from == Form::Lanes).then(|| pass(move |x, y| planes::from_lanes(&layout, x, y)))
     }
 
-    fn to_form(&self, from: Placement, to: Form) -> Option<Work> {
+    fn own_to_form(&self, from: Placement, to: Form) -> Option<Work> {
         let layout = self.layout(from);
         (to == Form::Lanes).then(|| pass(move |x, y| planes::to_lanes(&layout, x, y)))
     }
