@@ -14,7 +14,7 @@
 // Result   deterministic: one writer per element, sums over pixels in order (f32). The maximum has the CPU's bits, NaNs aside.
 // Cost     each operand once, of overlapping windows size^2/stride^2 times, from the cache: memory-bound; 16 B accesses where c is a multiple of 4.
 // Source   PyTorch's MaxPool2d and AvgPool2d (an odd last row or column is dropped, a NaN is a maximum), AdaptiveAvgPool2d(1).
-// Host     src/ops/pool.rs, src/ops/window_pool.rs     Cases  tests/cases/pool.toml, tests/cases/window_pool.toml
+// Host     src/ops/pool.rs     Cases  tests/cases/pool.toml, tests/cases/window_pool.toml
 #include "common/elements.cuh"
 
 // body.at<V>(n, row, column, channel) for the channels of [n, rows, columns, c], V at a time.

@@ -385,7 +385,7 @@ fn an_interrupted_attack_says_so_in_its_document() {
     let folder = folder.path();
     let data = attack_files(folder);
     let attack = ["attack", "net.safetensors", "--data", &data, "--batch-size", "4", "--json"];
-    let child = fixture::program(folder)
+    let mut child = fixture::program(folder)
         .args(attack)
         .args(["--steps", "300", "--out", "o", "--device", "cpu"])
         .stdout(Stdio::piped())
@@ -393,6 +393,7 @@ fn an_interrupted_attack_says_so_in_its_document() {
         .spawn()
         .unwrap();
     while !folder.join("o/parts/0-0.json").exists() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was interrupted");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -170,9 +170,10 @@ fn read(text: &str) -> Source {
             "#" if is(at + 1, "[") => {
                 let end =
                     (at..tokens.len()).find(|&end| tokens[end] == "]").unwrap_or(tokens.len());
-                // `cfg(test)` and `cfg(all(test, …))`.
-                test |= tokens[at..end].iter().any(|token| token == "cfg")
-                    && tokens[at..end].iter().any(|token| token == "test");
+                // `cfg(test)` and `cfg(all(test, …))`, but not `cfg(not(test))` and `cfg(any(test, …))`.
+                let words = &tokens[at..end];
+                let has = |word: &str| words.iter().any(|token| token == word);
+                test |= has("cfg") && has("test") && !has("not") && !has("any");
                 let mut depth = 0;
                 while at < tokens.len() {
                     depth += i32::from(is(at, "[")) - i32::from(is(at, "]"));
@@ -411,6 +412,8 @@ fn every_form_of_an_arrow_to_the_right_is_seen() {
         "fn f() { crate::cli::run() }",
         "fn f() { let x: super::cli::Run = 1; }",
         "impl A for crate::cli::Run {}",
+        "#[cfg(not(test))]\nuse crate::cli;",
+        "#[cfg(any(test, feature = \"x\"))]\nuse crate::cli;",
     ] {
         let own = planted(&[
             ("./lib.rs", "mod ops; mod cli; mod error;"),

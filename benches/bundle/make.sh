@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes target/bundle: everything that a machine with an NVIDIA GPU, but without Rust and network, needs to check and
 # measure the kernels. Needs the NVRTC of CUDA 12.5 to 13.0 here (CUDA_PATH, or a Python environment with
-# nvidia-cuda-nvrtc==13.0.88), so that the binaries carry the kernels compiled to PTX that driver 580 takes. Then, there: ./run.sh, which unpacks the binaries first
+# nvidia-cuda-nvrtc==13.0.88): the binaries carry the kernels compiled to PTX, and driver 580 takes no newer one.
+# On that machine run ./run.sh, which unpacks the binaries first.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=target/bundle

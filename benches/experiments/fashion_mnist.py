@@ -1,4 +1,4 @@
-"""DNR, irregular 10 %, against its dense adversarial twin on Fashion-MNIST: VGG16 at width 0.25, three seeds.
+"""DNR, irregular 10 %, against a dense network trained the same way, on Fashion-MNIST: VGG16 at width 0.25, three seeds.
 
     cargo build --release
     python3 benches/experiments/fashion_mnist.py --images 20000 --epochs 15 --out runs/fashion-mnist --json results.json

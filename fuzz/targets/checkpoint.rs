@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rewire::io::{Hints, load_model, load_tensors, model_bytes};
-use rewire::nn::{ArchSpec, Execution, Model};
+use rewire::nn::{ArchSpec, Weights, Model};
 use rewire::{Device, Mode, Tape, Tensor, prune};
 use rewire_fuzz::put;
 use std::path::Path;
@@ -45,7 +45,7 @@ fn used(model: &Model) {
         let image =
             Tensor::from_vec(image, &[1, input[0], input[1], input[2]], &Device::Cpu).unwrap();
         let logits =
-            model.forward_eval(&mut Tape::new(Mode::F32), &image, &Execution::default()).unwrap();
+            model.forward_eval(&mut Tape::new(Mode::F32), &image, &Weights::default()).unwrap();
         assert_eq!(logits.shape()[1..], shapes.last().unwrap()[..]);
     }
 }

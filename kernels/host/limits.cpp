@@ -12,6 +12,7 @@ namespace host {
 
 constexpr u32 REGISTERS = 64 * 1024;  // of a block
 constexpr u32 REGISTER_UNIT = 256;    // a warp's are rounded up to it
+constexpr u32 PARTITIONS = 4;         // of a multiprocessor; each has as many of a block's warps as the fullest
 constexpr u32 PARAMETER_BYTES = 4096;
 
 // Errors of the driver.
@@ -73,7 +74,7 @@ u32 rewire_host_refuses(const Kernel* kernel, const u32* grid, const u32* block,
         return message.refuse(INVALID_VALUE,
                               "a grid of %u x %u x %u blocks; 1 to 2^31-1 x 65535 x 65535 are possible", grid[0],
                               grid[1], grid[2]);
-    const u32 warps = u32(threads + 31) / 32;
+    const u32 warps = (u32(threads + 31) / 32 + PARTITIONS - 1) / PARTITIONS * PARTITIONS;
     const u32 of_warp = (kernel->registers * 32 + REGISTER_UNIT - 1) / REGISTER_UNIT * REGISTER_UNIT;
     if (warps * of_warp > REGISTERS)
         return message.refuse(LAUNCH_OUT_OF_RESOURCES,

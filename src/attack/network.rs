@@ -7,7 +7,7 @@ use crate::{Error, Mode, Result, Tape, Tensor, ops};
 pub struct Network<'a> {
     /// The network; running statistics stay as they are.
     pub model: &'a Model,
-    /// How its layers run.
+    /// What its passes read in place of stored weights.
     pub weights: &'a Weights,
     /// Arithmetic of matrix products.
     pub mode: Mode,

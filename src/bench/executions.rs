@@ -241,7 +241,7 @@ impl Measured {
 }
 
 impl Runner {
-    /// One of each execution, in the order of [`Weights::ALL`], and the fastest plan.
+    /// One of each execution, in the order of [`Execution::ALL`], and the fastest plan.
     fn all(model: &Model, compact: &Model, batch: usize, mode: Mode) -> Result<Vec<Self>> {
         let executions = Execution::ALL.into_iter().map(Some).chain([None]);
         executions.map(|execution| Self::build(execution, model, compact, batch, mode)).collect()

@@ -39,11 +39,11 @@ struct Printed<'a> {
     density: f64,
     active: usize,
     prunable: usize,
-    layers: Vec<KeptWeights>,
+    layers: Vec<KeptByLayer>,
 }
 
 #[derive(Serialize)]
-struct KeptWeights {
+struct KeptByLayer {
     name: String,
     weights: usize,
     active: usize,
@@ -66,7 +66,7 @@ impl Args {
             active,
             prunable,
             layers: layers
-                .map(|((name, active), weights)| KeptWeights { name, weights, active })
+                .map(|((name, active), weights)| KeptByLayer { name, weights, active })
                 .collect(),
         };
         context.print(&text(&printed)?, &printed)?;
@@ -102,7 +102,7 @@ fn text(printed: &Printed) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(text, "{active} of {prunable} weights kept ({density:.4}) -> {}", output.display())?;
     let width = layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-    for KeptWeights { name, weights, active } in layers {
+    for KeptByLayer { name, weights, active } in layers {
         let share = *active as f64 / *weights as f64;
         writeln!(text, "  {name:width$}  {active:>9} of {weights:>9}  {share:.4}")?;
     }

@@ -24,7 +24,8 @@ pub(crate) struct Shared {
     len: usize,
 }
 
-// SAFETY: access goes through the unsafe `part`, whose contract excludes overlaps.
+// SAFETY: the slice's owner borrows it for as long as tasks run. Reads and writes are unsafe calls of theirs, by `part` or through
+// `ptr`, and the contract of both is that no two tasks touch one float.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -34,16 +35,21 @@ impl Shared {
         Self { ptr: slice.as_mut_ptr(), len: slice.len() }
     }
 
+    /// Panics where `start..start + len` does not lie inside.
+    fn check(&self, start: usize, len: usize) {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} of {}", self.len);
+    }
+
     /// The floats `start..start + len`, which other tasks may write parts of too.
     pub(crate) fn span(&self, start: usize, len: usize) -> Self {
-        assert!(start + len <= self.len);
+        self.check(start, len);
         // SAFETY: inside the slice, or its end (checked).
         Self { ptr: unsafe { self.ptr.add(start) }, len }
     }
 
     /// The floats from `start` on, likewise.
     pub(crate) fn rest(&self, start: usize) -> Self {
-        self.span(start, self.len - start)
+        self.span(start, self.len.saturating_sub(start))
     }
 
     /// Start of the slice, which has [`Self::len`] floats. What is read and written through it must not be another task's.
@@ -60,8 +66,27 @@ impl Shared {
     /// # Safety
     /// No other task touches them while the result lives, and the slice itself outlives it.
     pub(crate) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
-        assert!(start + len <= self.len);
+        self.check(start, len);
         // SAFETY: inside the slice (checked), exclusive by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shared;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn what_does_not_lie_inside_is_refused() {
+        let mut floats = [0.0; 4];
+        let shared = Shared::new(&mut floats);
+        let refused = |f: &dyn Fn()| catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+        assert_eq!((shared.rest(4).len(), shared.rest(1).span(1, 2).len()), (0, 2));
+        assert!(refused(&|| _ = shared.rest(5)));
+        assert!(refused(&|| _ = shared.rest(usize::MAX)));
+        assert!(refused(&|| _ = shared.span(2, 3)));
+        assert!(refused(&|| _ = shared.span(2, usize::MAX)));
+        assert!(refused(&|| _ = shared.rest(1).span(1, 3)));
     }
 }

@@ -1,6 +1,6 @@
 //! How many units every layer drops and regrows at one rewiring: arithmetic on counts alone.
 //!
-//! A *unit* is a weight (irregular) or an input channel (channel), filter or slice. Layer l has |l| weights, n_l of them
+//! A *unit* is what the granularity keeps or drops as one: a weight, a kernel, a filter or an input channel. Layer l has |l| weights, n_l of them
 //! active, z_l = |l| − n_l free; B is the number of active weights that the network as a whole may have.
 //! Source: Kundu et al., DNR, ASP-DAC 2021, algorithm 1; Dettmers & Zettlemoyer, arXiv 1907.04840.
 

@@ -55,7 +55,10 @@ impl AttackFolder {
             let want = "a folder of the same attacks; --force replaces what it holds";
             return Err(Error::param("--out", self.dir.display(), want));
         }
-        for part in held.iter().map(fs::DirEntry::path) {
+        // A batch's JSON goes before its images: what a kill leaves behind is no batch then.
+        let mut held: Vec<PathBuf> = held.iter().map(fs::DirEntry::path).collect();
+        held.sort_by_key(|path| path.extension().is_none_or(|extension| extension != "json"));
+        for part in held {
             fs::remove_file(&part).map_err(|error| Error::io(&part, error))?;
         }
         match fs::remove_file(&result) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(super) const SCALARS: &str = "events.out.tfevents.rewire";
 
 /// Files that a run, or a command on one, leaves; `--force` removes them.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "recipe.toml",
     "result.json",
     "environment.json",
@@ -22,6 +22,8 @@ const FILES: [&str; 13] = [
     "checkpoints/state.safetensors",
     "checkpoints/last.safetensors",
     "checkpoints/best.safetensors",
+    // Of earlier versions.
+    "checkpoints/evaluation.json",
 ];
 
 /// A run's folder, locked against other writers as long as this lives.

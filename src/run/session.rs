@@ -172,7 +172,8 @@ impl Session {
             observe,
         )?;
         write_json(&self.folder.path("result.json"), &result)?;
-        self.folder.remove_evaluation()?;
+        // The run is finished; what is left of its evaluation goes with the next `--force` or `--resume`.
+        let _ = self.folder.remove_evaluation();
         Ok(result)
     }
 

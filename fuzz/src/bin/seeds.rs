@@ -2,6 +2,7 @@
 
 use flate2::{Compression, write::GzEncoder};
 use rewire::nn::{ArchSpec, Graph, Model, Node, Op};
+use rewire::ops::Window;
 use rewire::run::recipes::RECIPES;
 use rewire::{Device, Seed, Tensor, io, models, npy};
 use std::collections::BTreeMap;
@@ -82,7 +83,7 @@ fn graph() -> Model {
         node(&[3], Op::Relu),
         node(&[4], conv("b", Some(vec![2, 0]), false, 0)),
         node(&[4, 5], Op::Add),
-        node(&[6], Op::MaxPool2),
+        node(&[6], Op::MaxPool(Window::HALVES)),
         node(&[7], Op::GlobalAvgPool),
         node(&[8], Op::Linear { bias: true, name: "fc".into() }),
     ];

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// Filters of a panel: those of a row of the result.
 const PANEL: usize = ROW;
-/// UnitRows of activations, and of weights, that a task goes over: each a quarter of a second-level cache.
+/// Rows of activations, and of weights, that a task goes over: each a quarter of a second-level cache.
 const TOGETHER: usize = 1 << 13;
 /// Tasks wanted for each thread.
 const TASKS: usize = 4;

@@ -95,7 +95,9 @@ impl KeptLists {
                                 }
                             }
                         }
-                        starts.push(terms.len() as u32);
+                        starts.push(
+                            u32::try_from(terms.len()).expect("fewer than 2^32 kept weights"),
+                        );
                     }
                 }
             }

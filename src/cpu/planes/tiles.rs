@@ -137,7 +137,10 @@ impl ListTiles {
         assert!(vectors <= self.most && !tile.pool);
         tile.check([1, 1 << vectors], self.lanes, self.lanes);
         let run = match PERIODS.iter().position(|&known| known == period) {
-            None => self.whole[vectors],
+            None => {
+                assert!(period == 0, "no loops for masks of period {period}");
+                self.whole[vectors]
+            }
             Some(0) if pixels <= 8 => self.narrow,
             Some(i) => {
                 assert!((1usize << vectors).is_multiple_of(period));

@@ -13,7 +13,7 @@ use crate::cpu::team;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// WinogradTiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
+/// Tiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
 /// second-level cache, up to 128 channels. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 with 12 tiles.
 const TILES: usize = PIXELS;
 /// Floats of weights from which more tiles share them: 512 → 512 filters took 9.1 ms in two tasks of 2 tiles, and 8.1 in one of
@@ -34,7 +34,7 @@ pub(crate) struct LaneWinogradConv {
     weights: Aligned,
     /// A vector for each filter.
     bias: Vec<f32>,
-    /// WinogradTiles, as tasks take them.
+    /// Tiles, as tasks take them.
     strips: Vec<Range<usize>>,
 }
 

@@ -151,7 +151,7 @@ impl WinogradTiles {
     }
 }
 
-/// WinogradTiles of one image.
+/// Tiles of one image.
 fn of_image(m: usize, shape: &ConvShape) -> usize {
     shape.p().div_ceil(m) * shape.q().div_ceil(m)
 }

@@ -4,7 +4,7 @@
 Of each of the ten classes the first 400 training and the first 100 test images, in the order of the
 full set. The input is Debian's package dataset-fashion-mnist (apt-get install dataset-fashion-mnist).
 Needs nothing but Python. With --statistics it prints the mean and the standard deviation of the
-60,000 training images instead (the constants of src/data/normalize.rs).
+60,000 training images instead (the constants of src/nn/normalization.rs).
 """
 
 import argparse

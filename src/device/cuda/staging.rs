@@ -47,7 +47,12 @@ impl Staging {
                 check(sys::cuEventSynchronize(block.read))?;
                 ptr::copy_nonoverlapping(part.as_ptr(), block.memory, part.len());
                 check(sys::cuMemcpyHtoDAsync_v2(dst, block.memory.cast(), part.len(), stream))?;
-                check(sys::cuEventRecord(block.read, stream))?;
+                let recorded = check(sys::cuEventRecord(block.read, stream));
+                if recorded.is_err() {
+                    // Nothing says when the copy is over: it is waited for, or the block could be written too early.
+                    check(sys::cuStreamSynchronize(stream))?;
+                }
+                recorded?;
             }
             dst += part.len() as u64;
         }

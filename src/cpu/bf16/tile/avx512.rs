@@ -5,7 +5,7 @@ use crate::cpu::bf16::layout::{ROW, ROWS, Row};
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// UnitRows whose sums are in registers together, for both halves.
+/// Rows whose sums are in registers together, for both halves.
 const GROUP: usize = 8;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]

@@ -5,7 +5,7 @@ use half::bf16;
 
 /// Filters of a half of a panel, the columns of a tile.
 pub(in crate::cpu::bf16) const COLUMNS: usize = 16;
-/// AlignedSums of one unit and half.
+/// Sums of one unit and half.
 pub(in crate::cpu::bf16) const SUMS: usize = ROWS * COLUMNS;
 /// bf16 weights of 32 channels for a panel of 32 filters: `[half][channel / 2][filter][2]`.
 pub(in crate::cpu::bf16) const STEP: usize = 2 * COLUMNS * ROW;
@@ -20,7 +20,7 @@ pub(in crate::cpu::bf16) struct TapStep {
     pub(in crate::cpu::bf16) w: usize,
 }
 
-/// AlignedSums whose rows are cache lines.
+/// Sums whose rows are cache lines.
 #[repr(align(64))]
 pub(in crate::cpu::bf16) struct AlignedSums(pub(in crate::cpu::bf16) [f32; 4 * SUMS]);
 

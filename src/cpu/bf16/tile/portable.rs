@@ -5,7 +5,7 @@ use crate::cpu::bf16::layout::{ROW, ROWS, Row};
 use crate::cpu::pool2d::larger;
 use half::bf16;
 
-/// AlignedSums of even and of odd channels of a step apart, then together, then with those of the steps before.
+/// Sums of even and of odd channels of a step apart, then together, then with those of the steps before.
 pub(super) unsafe fn tile(tile: &mut Bf16Tile) {
     tile.sums.fill(0.0);
     for (unit, &x) in tile.x.iter().enumerate() {
