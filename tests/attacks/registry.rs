@@ -151,8 +151,8 @@ const COMPARED_ELSEWHERE: [&str; 10] = [
 
 #[test]
 fn every_attack_finds_the_same_on_the_emulated_gpu() {
-    let known = |name: &&str| ATTACKS.iter().any(|entry| entry.name == **name);
-    assert!(COMPARED_ELSEWHERE.iter().all(known));
+    let known = |name| ATTACKS.iter().any(|entry| entry.name == name);
+    assert!(COMPARED_ELSEWHERE.into_iter().all(known));
     let on = |device: &str| {
         let device = Device::new(device).unwrap();
         ["attack_net", "attack_net_adversarial"].map(|name| attack_net(name, &device))
