@@ -42,7 +42,8 @@ pub trait Method: Debug + Send + Sync {
         true
     }
 
-    /// Whether dropped filters keep their bias and batch-norm scale and shift.
+    /// Whether dropped filters keep their bias and batch-norm scale and shift. A filter that is regrown from zeros needs them: with
+    /// scale and shift 0 its result is 0, where ReLU passes no gradient, and it would never learn.
     fn keep_bn(&self) -> bool {
         false
     }
