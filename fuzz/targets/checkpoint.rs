@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rewire::io::{Hints, load_model, load_tensors, model_bytes};
-use rewire::nn::{ArchSpec, Weights, Model};
+use rewire::nn::{ArchSpec, Model, Weights};
 use rewire::{Device, Mode, Tape, Tensor, prune};
 use rewire_fuzz::put;
 use std::path::Path;
