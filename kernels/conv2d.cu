@@ -7,8 +7,8 @@
 //   backward_bias    db[k]       = sum_{n,p,q} dy[n,p,q,k]
 //
 // Operands are read in rows of whole 16-byte chunks: 4 f32 or 8 bf16 channels. `pack_rows` and `pack_transposed`
-// cast and pad; only memory is padded, channels that are not there cost no products beyond a chunk. tf32 operands
-// are f32 in memory and rounded when a fragment is loaded.
+// cast them and fill each row up to a whole chunk with zeros. Sums run over whole chunks, so these zeros cost the products
+// of less than one chunk a row. tf32 operands are f32 in memory and rounded when a fragment is loaded.
 //
 // Shapes   packed x: [n,h,w,chunks], w: [k,r,s,chunks], dy: [n,p,q,chunks], transposed w: [c,r,s,chunks];
 //          y: [n,p,q,k], bias, db: [k], dw: [k,r,s,c], partials: [splits, elements of the result]; f32.

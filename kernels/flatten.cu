@@ -2,14 +2,14 @@
 //
 //   y[n, j, i] <- x[n, i, j]
 //
-// With i the pixel and j the channel this is PyTorch's order of the features of a flattened image, with i the channel and j the pixel
-// its gradient.
+// With i the pixel and j the channel, y has the features of a flattened image in PyTorch's order. With i the channel and j the
+// pixel, the same kernel computes the gradient.
 //
 // Shapes   x: [n, rows, columns]; y: [n, columns, rows]; f32.
 // Launch   1-D grid-stride: any grid, any block, no shared memory, no sync.
 // Result   deterministic: one writer per element, a copy.
-// Cost     reads and writes 4 B an element, reads a row's length apart: such images are a few pixels wide, and the weights of the matrix
-//          product behind them are read from the same memory, as many for each element as the layer has outputs.
+// Cost     reads and writes 4 B an element; neighbouring threads read a row's length apart. This does not matter: such images are
+//          a few pixels wide, and for each element the matrix product behind reads as many weights as it has outputs.
 // Source   PyTorch's flatten(x, 1) of an NCHW tensor.
 // Host     src/ops/flatten.rs     Cases  tests/cases/flatten.toml
 #include "common/elements.cuh"

@@ -1,4 +1,4 @@
-// infer_layers.cu -- what stands between the convolutions of inference, on activations in their storage type.
+// infer_layers.cu -- the layers between the convolutions of inference, on activations in their storage type.
 //
 //   input       y[i, c] <- (x[i, c] - mean[c]) / std[c] from f32, or x[i, c] where mean and std are null
 //   max_pool2   y[n,p,q,c] <- max x[n, 2p+{0,1}, 2q+{0,1}, c]
@@ -6,8 +6,8 @@
 //   image       y[i, c] <- x[i, c], without what pads the row, in f32
 //   relu        y <- max(x, 0)            add   y <- a + b, rounded once
 //
-// A row of an activation has whole 16-byte chunks, `to` or `from` elements, zeros from channel c on. Where rows need not be known
-// f32 has its kernels in pool.cu and elementwise.cu.
+// A row of an activation has whole 16-byte chunks, `to` or `from` elements, with zeros from channel c on. Operations that need not
+// know the rows have their f32 kernels in pool.cu and elementwise.cu.
 //
 // Shapes   input: x [pixels, c] f32, y [pixels, to]; max_pool2: [n, h, w, chunks], [n, h/2, w/2, chunks]; mean: x [n, pixels, from],
 //          y [n, c] f32; image: x [pixels, from], y [pixels, c] f32; relu, add: [chunks]. mean, std: [c], f32.

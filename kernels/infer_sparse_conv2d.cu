@@ -4,17 +4,17 @@
 //
 // behind which may come a ReLU and the largest of each 2 x 2 outputs, an odd last row or column left out.
 //
-// Condensed: 32 filters form a group; of the filter's columns (r,s,c) a group multiplies those that one of its filters
-// keeps, in blocks. `dense_bf16` multiplies every filter by the 16 columns of a block. `two_four_bf16` has blocks of 32
-// with at most two kept weights of a filter in each four neighbouring columns, which the tensor core multiplies in as
-// many steps: the columns are put in an order for which that is so, and where none is left that fits, a place stays
-// empty. Any mask can be packed; the fuller it is, the more places.
+// Condensed: 32 filters form a group. A column is one place (r,s,c) of the filters. A group multiplies only columns that at
+// least one of its filters keeps, block by block. `dense_bf16` multiplies every filter by the 16 columns of a block.
+// `two_four_bf16` has blocks of 32 columns, in which each filter keeps at most two of any four neighbours; the tensor core
+// multiplies such a block in as many steps as one of 16. The packing puts the columns in an order for which this holds. Where
+// no column is left that fits, a place stays empty. Any mask can be packed; the fuller it is, the more places.
 //
 // Activations are bf16, 8 images innermost: [image block][channel][row][column][8], so that each tap of each pixel is
-// one aligned row of 16 bytes. A block copies its pixels with their border of some channels ("chunk") to shared
-// memory, zeros where the image ends, and the 32 addresses that a warp passes to ldmatrix are the gather. The planes
-// there are an odd number of rows apart, and eight neighbouring columns lie in eight different bank groups wherever
-// the packing found such: an offset is the same for all pixels, so that pixels do not matter.
+// one aligned row of 16 bytes. A thread block copies its pixels with their border, some channels at a time ("chunk"), to
+// shared memory, with zeros where the image ends. The 32 addresses that a warp passes to ldmatrix are the gather. Planes lie
+// an odd number of rows apart there. Eight neighbouring columns lie in eight different bank groups wherever the packing
+// found such columns; this holds for all pixels alike, because an offset is the same for all pixels.
 // A warp has 32 filters by 8 pixels by 8 images in registers; its pixels are 2 x 2 quads, pooled within a lane.
 //
 // Shapes   x: [blocks,c,h,w,8], residual: [blocks,k,p,q,8] or null, y: as residual, or [blocks,k,p/2,q/2,8] with

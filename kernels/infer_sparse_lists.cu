@@ -4,14 +4,14 @@
 //
 // behind which may come a ReLU and the largest of each 2 x 2 outputs, an odd last row or column left out.
 //
-// Output-stationary: a filter is a list of its kept weights, each with the offset at which it finds its input, the same for all
-// outputs, and the lists run over sums that stay in registers. So the work is that of the kept weights, however few.
-// Activations are f32, 4 images innermost, or bf16, 8 of them (common/image_planes.cuh). A block copies its pixels with their
-// border of some channels ("chunk") to shared memory, zeros where the image ends; with tf32 the thread that copied a row also
-// rounds it. A warp has 8 filters by 32 lanes, one after another, a lane 8 sums of a filter: two outputs, one below the other,
-// of 4 images, or one of 8. So a kept weight is two loads of 16 bytes, or one and what widens it, and 8 fmaf; the two weights
-// behind it are on their way. The blocks of images, `sheet` rows apart, are the fastest lanes, so that the 8 lanes whose 16
-// bytes are one access to shared memory find them in different banks.
+// Output-stationary: a filter is a list of its kept weights, each with the offset of its input, which is the same for all
+// outputs. The lists run over sums that stay in registers. So only kept weights are multiplied, however few they are.
+// Activations are f32 with 4 images innermost, or bf16 with 8 (common/image_planes.cuh). A thread block copies its pixels with
+// their border, some channels at a time ("chunk"), to shared memory, zeros where the image ends. With tf32 the thread that
+// copied a row also rounds it. A warp computes 8 filters one after another; a lane has 8 sums of a filter: two outputs, one below
+// the other, of 4 images, or one output of 8. A kept weight takes two loads of 16 bytes (bf16: one, and the widening) and 8 fmaf;
+// the next two weights are loaded meanwhile. The blocks of images, `sheet` rows apart, are the fastest lanes, so that the 8
+// lanes whose 16 bytes are one access to shared memory read different banks.
 //
 // Shapes   x: [blocks,c,h,w,i], residual: [blocks,k,p,q,i] or null, y: as residual, or [blocks,k,p/2,q/2,i] with `pool`;
 //          below 2^31 elements, f32 with i = 4 (f32, tf32) or bf16 with i = 8 (bf16). bias: [k] f32. rows: [warps,8] i32, the

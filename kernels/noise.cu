@@ -4,8 +4,8 @@
 //   forward                y[i] <- m[i] * (w[i] + alpha[i / each] * (sigma * n[i]))
 //   backward_alpha         dalpha[k] <- sum_{i / each == k} m[i] * dy[i] * (sigma * n[i])
 //
-//   n[i] is standard normal number i of the stream (key, layer, step), drawn anew in every kernel. forward_bf16 rounds y:
-//   noise, mask, cast and, where rows are whole chunks, the packing of a convolution's operand in one pass.
+//   n[i] is standard normal number i of the stream (key, layer, step), drawn anew in every kernel. forward_bf16 rounds y: one
+//   pass adds noise, masks, casts and, where rows are whole chunks, packs the operand of a convolution.
 //
 // Shapes   w, y, dy, m: [len], f32, y also bf16, m as u8, null = all ones; alpha, dalpha: [len / each] f32; sigma: [1] f32;
 //          partial: two doubles a block (moments), one a block (backward_alpha).

@@ -6,7 +6,7 @@
 // Shapes   x, x0, g: [n, size], contiguous, f32, pixels in [0, 1].
 // Launch   a block an image (grid n), block a multiple of 32.
 // Result   deterministic: sums in a fixed order, in f64. g is divided by its largest element first, so that the squares of
-//          the smallest gradients are there. Equal to the CPU path but for the order of the sums.
+//          the smallest gradients do not become 0. Equal to the CPU path except for the order of the sums.
 // Cost     reads 4 B three times of g, twice of x and x0, writes 4 B an element, the repeats from cache: memory-bound.
 // Source   Madry et al. 2018, section 3 (the L2 ball); normalised steps as in Foolbox.
 // Host     src/ops/pgd_l2_step.rs     Cases  tests/cases/pgd_l2_step.toml

@@ -9,7 +9,7 @@ use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use rayon::prelude::*;
 
-/// Whether this way is the better one.
+/// Whether this algorithm is the better one.
 pub(super) fn fits(shape: &ConvShape) -> bool {
     (1..=MAX_CHANNELS).contains(&shape.c) && shape.k >= 8
 }

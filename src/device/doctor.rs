@@ -31,20 +31,20 @@ pub struct Doctor {
     pub cache: Option<String>,
 }
 
-/// Something that is there in a version, or not.
+/// A component that was found in some version, or is missing.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Finding {
-    /// It answers.
+    /// The component answers.
     Found {
         /// CUDA version, e.g. `13.0`.
         version: String,
         /// The file, where it is known.
         path: Option<String>,
     },
-    /// It does not.
+    /// The component does not answer.
     Missing {
-        /// One line.
+        /// Why, in one line.
         missing: String,
     },
 }
@@ -63,7 +63,7 @@ pub struct Kernels {
 }
 
 impl Doctor {
-    /// Looks at everything.
+    /// Examines the machine and this build.
     pub fn examine() -> Self {
         let version = |(major, minor): (i32, i32)| format!("{major}.{minor}");
         let cuda = cuda::open(0);

@@ -1,4 +1,4 @@
-//! What executes kernels, and how a launch gets there.
+//! The interface of a machine that executes kernels, and how a launch is run on it.
 
 use super::launch::Launch;
 use crate::{Error, Result};
@@ -12,35 +12,35 @@ use std::sync::{PoisonError, RwLock};
 pub trait Gpu: Send + Sync {
     /// `cuda:0` or `cuda-host`.
     fn name(&self) -> &str;
-    /// What it is, with the version of what runs it: the same for machines of equal speed.
+    /// The product and the version of its driver, or the processor. Machines of equal speed give equal strings.
     fn model(&self) -> String;
-    /// `bytes` (more than 0) of device memory, 256-byte aligned, contents undefined.
+    /// Allocates `bytes` (more than 0) of device memory, aligned to 256 bytes, with undefined contents.
     fn alloc(&self, bytes: usize) -> Result<u64>;
-    /// Gives memory of [`Gpu::alloc`] back.
+    /// Frees memory of [`Gpu::alloc`].
     fn free(&self, ptr: u64);
-    /// Host to device.
+    /// Copies from host to device.
     fn upload(&self, dst: u64, src: &[u8]) -> Result<()>;
-    /// Device to host; waits for what was launched before.
+    /// Copies from device to host, after everything that was launched before.
     fn download(&self, src: u64, dst: &mut [u8]) -> Result<()>;
-    /// Device to device.
+    /// Copies from device to device.
     fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()>;
-    /// Fills with zero bytes.
+    /// Fills device memory with zero bytes.
     fn zero(&self, ptr: u64, bytes: usize) -> Result<()>;
     /// Runs one kernel. An error of `cuda-host` names kernel, block, thread and source line.
     fn launch(&self, launch: &Launch) -> Result<()>;
-    /// Waits for everything.
+    /// Waits until everything that was launched is done.
     fn synchronize(&self) -> Result<()>;
 
-    /// Whether it can record graphs.
+    /// Whether this machine can record graphs.
     fn records_graphs(&self) -> bool {
         false
     }
-    /// From here to [`Gpu::end_graph`], what this thread launches, copies and zeroes is recorded and not run;
-    /// see [`super::Graph`].
+    /// Begins a recording. Until [`Gpu::end_graph`], everything that this thread launches, copies and zeroes is recorded
+    /// instead of run; see [`super::Graph`].
     fn begin_graph(&self) -> Result<()> {
         Err(Error::device(self.name(), "cannot record graphs (use a CUDA device)"))
     }
-    /// Ends the recording; gives the graph's number.
+    /// Ends the recording and returns the graph's number.
     fn end_graph(&self) -> Result<u64> {
         Err(Error::device(self.name(), "no graph is being recorded"))
     }
@@ -48,12 +48,12 @@ pub trait Gpu: Send + Sync {
     fn launch_graph(&self, graph: u64) -> Result<()> {
         Err(Error::device(self.name(), format!("there is no graph {graph}")))
     }
-    /// Forgets a recorded graph.
+    /// Frees a recorded graph.
     fn free_graph(&self, _graph: u64) {}
 }
 
 impl Launch {
-    /// Runs it.
+    /// Runs the launch on `gpu`.
     pub fn run(&self, gpu: &dyn Gpu) -> Result<()> {
         record(self.name)?;
         gpu.launch(self)

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 /// A CUDA graph: what [`Graph::record`] saw, ready to run as a whole.
 ///
-/// Memory that it uses stays its own until it is dropped; arguments are those of the recording, so what
-/// changes from run to run is read from device memory.
+/// The graph keeps the memory that it uses until it is dropped. Every run has the arguments of the recording, so values that
+/// change from run to run must be read from device memory.
 pub struct Graph {
     gpu: Arc<dyn Gpu>,
     id: u64,
 }
 
 impl Graph {
-    /// Records what `work` launches on `device` instead of running it; gives the result of `work` too,
-    /// whose tensors [`Graph::launch`] fills.
+    /// Records what `work` launches on `device` instead of running it. Returns the graph and the result of `work`, whose
+    /// tensors [`Graph::launch`] fills.
     ///
     /// Errors: those of `work`; [`crate::ErrorKind::Device`] where the device has no graphs, and for an upload or
     /// a download inside `work`.

@@ -1,5 +1,5 @@
-//! The kernels that this build carries: sources always, PTX where `build.rs` found NVRTC; else PTX is
-//! made on first use by this machine's NVRTC and kept in a cache on disk.
+//! The kernels that are embedded in this build. Sources are always embedded, PTX only where `build.rs` found NVRTC. Without
+//! embedded PTX, this machine's NVRTC makes it on first use, and it is kept in a cache on disk.
 
 use super::nvrtc::{Failure, Nvrtc};
 use super::source;

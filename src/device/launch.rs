@@ -1,4 +1,4 @@
-//! One kernel launch, described: name, grid, block, shared memory, typed arguments.
+//! The description of one kernel launch: name, grid, block, shared memory, typed arguments.
 
 /// A kernel argument with the type that the kernel's parameter must have.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,7 +30,7 @@ impl Arg {
         }
     }
 
-    /// The value's bytes in the first 4 or 8 of a word, as the driver wants to be pointed at.
+    /// A word whose first 4 or 8 bytes are the value's bytes; the driver gets a pointer to this word.
     pub fn word(&self) -> u64 {
         match *self {
             Self::Ptr(v) | Self::U64(v) => v,
@@ -42,9 +42,9 @@ impl Arg {
     }
 }
 
-/// What can stand in [`Launch::arg`].
+/// A value that [`Launch::arg`] takes.
 pub trait KernelArg {
-    /// As a typed argument.
+    /// The value as a typed argument.
     fn arg(&self) -> Arg;
 }
 
@@ -59,7 +59,7 @@ macro_rules! kernel_arg {
 }
 kernel_arg!(i32 => I32, u32 => U32, i64 => I64, u64 => U64, f32 => F32);
 
-/// A kernel launch that is being described:
+/// A kernel launch, described step by step:
 /// `Launch::new("relu_forward_f32").elements(len).arg(&y).arg(&x).arg(&(len as i64)).run(gpu)?`.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -76,12 +76,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A launch of the entry point `name`, one block of 256 threads until said otherwise.
+    /// A launch of the entry point `name`, with one block of 256 threads unless the methods below say otherwise.
     pub fn new(name: &'static str) -> Self {
         Self { name, grid: [1; 3], block: [256, 1, 1], shared: 0, args: Vec::new() }
     }
 
-    /// Enough blocks of 256 threads for `len` elements, at most 4096: kernels loop with the grid's stride.
+    /// Sets enough blocks of 256 threads for `len` elements, but at most 4096, because kernels loop with the grid's stride.
     pub fn elements(self, len: usize) -> Self {
         let blocks = len.div_ceil(256).clamp(1, 4096) as u32;
         self.grid(blocks, 1, 1).block(256, 1, 1)
@@ -105,7 +105,7 @@ impl Launch {
         self
     }
 
-    /// The next argument.
+    /// Adds the next argument.
     pub fn arg(mut self, value: &impl KernelArg) -> Self {
         self.args.push(value.arg());
         self

@@ -1,5 +1,5 @@
 //! Where tensors live and kernels run: [`Device::Cpu`], or a [`Gpu`] behind the driver (`cuda:N`) or
-//! behind the host runtime (`cuda-host`). Operations never know which of the last two they talk to.
+//! behind the host runtime (`cuda-host`). Operations do not know whether the driver or the host runtime runs their kernels.
 
 mod cuda;
 mod doctor;

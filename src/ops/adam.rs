@@ -51,7 +51,7 @@ impl AdamStep {
     }
 }
 
-/// One pass over a parameter: `g ← g + weight_decay·w + rho·(w⊙m − z)⊙m`; `m₁ ← m₁ + (1 − β₁)(g − m₁)`;
+/// One Adam step of one parameter: `g ← g + weight_decay·w + rho·(w⊙m − z)⊙m`; `m₁ ← m₁ + (1 − β₁)(g − m₁)`;
 /// `m₂ ← β₂·m₂ + (1 − β₂)·g²`; `w ← m⊙(w − lr/(1 − β₁ᵗ) · m₁ / (√m₂/√(1 − β₂ᵗ) + eps))`.
 ///
 /// The moments are not masked. Without a mask m = 1; without z the pull is absent.

@@ -12,11 +12,14 @@ use crate::{Error, Result};
 
 const OP: &str = "infer_conv2d";
 
-/// `y = pool?(relu?(x ∗ w + bias + residual?))`, the convolution of [`crate::ops::conv2d()`], the pool the largest of 2×2 windows.
+/// The convolution of inference on a GPU: `y = pool?(relu?(x ∗ w + bias + residual?))`.
 ///
-/// Activations stay in the filter's storage type, [`crate::Mode::storage`], in rows of [`DType::padded`] channels whose surplus is 0:
-/// x `[N, H, W, padded C]`, residual `[N, P, Q, padded K]`, y the same or `[N, ⌊P/2⌋, ⌊Q/2⌋, padded K]`. Sums are f32
-/// and rounded once. For GPUs; training and the CPU have [`crate::ops::conv2d()`].
+/// The convolution is that of [`crate::ops::conv2d()`], which training and the CPU use. Residual, ReLU and pooling are
+/// optional; pooling takes the largest of each 2×2 window.
+///
+/// Activations have the filter's storage type ([`crate::Mode::storage`]). Each pixel has a row of [`DType::padded`]
+/// channels; those behind the last channel are 0. Shapes: x `[N, H, W, padded C]`, residual `[N, P, Q, padded K]`, y the
+/// same or, with pooling, `[N, ⌊P/2⌋, ⌊Q/2⌋, padded K]`. Sums are f32 and rounded once.
 #[derive(Debug, Clone)]
 pub struct InferConv2d {
     /// Weights and bias.
@@ -43,7 +46,7 @@ impl InferConv2d {
         Ok([shape.n, shape.p() / side, shape.q() / side, channels])
     }
 
-    /// Ways to run it over x of that shape that are worth measuring, the best guess first; at least one.
+    /// The configurations that are worth measuring for x of this shape, the best guess first. There is at least one.
     ///
     /// Errors: as [`Self::output_shape`].
     pub fn configs(&self, x: &[usize]) -> Result<Vec<TileConfig>> {
@@ -52,8 +55,8 @@ impl InferConv2d {
 
     /// Writes y. Deterministic: the bits depend on `config` alone.
     ///
-    /// Allocates from the device's pool where the filter gathers channels or the sum is cut into parts, and for a y
-    /// that shares its memory; reads nothing back, so a [`crate::device::Graph`] can record it.
+    /// Allocates from the device's pool in three cases: the filter gathers channels, the sum is cut into parts, or y
+    /// shares its memory with another tensor. Reads nothing back, so a [`crate::device::Graph`] can record the call.
     /// Errors: [`crate::ErrorKind::Shape`] where operands do not fit, [`crate::ErrorKind::Param`] for a configuration
     /// that the mode does not have, [`crate::ErrorKind::Device`] on the CPU.
     pub fn run(

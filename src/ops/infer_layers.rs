@@ -1,8 +1,9 @@
-//! What stands between the convolutions of inference on a GPU: input, pooling, and what no convolution took in.
+//! The layers between the convolutions of inference on a GPU: the input, pooling, and sums and ReLUs that are not fused into a
+//! convolution.
 //!
-//! Activations are in a storage type, f32 or bf16, in rows of [`DType::padded`] channels whose surplus is 0; results go to
-//! tensors of the caller. Each function: [`crate::ErrorKind::Shape`] where operands do not fit,
-//! [`crate::ErrorKind::Device`] on the CPU.
+//! Activations have a storage type, f32 or bf16. Each pixel has a row of [`DType::padded`] channels; those behind the last
+//! channel are 0. Results go to tensors of the caller. Every function fails with [`crate::ErrorKind::Shape`] where operands
+//! do not fit, and with [`crate::ErrorKind::Device`] on the CPU.
 
 use super::implicit_gemm::{int, ints};
 use super::product::same_device;

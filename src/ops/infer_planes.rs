@@ -1,4 +1,4 @@
-//! Activations as the sparse convolutions of inference on a GPU read them: planes with images innermost.
+//! The layout of activations that the sparse convolutions of inference on a GPU read: planes with images innermost.
 //!
 //! `[image block, C, H, W, images]` in a storage type, f32 or bf16; the images of a block are 16 bytes, 4 or 8 of them.
 
@@ -20,7 +20,7 @@ pub fn planes_shape([n, h, w, c]: [usize; 4], dtype: DType) -> [usize; 5] {
     [n.div_ceil(images), c, h, w, images]
 }
 
-/// Rows of channels as planes; zeros behind the last image.
+/// Converts rows of channels to planes. The last block of images is filled up with zeros.
 ///
 /// Shapes: rows `[N, H, W, padded C]`, planes [`planes_shape`] of `[N, H, W, C]`, one storage type.
 /// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where they do not fit.
@@ -31,7 +31,7 @@ pub fn rows_to_planes(rows: &Tensor, planes: &mut Tensor) -> Result<()> {
     run(["infer_planes_from_rows_f32", "infer_planes_from_rows_bf16"], [rows, planes], fits)
 }
 
-/// The way back: the first N images of the planes, zeros in the channels that pad a row.
+/// Converts planes to rows of channels: the first N images of the planes, with zeros in the channels that pad a row.
 ///
 /// Shapes, errors and source as [`rows_to_planes`].
 pub fn planes_to_rows(planes: &Tensor, rows: &mut Tensor) -> Result<()> {

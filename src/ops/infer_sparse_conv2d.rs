@@ -130,11 +130,11 @@ impl PackedSparseFilter {
     }
 }
 
-/// `y = pool(relu(x ∗ w + bias + residual))`, each of residual, ReLU and pooling as asked for; sums in f32, rounded to
-/// bf16 at the end. Pooling takes the largest of each 2 × 2, an odd last row or column left out.
+/// `y = pool?(relu?(x ∗ w + bias + residual?))`. Residual, ReLU and pooling are optional. Sums are f32 and rounded to bf16 at
+/// the end. Pooling takes the largest of each 2 × 2 outputs and leaves out an odd last row or column.
 ///
 /// Shapes: planes ([`crate::ops::planes_shape`]), bf16: x `[blocks, C, H, W, 8]`, residual `[blocks, K, P, Q, 8]`, y
-/// [`PackedSparseFilter::output_shape`]. Images behind the last one are computed too; they are nobody's.
+/// [`PackedSparseFilter::output_shape`]. The images that fill up the last block are computed too; their results mean nothing.
 /// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where operands do not fit the filter.
 /// Source: `kernels/infer_sparse_conv2d.cu`.
 pub fn infer_sparse_conv2d(

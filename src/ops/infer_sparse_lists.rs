@@ -15,8 +15,8 @@ use crate::tensor::Tensor;
 use crate::{Error, Mode, Result};
 use pack::{OP, Packed, Split};
 
-/// The kept weights of a filter, its bias, and where each weight finds its input: packed for one layer and a number of
-/// images, which decide the tile in shared memory.
+/// The kept weights of a layer's filters, each with the place of its input, and the bias. The lists are packed for one layer and
+/// one number of images, because these decide the tile in shared memory.
 ///
 /// Packed on the device, by `kernels/infer_sparse_lists_pack.cu`.
 #[derive(Clone)]
@@ -35,8 +35,8 @@ pub struct FilterLists {
 }
 
 impl FilterLists {
-    /// Packs the weights of `w` that are not 0, rounded to `mode`, for some `images` of `height` × `width`; other numbers of
-    /// images run too, less evenly spread.
+    /// Packs the weights of `w` that are not 0, rounded to `mode`, for `images` images of `height` × `width`. Other numbers of
+    /// images run too, but their work is spread less evenly.
     ///
     /// Shapes: w `[K, R, S, C]`, bias `[K]`, both f32.
     /// Errors: [`crate::ErrorKind::Shape`] where operands do not fit, have no elements, or the filter with its outputs
@@ -100,12 +100,13 @@ impl FilterLists {
     }
 }
 
-/// `y = pool(relu(x ∗ w + bias + residual))`, each of residual, ReLU and pooling as asked for; x rounded to the filter's
-/// mode, products exact and sums in f32; with bf16 rounded at the end. Pooling takes the largest of each 2 × 2, an odd last
-/// row or column left out.
+/// `y = pool?(relu?(x ∗ w + bias + residual?))`. Residual, ReLU and pooling are optional. x is rounded to the filter's mode,
+/// products are exact, sums are f32 and in bf16 rounded at the end. Pooling takes the largest of each 2 × 2 outputs and leaves
+/// out an odd last row or column.
 ///
 /// Shapes: planes ([`crate::ops::planes_shape`]) in the mode's storage type: x `[blocks, C, H, W, images]`, residual
-/// `[blocks, K, P, Q, images]`, y [`FilterLists::output_shape`]. Images behind the last one are computed too; they are nobody's.
+/// `[blocks, K, P, Q, images]`, y [`FilterLists::output_shape`]. The images that fill up the last block are computed too; their
+/// results mean nothing.
 /// Errors: [`crate::ErrorKind::Shape`], [`crate::ErrorKind::Device`] where operands do not fit the filter.
 /// Source: `kernels/infer_sparse_lists.cu`.
 pub fn infer_sparse_lists(

@@ -1,4 +1,4 @@
-//! What masks need: counts, norms, means over active weights, and their application.
+//! Operations on masks: counts, norms, means over active weights, and applying a mask.
 
 use super::elementwise::CHUNK;
 use crate::Result;
@@ -57,7 +57,7 @@ pub fn masked_abs_mean(x: &Tensor, mask: &Tensor) -> Result<f64> {
     Ok(sum / active as f64)
 }
 
-/// Σ (w⊙m − z)², in f64: twice the dynamic-L2 term over rho.
+/// `Σ (w⊙m − z)²` in f64. The dynamic-L2 term is rho/2 times this sum.
 ///
 /// Shapes: equal; w, z f32, mask u8.
 pub fn squared_distance(w: &Tensor, mask: &Tensor, z: &Tensor) -> Result<f64> {

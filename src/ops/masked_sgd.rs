@@ -38,13 +38,14 @@ pub struct SgdParameter<'a> {
     pub first: bool,
 }
 
-/// One pass over all parameters, on a GPU in a launch for 16 of them:
+/// One SGD step of all parameters. On a GPU each launch takes 16 of them.
+///
 /// `g ← g + weight_decay·w + rho·(w⊙m − z)⊙m`; `v ← first ? g : momentum·v + g`;
 /// `w ← m⊙(w − lr·(nesterov ? g + momentum·v : v))`.
 ///
-/// v is not masked: regrowth ranks it at pruned positions. Without a mask m = 1; without z the pull is absent.
-/// Shapes: a parameter's w, v, g, z equal, f32; mask the same, u8 of 0 and 1. All on one device. After an error of a
-/// shape nothing has changed.
+/// v is not masked, because regrowth ranks the momentum at pruned positions. Without a mask m = 1; without z the pull is absent.
+/// Shapes: a parameter's w, v, g, z equal, f32; mask the same, u8 of 0 and 1. All on one device. A [`crate::ErrorKind::Shape`]
+/// error leaves every parameter unchanged.
 /// Source: Sutskever et al. 2013 eq. 3-4 in PyTorch's form; Kundu et al. 2021 eq. 4.
 pub fn masked_sgd(parameters: &mut [SgdParameter<'_>], step: &SgdStep) -> Result<()> {
     const OP: &str = "masked_sgd";

@@ -17,10 +17,12 @@ pub struct Channels<'a> {
 
 /// A filter and a bias in device memory: rows of whole 16-byte chunks in the mode's storage type, rounded once.
 ///
-/// Filters that read a list of channels lie in one of two ways. Where the list leaves out less than a quarter, or
-/// the filter is 1 × 1 and its convolution bound by reading x anyway, each column stands at its channel, with zeros between.
-/// Else the columns stay as they are, and each call first gathers the channels into a tensor of its own: the pass
-/// reads x once, where the zeros would be multiplied R·S·K times. (Reasoned, not measured.)
+/// A filter that reads only a list of channels is stored in one of two layouts:
+///
+/// - Each column stands at its channel, with zeros between. This serves lists that leave out less than a quarter of the
+///   channels, and 1 × 1 filters, whose convolution is bound by reading x anyway.
+/// - The columns stand side by side, and each call first gathers the channels into a tensor of its own. The gather reads x
+///   once, where zeros between the columns would be multiplied R·S·K times. (Reasoned, not measured.)
 #[derive(Debug, Clone)]
 pub struct PackedFilter {
     pub(super) mode: Mode,

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 /// `x ← clip(x0 + d·min(1, eps/‖d‖₂), 0, 1)` with `d = x − x0 + step_size·g/‖g‖₂`, image by image.
 ///
-/// Shapes: equal, images first. Units: pixels in [0, 1]. A gradient that is 0 or not finite moves nothing. Clipping
-/// after the projection leads nobody out of the ball, because x0 is in the box.
+/// Shapes: equal, images first. Units: pixels in [0, 1]. A gradient that is 0 or not finite moves nothing. Clipping after the
+/// projection never leaves the ball, because x0 lies in [0, 1].
 /// Source: Madry et al. 2018; steps of fixed length as in Foolbox.
 pub fn pgd_l2_step(
     x: &mut Tensor,

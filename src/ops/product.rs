@@ -14,8 +14,8 @@ pub(super) trait Product: 'static {
     fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
 }
 
-/// Records `y = product(x, w) + bias`. Keeps x only for the gradient of w and w only for that of x, and computes
-/// those that are asked for: an attack, which watches the input, never pays for a weight gradient.
+/// Records `y = product(x, w) + bias`. Only the gradients that are asked for are computed: x is kept only for the gradient of
+/// w, and w only for the gradient of x. An attack watches the input, so it never pays for a gradient of weights.
 pub(super) fn record(
     tape: &mut Tape,
     product: impl Product,

@@ -16,8 +16,8 @@ const MAX_TAPS: usize = 64;
 /// What is wrong where a filter meets an input on another device.
 const ELSEWHERE: &str = "sparse_conv2d: the filter was built on another device";
 
-/// Where the kept weights of a filter are. Built once for a mask, on the mask's device; the values are read from
-/// the dense filter at every call, so that training goes on underneath.
+/// The positions of a filter's kept weights. They are built once for a mask, on the mask's device. The values are read from
+/// the dense filter at every call, so that training can change them.
 #[derive(Clone)]
 pub struct SparseFilter {
     mask: Tensor,
@@ -313,7 +313,7 @@ impl PlaneProduct<'_> {
         Ok(planes)
     }
 
-    /// The way back, with the bias added.
+    /// Planes `[c, h, w, n]` as `[n, h, w, c]`, with the bias added.
     fn planes_back(
         &self,
         planes: &Tensor,

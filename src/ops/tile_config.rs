@@ -105,7 +105,7 @@ impl Tile {
 pub enum Order {
     /// Image after image; 2 × 2 windows together where the maximum is fused.
     Images,
-    /// Position after position, each with all images: taps that are padding for a whole tile are skipped.
+    /// Position after position, each with all images. Taps that are padding for a whole tile are skipped.
     Positions,
 }
 
@@ -116,7 +116,7 @@ pub struct TileConfig {
     pub tile: Tile,
     /// Which pixels share a tile.
     pub order: Order,
-    /// Pieces of the sum that different blocks add, at least 1; more than one where tiles are few.
+    /// Number of parts of the sum, each added by its own thread block; at least 1, and more than 1 where tiles are few.
     pub splits: usize,
 }
 

@@ -5,16 +5,16 @@ use crate::device::{Gpu, Launch};
 use crate::dtype::DType;
 use crate::tensor::{On, Tensor};
 
-/// Clears the `count` active positions of smallest |w|; of equal ones the lower index goes first.
-/// All of them, where fewer are active. A NaN ranks above every number.
+/// Sets the mask to 0 at the `count` active positions of smallest |w|, or at all active positions where there are fewer. Of
+/// equal ones the lower index goes first. A NaN ranks above every number.
 ///
 /// Shapes: equal; mask u8 of 0 and 1, w f32. No host round trip on a GPU.
 pub fn prune_smallest(mask: &mut Tensor, w: &Tensor, count: usize) -> Result<()> {
     Selection { op: "prune_smallest", from: 1, largest: false }.run(mask, w, count)
 }
 
-/// Sets the `count` inactive positions of largest |score|; of equal ones the lower index goes first.
-/// All of them, where fewer are inactive. A NaN ranks above every number.
+/// Sets the mask to 1 at the `count` inactive positions of largest |score|, or at all inactive positions where there are
+/// fewer. Of equal ones the lower index goes first. A NaN ranks above every number.
 ///
 /// Shapes: equal; mask u8 of 0 and 1, score f32. No host round trip on a GPU.
 pub fn regrow_largest(mask: &mut Tensor, score: &Tensor, count: usize) -> Result<()> {

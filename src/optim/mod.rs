@@ -124,14 +124,14 @@ impl OptimizerSettings {
     }
 }
 
-/// What holds a parameter besides its gradient.
+/// What constrains a parameter in an update, besides its gradient.
 #[derive(Default, Clone, Copy)]
 pub struct Constraint<'a> {
-    /// Where it may be other than 0.
+    /// 1 where the parameter may be other than 0; absent: everywhere.
     pub mask: Option<&'a Tensor>,
-    /// z, towards which active weights are pulled.
+    /// The values z towards which active weights are pulled (dynamic L2); absent: no pull.
     pub anchor: Option<&'a Tensor>,
-    /// Strength of the pull.
+    /// Coefficient of the pull.
     pub rho: f32,
 }
 
@@ -152,7 +152,7 @@ impl Optimizer {
         Self { settings, momentum: BTreeMap::new(), second: BTreeMap::new(), steps: 0 }
     }
 
-    /// The momentum of every parameter that has had a step; not masked.
+    /// The momentum of every parameter that has had a step. It is not masked.
     pub fn momentum(&self) -> &BTreeMap<String, Tensor> {
         &self.momentum
     }
@@ -216,7 +216,7 @@ impl Optimizer {
         }
     }
 
-    /// Everything that a resumed run needs, by name.
+    /// The tensors that a resumed run needs, by name.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let of = |prefix: &'static str, map: &BTreeMap<String, Tensor>| {
             map.iter()
@@ -226,7 +226,7 @@ impl Optimizer {
         [of("momentum", &self.momentum), of("second", &self.second)].into_iter().flatten().collect()
     }
 
-    /// Takes [`Self::state`] back; `steps` is the number of steps done.
+    /// Restores the tensors of [`Self::state`]; `steps` is the number of steps done.
     ///
     /// Errors: [`crate::ErrorKind::Param`] for a tensor of no parameter, [`crate::ErrorKind::Shape`] for one that does not fit.
     pub fn load_state(

@@ -1,4 +1,4 @@
-//! Learning-rate schedules, by epoch, as PyTorch's.
+//! Learning-rate schedules, which change the rate after an epoch as PyTorch's do.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -13,37 +13,37 @@ pub enum ScheduleSettings {
     Constant,
     /// `lr·gamma^m`, m = milestones that are at most the number of epochs done (`MultiStepLR`).
     Step {
-        /// Epochs.
+        /// Numbers of epochs after which the rate is multiplied by `gamma`.
         milestones: Vec<usize>,
-        /// Factor at each.
+        /// Factor at each milestone.
         #[serde(default = "tenth")]
         gamma: f64,
     },
     /// `lr ← max(factor·lr, min_lr)` when the training loss has not fallen by the share `threshold` of the best for
     /// more than `patience` epochs (`ReduceLROnPlateau`, mode min, relative threshold).
     Plateau {
-        /// Factor.
+        /// Factor of a reduction.
         #[serde(default = "tenth")]
         factor: f64,
-        /// Epochs without a fall that are borne.
+        /// Number of epochs without a fall that are allowed before a reduction.
         #[serde(default = "patience")]
         patience: usize,
-        /// Share of the best loss that counts as a fall.
+        /// Share of the best loss by which a loss must be lower to count as a fall.
         #[serde(default = "threshold")]
         threshold: f64,
-        /// Epochs after a reduction that are not counted.
+        /// Number of epochs after a reduction that do not count as epochs without a fall.
         #[serde(default)]
         cooldown: usize,
-        /// Least learning rate.
+        /// Smallest learning rate.
         #[serde(default)]
         min_lr: f64,
     },
     /// `eta_min + (lr − eta_min)·(1 + cos(π·e/t_max))/2`, e = epochs done (`CosineAnnealingLR`).
     Cosine {
-        /// Epochs from `lr` to `eta_min`; the run's without it.
+        /// Number of epochs from `lr` to `eta_min`; absent: the epochs of the run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         t_max: Option<usize>,
-        /// Least learning rate.
+        /// Smallest learning rate.
         #[serde(default)]
         eta_min: f64,
     },
@@ -124,7 +124,7 @@ impl Schedule {
         }
     }
 
-    /// Hears the training loss of an epoch.
+    /// Takes the training loss of an epoch that has ended into account.
     pub fn epoch_ended(&mut self, loss: f64) {
         let ScheduleSettings::Plateau { factor, patience, threshold, cooldown, min_lr } =
             self.settings
@@ -145,12 +145,12 @@ impl Schedule {
         }
     }
 
-    /// What it remembers, for a checkpoint.
+    /// The state of the schedule, for a checkpoint.
     pub fn state(&self) -> [f64; 4] {
         [self.lr, self.best, self.stale as f64, self.cooling as f64]
     }
 
-    /// Takes [`Self::state`] back.
+    /// Restores the state of [`Self::state`].
     pub fn load_state(&mut self, [lr, best, stale, cooling]: [f64; 4]) {
         (self.lr, self.best) = (lr, best);
         (self.stale, self.cooling) = (stale as usize, cooling as usize);

@@ -1,7 +1,8 @@
 //! Inference with activations and weights in bf16, sums in f32: on matrix units, or vectors of bf16 pairs.
 //!
-//! What is multiplied lies as the instructions want it: 16 rows of 32 channels ([`Blocked`]) with 32 filters, whose
-//! weights are packed by pairs of channels. Rows are gathered where few images have too few neighbouring pixels ([`units::RowGather`]).
+//! Operands lie as the instructions want them: 16 rows of 32 channels ([`Blocked`]) are multiplied with 32 filters, whose weights
+//! are packed by pairs of channels. Few images may have too few neighbouring pixels for 16 rows; then rows are gathered first
+//! ([`units::RowGather`]).
 
 mod conv;
 mod convert;

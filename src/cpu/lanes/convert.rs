@@ -1,4 +1,4 @@
-//! Passes over `[block][h][w][c][lane]` apart from convolutions.
+//! Passes over `[block][h][w][c][lane]` other than convolutions.
 
 use super::lanes;
 use rayon::prelude::*;
@@ -25,7 +25,9 @@ pub(crate) fn from_nhwc([n, pixels, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// The way back.
+/// `y` is the NHWC tensor of x, which has images in lanes.
+///
+/// Shapes: y `[n, pixels, c]`.
 pub(crate) fn to_nhwc([n, pixels, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
     let (lanes, len) = (lanes(), pixels * c);
     assert!(y.len() == n * len && x.len() == n.next_multiple_of(lanes) * len);

@@ -1,7 +1,7 @@
-//! Inference of few images, `[n][h][w][c]`: vectors of filters, pixels broadcast from where they lie.
+//! Inference of few images, `[n][h][w][c]`: vectors hold filters, and pixels are broadcast from where they lie.
 //!
-//! Nothing is gathered: a tile holds the address that each of its pixels reads through each tap. Outside the image that is
-//! a row of zeros; a tap that is outside for every pixel of a tile is left out.
+//! No columns are gathered. A tile holds the address that each of its pixels reads through each tap; outside the image that
+//! is the address of a row of zeros. A tap that is outside the image for every pixel of a tile is left out.
 
 mod kernel;
 mod tiling;
@@ -21,12 +21,12 @@ use std::ops::Range;
 use tiling::Tiling;
 pub(super) use tiling::cost;
 
-/// Floats of weights that all tiles of a task pass over before the next: with those that are fetched meanwhile an eighth
-/// of a second-level cache.
+/// Number of weights that all tiles of a task pass over before the task goes on to the next weights. Together with the weights
+/// that are prefetched meanwhile they fill an eighth of a second-level cache.
 const BLOCK: usize = 1 << 15;
 
-/// Channels of a row of taps up to which the row is read as one tap: neighbouring pixels lie behind each other. The image is
-/// copied into a border of zeros for that.
+/// Channels of a row of taps, up to which the row is read as one tap; this is possible because neighbouring pixels lie one
+/// behind the other. The image is copied into a border of zeros for that.
 const FEW: usize = 32;
 
 /// `y = relu?(x ∗ w + bias + residual?)` for one geometry.

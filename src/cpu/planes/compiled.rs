@@ -1,4 +1,4 @@
-//! What both ways of going through the images need of a layer.
+//! The part of a compiled layer that layers on blocks of images and layers on single images share.
 
 use super::layout::Layout;
 use super::lists::KeptLists;

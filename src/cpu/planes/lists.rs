@@ -5,8 +5,8 @@ use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::term::Term;
 use std::ops::Range;
 
-/// Floats of the first cache, roughly. What a tile reads of so many channels stays there while filters pass over it: the second
-/// one gives a third as much (`cargo bench -- machine`), which bounds everything here.
+/// Floats of the first-level cache, roughly. A slice of the channels that fits stays there while the filters pass over it. The
+/// second-level cache gives a third as many loads (`cargo bench -- machine`), and loads bound everything here.
 const FIRST_CACHE: usize = 12 << 10;
 
 /// Where the weights of a tap read: channel 0, and the distance of the channels.
@@ -15,8 +15,8 @@ pub(super) struct Offsets {
     pub(super) channel: usize,
 }
 
-/// How the kept weights follow each other: by groups of filters, for a group by slices of the channels, in a slice by filters,
-/// and of a filter there in some lists: one, one for each column of taps, or one for each tap.
+/// The order of the kept weights: by groups of filters, within a group by slices of the channels, within a slice by filters.
+/// In a slice a filter has one list, one list for each column of taps, or one list for each tap.
 pub(super) struct ListOrder {
     pub(super) filters: usize,
     pub(super) groups: usize,
@@ -34,8 +34,9 @@ impl ListOrder {
     }
 }
 
-/// Slices of the channels, of which a tile reads so many floats in all: as many as bring each near [`FIRST_CACHE`], unless
-/// filters then keep fewer than `least` weights in a slice, for which it does not pay to keep the sums in memory.
+/// The number of slices of the channels, where a tile reads `read` floats in all: as many as bring each slice near
+/// [`FIRST_CACHE`]. There are fewer slices where filters would keep fewer than `least` weights in a slice, because then it does not
+/// pay to keep the sums in memory between slices.
 pub(super) fn slices(read: usize, kept: usize, filters: usize, least: usize) -> usize {
     let near = (read + FIRST_CACHE / 2) / FIRST_CACHE;
     near.min(kept / (least * filters).max(1)).max(1)

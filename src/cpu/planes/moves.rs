@@ -1,4 +1,4 @@
-//! What happens to activations in a layout besides convolutions.
+//! Operations on activations in a layout other than convolutions: conversions, pooling, means.
 
 use super::layout::Layout;
 use super::plane::{max_pool_plane, spread};
@@ -142,7 +142,7 @@ pub(crate) fn from_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// The way back.
+/// Copies a layout of many images back to `[block][h][w][c][lane]`.
 pub(crate) fn to_lanes(layout: &Layout, x: &[f32], out: &mut [f32]) {
     let &Layout { h, w, c, lanes, .. } = layout;
     let row = w * c * lanes;

@@ -17,9 +17,10 @@ use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
 use transform::{InputTile, OutputTile, POSITIONS, RESULTS, Transforms};
 
-/// Whether tiles give the convolution: not other filters, rounded operands, and weights that are not finite or so large that
-/// their transform is not, which would reach the neighbours of their results. So do activations: one that is not finite makes NaN
-/// of all results of its tiles, and one that is 10⁶ times its neighbours leaves their results few digits.
+/// Whether Winograd's tiles may compute the convolution. They may not for filters other than 3 × 3 of stride 1, for rounded
+/// operands, and for weights whose transform is not finite, because such a weight would spoil neighbouring results. Activations
+/// spoil neighbouring results too: one that is not finite makes NaN of all results of its tiles, and one that is 10⁶ times as
+/// large as its neighbours leaves their results few digits.
 fn given(shape: &ConvShape, w: &[f32], mode: Mode) -> bool {
     let filter = (shape.r, shape.s, shape.stride) == (3, 3, 1);
     // `G g Gᵀ` is at most 2.25 times as large.
