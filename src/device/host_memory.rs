@@ -1,7 +1,7 @@
 //! Memory of freed host tensors, kept for the next ones.
 //!
-//! A training step asks for the same sizes again and again. Large blocks that go back to the system come from
-//! it again page by page, zeroed, which costs as much as the arithmetic on them.
+//! A training step asks for the same sizes again and again. Large blocks that were freed come back from the system page by
+//! page, filled with zeros, which costs as much as the arithmetic on them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -17,8 +17,8 @@ const WEIGHT_ROWS: usize = 64;
 const WEIGHT_COLUMNS: usize = 128;
 /// Threads of both.
 pub(super) const THREADS: u32 = 128;
-/// Blocks that a weight gradient is split for, two for each multiprocessor of a large GPU. A constant, so
-/// that the order of the sums, and with it the bits, is the same on every GPU.
+/// Number of thread blocks that a weight gradient is split into: two for each multiprocessor of a large GPU. The number is a
+/// constant, so that the order of the sums, and with it the bits, is the same on every GPU.
 const SPLIT_BLOCKS: usize = 256;
 /// Steps of the sum over pixels that a split has at least.
 const SPLIT_STEPS: usize = 8;

@@ -1,5 +1,5 @@
-//! What a block of threads of the sparse convolutions computes of planes, and what it holds in shared memory: `PlaneTile`
-//! of `kernels/common/image_planes.cuh`.
+//! The outputs that a thread block of the sparse convolutions computes, and the inputs that it holds in shared memory:
+//! `PlaneTile` of `kernels/common/image_planes.cuh`.
 
 use crate::cpu::conv_shape::ConvShape;
 

@@ -121,8 +121,8 @@ pub struct TileConfig {
 }
 
 impl TileConfig {
-    /// Whether sums pass through memory, to be finished by a second kernel: those of splits, and those of windows
-    /// whose pixels lie in different tiles.
+    /// Whether a second kernel finishes the sums, which then pass through memory. This is so for sums in several parts, and for
+    /// pooling windows whose pixels lie in different tiles.
     pub(super) fn in_parts(&self, pool: bool) -> bool {
         self.splits > 1 || (pool && self.order == Order::Positions)
     }

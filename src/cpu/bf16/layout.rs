@@ -12,13 +12,14 @@ pub(super) const MAX_STRIDE: usize = 4;
 /// Largest halo: every activation of few images has it.
 pub(super) const MAX_HALO: usize = 8;
 
-/// The place of every element of an activation `[n, h, w, c]` in rows of 32 channels, zeros behind the last one (oneDNN's
-/// blocked layouts).
+/// The place of every element of an activation `[n, h, w, c]` in rows of 32 channels, with zeros behind the last channel
+/// (oneDNN's blocked layouts). 16 rows are multiplied together.
 ///
-/// Many images: `[group][h][w][c / 32][16 images][32]`, so that 16 rows that are multiplied together are the images of a group
-/// at one pixel, and taps outside the image are left out exactly. Few images: `[n][c / 32][h + 2 halo][w + 2 halo][32]`, so that
-/// they are neighbouring pixels; the halo's zeros are left alone by whatever writes an activation: memory that was
-/// zeroed once serves all activations of equal layouts, but no other.
+/// Many images: `[group][h][w][c / 32][16 images][32]`. The 16 rows are the images of a group at one pixel, and taps outside
+/// the image are left out exactly.
+///
+/// Few images: `[n][c / 32][h + 2 halo][w + 2 halo][32]`. The 16 rows are neighbouring pixels. Whatever writes an activation
+/// leaves the zeros of the halo alone, so memory that was zeroed once serves all activations of equal layouts, but no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Blocked {
     pub(in crate::cpu) n: usize,
@@ -53,7 +54,7 @@ impl Blocked {
         Self { pixel: 1, line, block, group, origin, ..layout }
     }
 
-    /// The like for other extents.
+    /// The same layout for other extents.
     pub(crate) fn resized(&self, [h, w, c]: [usize; 3]) -> Self {
         Self::new([self.n, h, w, c], self.grouped, self.halo)
     }
@@ -90,12 +91,12 @@ impl Blocked {
         self.halo > 0
     }
 
-    /// Rows, with those that a last few may be multiplied with for nothing.
+    /// Number of rows, including spare rows behind the last one that may be multiplied without need.
     pub(super) fn rows(&self) -> usize {
         self.groups() * self.group + if self.grouped { 0 } else { ROWS * MAX_STRIDE }
     }
 
-    /// Floats that take the memory of an activation.
+    /// The memory of an activation, in floats.
     pub(crate) fn len(&self) -> usize {
         self.rows() * ROW / 2
     }

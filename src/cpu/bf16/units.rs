@@ -1,4 +1,4 @@
-//! What a convolution's rows are, what they read and where their sums go.
+//! The rows that a convolution multiplies: what each reads and where its sums go.
 
 use super::layout::{self, Blocked, ROW, ROWS, rows_mut};
 use super::tile::{STEP, TapStep};
@@ -19,7 +19,7 @@ pub(crate) enum Target {
 
 /// The units of a convolution.
 pub(super) struct Units {
-    /// What units of a class go over.
+    /// The steps that the units of each class go through.
     pub(super) classes: Vec<Vec<TapStep>>,
     /// Neighbours of one class are multiplied together.
     pub(super) all: Vec<Unit>,
@@ -33,11 +33,11 @@ pub(super) struct Unit {
     pub(super) x: usize,
     /// Its part of the runs.
     pub(super) runs: Range<usize>,
-    /// Whether another one before it has written there, and the larger stays.
+    /// Whether an earlier unit has written to the same place, where the larger value then stays.
     pub(super) largest: bool,
 }
 
-/// Results behind each other.
+/// Rows of a unit whose results lie one behind the other.
 pub(super) struct RowRun {
     /// Row of the unit.
     pub(super) first: usize,
@@ -46,8 +46,8 @@ pub(super) struct RowRun {
     pub(super) y: usize,
 }
 
-/// The rows of few images in the order of the result's pixels, `[r · s][c / 32][n · p · q]`: where planes are small or strides large, units of
-/// what lies in x would be full of rows for nothing.
+/// Gathers the rows of few images in the order of the result's pixels, `[r · s][c / 32][n · p · q]`. Where planes are small or
+/// strides large, units of neighbouring rows of x would mostly compute rows that nobody needs.
 pub(super) struct RowGather {
     shape: ConvShape,
     from: Blocked,
@@ -56,19 +56,19 @@ pub(super) struct RowGather {
 }
 
 impl RowGather {
-    /// Where it spares a sixth of the units or more.
+    /// The gather, where it spares a sixth of the units or more.
     pub(super) fn of(shape: &ConvShape, from: &Blocked, units: usize) -> Option<Self> {
         let rows = (shape.n * shape.p() * shape.q()).next_multiple_of(ROWS);
         let spares = !from.grouped && 6 * (rows / ROWS) <= 5 * units;
         spares.then(|| Self { shape: *shape, from: from.clone(), rows })
     }
 
-    /// Floats that take the memory of the rows.
+    /// The memory of the rows, in floats.
     pub(super) fn len(&self) -> usize {
         self.shape.r * self.shape.s * self.from.blocks() * self.rows * ROW / 2
     }
 
-    /// Copies the rows; those that fill up a step's last 16 are whatever they are.
+    /// Copies the rows. The rows that fill up the last 16 of a step keep whatever they held.
     pub(super) fn run(&self, x: &[f32], gathered: &mut [f32]) {
         let &ConvShape { n, s, stride, .. } = &self.shape;
         let (p, q, blocks) = (self.shape.p(), self.shape.q(), self.from.blocks());
@@ -87,7 +87,8 @@ impl RowGather {
 }
 
 impl Units {
-    /// With `pool` the units of a window of the maximum follow each other, else those of a class.
+    /// The units of a convolution. With `pool` the units of each window of the maximum follow each other, otherwise the units of
+    /// each class.
     pub(super) fn of(shape: &ConvShape, pool: bool, from: &Blocked, to: &Target) -> Self {
         let units = match from.grouped {
             true => Self::of_groups(shape, pool, from, to),
@@ -122,7 +123,8 @@ impl Units {
         units
     }
 
-    /// That no unit whose last row is so far from its first reads another than the first `rows`, nor writes beside y.
+    /// Panics where a unit, whose last row lies `last` rows behind its first, would read beyond the first `rows` rows or write
+    /// outside y.
     fn check(&self, last: usize, rows: usize, shape: &ConvShape, grouped: bool, to: &Target) {
         let pixels = shape.p() * shape.q();
         // The images of a group are a whole image apart.

@@ -1,8 +1,8 @@
-//! Inference of batches with one image in each lane of a vector: `[block][h][w][c][lane]`, a block being as many
-//! images as a vector has lanes.
+//! Inference of batches with one image in each lane of a vector: `[block][h][w][c][lane]`. A block is as many images as a
+//! vector has lanes.
 //!
-//! A weight is then one broadcast and an activation one aligned load, whatever the number of channels: no
-//! columns are gathered, no channel count is rounded up, and padding is left out exactly.
+//! A weight is then one broadcast and an activation one aligned load, whatever the number of channels. So no columns are
+//! gathered, no channel count is rounded up, and padding is left out exactly.
 
 mod convert;
 mod kernel;
@@ -25,7 +25,7 @@ use std::ops::Range;
 /// Floats of the input that a task's pixels read, roughly: they stay in the second-level cache while the filters
 /// pass over them.
 const READ: usize = 1 << 16;
-/// Pixels of a task at least: what a panel of weights, loaded once, is used for.
+/// Fewest pixels of a task. A panel of weights is loaded once and used for all of them.
 const FEWEST: usize = 24;
 /// Tasks wanted, so that many cores have work; filters are split for it.
 const TASKS: usize = 16;

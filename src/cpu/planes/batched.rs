@@ -13,12 +13,12 @@ use crate::cpu::team;
 
 /// Most filters of a task. Tasks of one tile follow each other, so that its input stays in the second cache.
 const FILTERS: usize = 64;
-/// Fewest weights of a filter in a slice of the channels, on average. VGG16 on 16 images took 7.3 ms without slices and 6.5 with
-/// them at 5 % of its weights, 4.6 and 4.4 at 2.9 %, where slices are as large as this asks for; 2.3 and 2.7 at 1 % with smaller
-/// ones, 2.3 with such.
+/// Fewest weights of a filter in a slice of the channels, on average. Times of VGG16 on 16 images: with 5 % of its weights 7.3 ms
+/// without slices and 6.5 with them; with 2.9 % 4.6 and 4.4, with slices just as large as this demands; with 1 % 2.3 without slices,
+/// 2.7 with smaller slices, 2.3 with slices of this size.
 const TERMS: usize = 5;
 
-/// Some output pixels before pooling: the first, and exponents of the extents.
+/// The output pixels of a tile before pooling: the first pixel, and the extents as powers of two.
 #[derive(Debug, Clone, Copy)]
 struct TilePlace {
     y: usize,
@@ -28,7 +28,7 @@ struct TilePlace {
 
 /// How the tiles of a layer lie.
 pub(super) struct Batched {
-    /// Blocks that one tile covers, as an exponent, and how many such there are.
+    /// One tile covers 2^`blocks` blocks of images; `units` is the number of such sets of blocks.
     blocks: usize,
     units: usize,
     kind: TileKind,
@@ -43,7 +43,7 @@ enum TileKind {
     Tile(Columns),
 }
 
-/// The edge of the plane where it is one tile, its taps are those of a 3×3 filter and it needs no zeros around.
+/// The edge of the plane, if the plane is one tile and the filter is 3×3, so that the plane needs no zeros around it.
 pub(super) fn exact(tiles: &ListTiles, shape: &ConvShape, blocks: usize) -> Option<usize> {
     let &ConvShape { h, w, r, s, stride, pad, .. } = shape;
     let edge = [4, 2].into_iter().find(|&edge| (h, w) == (edge, edge))?;

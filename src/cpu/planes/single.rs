@@ -1,9 +1,9 @@
 //! A layer on images one by one: the lanes are pixels that follow each other in a plane.
 //!
 //! Output pixel `i` of a plane reads pixel `i + offset` of an input plane, so rows need no gaps and planes of any width
-//! fill the lanes. Where the tap's column leads into another row, the lane is masked, or the tap reads a copy of the
-//! plane whose columns were moved. The layer before has written these copies, or, where filter or stride change the
-//! size of the plane, they are gathered first.
+//! fill the lanes. Where the column of a tap leads into another row, there are two remedies: the lane is masked, or the tap
+//! reads a copy of the plane whose columns were moved. The layer before has written these copies. Where filter or stride
+//! change the size of the plane, the copies are gathered first.
 
 use super::compiled::CompiledFilters;
 use super::layout::{Layout, period};
@@ -18,8 +18,8 @@ use crate::cpu::team;
 
 /// Filters that a task may have, however many tasks there are then.
 const FILTERS: usize = 8;
-/// Tasks for each thread, where there are so many. VGG16 with 5 % of its weights took 0.51 ms with 8, 0.49 with 4 and 0.48 with
-/// 2, which would leave nothing to share where lists differ in length.
+/// Tasks for each thread, where there are so many. VGG16 with 5 % of its weights took 0.51 ms with 8 tasks, 0.49 with 4 and 0.48
+/// with 2. Two tasks would leave nothing to share where lists differ in length.
 const TASKS: usize = 4;
 /// Most floats of the planes of a task, which are read again.
 const PLANES: usize = 1 << 15;
@@ -32,15 +32,15 @@ pub(super) struct Single {
     /// Output pixels before pooling.
     p: usize,
     q: usize,
-    /// Of each column of taps, the lanes that it reaches in each vector of a period; empty where copies spare them.
+    /// For each column of taps, the lanes that it reaches in each vector of a period. Empty where copies make masks unnecessary.
     reached: Vec<u32>,
     /// Of the layout that is written.
     masks: Vec<u32>,
     gather: Option<PlaneGather>,
 }
 
-/// Copies of the input planes: `[c][row phase][s][rows][q]`, copy `(phase, s)` holds row `stride · i + phase − pad`,
-/// column `stride · j + s − pad` of the input, 0 where there is none.
+/// Copies of the input planes, `[c][row phase][s][rows][q]`. At (i, j), copy `(phase, s)` holds row `stride · i + phase − pad` and
+/// column `stride · j + s − pad` of the input, or 0 outside the input.
 struct PlaneGather {
     stride: usize,
     pad: usize,

@@ -1,4 +1,4 @@
-//! What the loops over kept weights compute, and where.
+//! The tile that the loops over kept weights compute: its equation and where its operands lie.
 
 use super::lists::GroupLists;
 use crate::cpu::scratch::Shared;
@@ -43,7 +43,7 @@ pub(super) enum ChannelSlice {
     Last(KeptSums),
 }
 
-/// Where the sums of the filters of a tile are kept, a tile of them each `channel` floats.
+/// Where the sums of a tile's filters wait between slices, one filter every `channel` floats.
 #[derive(Clone, Copy)]
 pub(super) struct KeptSums {
     pub(super) sums: Shared,
@@ -87,8 +87,8 @@ pub(super) enum Columns {
 }
 
 impl ListTile<'_> {
-    /// That all of `rows` × `columns` pixels of `width` floats lies in its slice: what is read from `column` to column, and what
-    /// is written and kept for every filter.
+    /// Panics unless all `rows` × `columns` pixels of `width` floats lie inside their buffers: those that are read, `column` floats
+    /// apart, and those that are written and kept for every filter.
     pub(super) fn check(&self, [rows, columns]: [usize; 2], width: usize, column: usize) {
         let last = self.lists.filters().checked_sub(1).expect("a tile has filters");
         let reach = (rows - 1) * self.row + (columns - 1) * column + width;

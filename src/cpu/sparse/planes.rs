@@ -1,8 +1,8 @@
 //! Blocks of images as planes, one image a lane.
 //!
-//! The side that is read lies as `[channel][phase][row][column][image]` with the zeros that taps reach beyond the
-//! border; phases split a strided axis so that what one tap reads for successive outputs lies side by side. The
-//! side that is written lies as `[phase][channel][row][columns · images, rounded up to vectors]`.
+//! The operand that is read lies as `[channel][phase][row][column][image]`, with the zeros that taps reach beyond the
+//! border. Phases split a strided axis, so that what one tap reads for successive outputs lies side by side. The result
+//! lies as `[phase][channel][row][columns · images, rounded up to vectors]`.
 
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;

@@ -13,11 +13,11 @@ use crate::cpu::team;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tiles of a task: as many as a register tile takes of a position, so that what they are transformed to stays in the
-/// second-level cache, up to 128 channels. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 with 12 tiles.
+/// Winograd tiles of a task: as many as a register tile takes of a position. Up to 128 channels, what they are transformed to then
+/// stays in the second-level cache. 64 → 64 filters at 32 × 32 pixels took 10.4 ms for 64 images, and 12.7 ms with 12 tiles.
 const TILES: usize = PIXELS;
-/// Floats of weights from which more tiles share them: 512 → 512 filters took 9.1 ms in two tasks of 2 tiles, and 8.1 in one of
-/// all 4 that 64 images have at 4 × 4 pixels.
+/// From this number of weights on, a task has more tiles, which share the weights. At 4 × 4 pixels 64 images have 4 tiles: 512 → 512
+/// filters took 9.1 ms in two tasks of 2 tiles, and 8.1 ms in one task of 4.
 const LARGE: usize = 1 << 22;
 const MORE_TILES: usize = 6;
 /// Tasks for each thread that shares the work.

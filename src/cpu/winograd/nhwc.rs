@@ -13,11 +13,13 @@ use crate::cpu::split::split;
 use crate::cpu::team;
 use std::ops::Range;
 
-/// Most tiles of a task: what they are transformed to fills a share of a second-level cache.
+/// Most Winograd tiles of a task: what they are transformed to fills a share of a second-level cache.
 const TILES: usize = 32;
-/// Fewest, however many threads there are: they share the weights that a task reads.
+/// Fewest Winograd tiles of a task, however many threads there are, because tiles share the weights that a task reads.
 const FEW_TILES: usize = 8;
-/// Fewest channels: the transforms of a pixel serve all filters, but each channel only its own products.
+/// Fewest channels for which Winograd's tiles are used.
+///
+/// The transforms of a pixel serve all filters, but each channel serves only its own products.
 const CHANNELS: usize = 8;
 
 /// `y = relu?(x ∗ w + bias + residual?)`, or the maxima of 2 × 2 of these, for one geometry.
@@ -179,11 +181,11 @@ impl WinogradConv {
     }
 }
 
-/// Results of a tile along each side where tiles are faster than the sum itself.
+/// The number of results of a Winograd tile along each side; `None` where the direct sum is faster.
 ///
-/// A weight of a position is multiplied with a vector of tiles in half a cycle, and comes from the second-level cache, or
-/// from beyond, at 4 bytes a cycle: set by measuring VGG16 and ResNet18, whole and narrow, on two cores with AVX-512. WinogradTiles
-/// of 4 × 4 results won at 32 × 32 pixels, of 2 × 2 at 16 × 16 and 8 × 8, the sum itself at 4 × 4.
+/// The rule counts half a cycle for the product of a weight with a vector of tiles. A weight comes from the second-level
+/// cache, or from beyond, at 4 bytes a cycle. The rule was set by measuring VGG16 and ResNet18, whole and narrow, on two cores with
+/// AVX-512: tiles of 4 × 4 results won at 32 × 32 pixels, tiles of 2 × 2 at 16 × 16 and 8 × 8, the direct sum at 4 × 4.
 fn tile(lanes: usize, shape: &ConvShape) -> Option<usize> {
     // Those of one image, so that its result has the same bits among others.
     let cycles = |positions: usize, m: usize| positions * (of_image(m, shape) + 2 * lanes);

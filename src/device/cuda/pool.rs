@@ -1,13 +1,12 @@
-//! A caching pool of device memory. All work of a device is ordered on one stream, so a block that was
-//! given back may be handed out at once: what uses it next runs after what used it before.
+//! A caching pool of device memory. All work of a device is ordered on one stream. So a freed block of memory may be
+//! handed out again at once: its next user runs after its last one.
 //!
-//! Not the driver's own pool (`cuMemAllocAsync`): memory of a recorded graph must stay where it is
-//! until the graph is gone, which takes the bookkeeping below in any case, and this works on every
-//! driver.
+//! The driver's own pool (`cuMemAllocAsync`) would not do. Memory of a recorded graph must stay where it is until the graph
+//! is gone, which takes the bookkeeping below in any case. And this pool works on every driver.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Who has which block; it never calls the driver.
+/// Keeps track of which block of memory is used by whom. It never calls the driver.
 #[derive(Default)]
 pub struct Pool {
     blocks: BTreeMap<u64, Block>,
@@ -53,8 +52,8 @@ impl Pool {
         self.blocks.insert(ptr, Block { bytes, live: true, owner: graph, graphs });
     }
 
-    /// Takes a block back. One whose address a graph holds waits for the graph's end, except that the
-    /// recording it was handed out to may use it again.
+    /// Takes a block back. A block whose address a graph holds stays reserved until the graph is gone; only the recording that it
+    /// was handed out to may use it again.
     pub fn give(&mut self, ptr: u64, graph: Option<u64>) {
         let Some(block) = self.blocks.get_mut(&ptr) else { return };
         block.live = false;

@@ -1,9 +1,9 @@
-//! The way of bytes from the host to the device.
+//! Copies from the host to the device, through pinned memory.
 //!
-//! `cuMemcpyHtoDAsync` may return before it has read pageable memory, whose owner then has it back already. Uploads
-//! are small and many (a training step has its images, its labels and a seed for each gradient), and waiting for each
-//! would leave the device idle. So they pass through pinned blocks that take turns; only a block that is still being
-//! read is waited for.
+//! `cuMemcpyHtoDAsync` may return before it has read pageable memory, and the owner of that memory may then change it. Uploads
+//! are small and many: a training step has its images, its labels and a seed for each gradient. Waiting for each upload
+//! would leave the device idle. So uploads pass through pinned blocks that take turns, and wait only for a block that is
+//! still being read.
 
 use super::driver::check;
 use cudarc::driver::sys;

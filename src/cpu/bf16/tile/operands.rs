@@ -33,7 +33,7 @@ pub(in crate::cpu::bf16) struct Bf16Tile<'a> {
     pub(in crate::cpu::bf16) steps: &'a [TapStep],
     pub(in crate::cpu::bf16) w: *const bf16,
     pub(in crate::cpu::bf16) halves: usize,
-    /// Cache lines from here on that each step asks for, so many.
+    /// Where to prefetch, and how many cache lines each step prefetches.
     pub(in crate::cpu::bf16) fetch: *const bf16,
     pub(in crate::cpu::bf16) lines: usize,
     /// Room for two units.
