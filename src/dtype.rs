@@ -1,23 +1,23 @@
-//! Element types and the arithmetic of matrix products.
+//! Types of elements ([`DType`]), and how matrix products round their operands ([`Mode`]).
 
 use crate::{Error, Result};
 use std::fmt;
 
-/// What a tensor's elements are.
+/// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DType {
     /// IEEE single precision: activations, weights, gradients.
     F32,
     /// bfloat16: operands of tensor-core kernels.
     Bf16,
-    /// Masks (0 or 1), arg-max positions.
+    /// Unsigned bytes: masks (0 or 1), positions of maxima.
     U8,
-    /// Labels and indices.
+    /// 32-bit integers: labels and indices.
     I32,
 }
 
 impl DType {
-    /// Bytes of an element.
+    /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
             Self::F32 | Self::I32 => 4,
@@ -26,7 +26,7 @@ impl DType {
         }
     }
 
-    /// Channels of a row of whole 16-byte chunks that holds `channels` of them; at least one chunk.
+    /// `channels`, rounded up so that a row of so many elements fills whole 16-byte chunks; at least one chunk.
     pub fn padded(self, channels: usize) -> usize {
         channels.max(1).next_multiple_of(16 / self.size())
     }
@@ -34,7 +34,7 @@ impl DType {
 
 /// A Rust type that a tensor can hold.
 pub trait Element: bytemuck::Pod + Send + Sync {
-    /// Its tag.
+    /// The value of [`DType`] that stands for the type.
     const DTYPE: DType;
 }
 
@@ -51,11 +51,12 @@ impl Element for i32 {
     const DTYPE: DType = DType::I32;
 }
 
-/// How matrix products (convolution, linear) multiply. Sums are f32 in every mode; everything else is
-/// f32 throughout.
+/// How matrix products, those of convolutions and linear layers, round their operands.
+///
+/// Sums are f32 in every mode, and so is everything that is no matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// f32 operands, exact products on CUDA cores.
+    /// Operands are not rounded; on a GPU the products run on CUDA cores.
     #[default]
     F32,
     /// Operands rounded to TF32 (10-bit mantissa, ties away from zero) for tensor cores.
@@ -65,7 +66,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Every mode, in the order of falling precision.
+    /// Every mode, the most precise first.
     pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
 
     /// The name on the command line and in kernels: `f32`, `tf32`, `bf16`.
@@ -77,12 +78,13 @@ impl Mode {
         }
     }
 
-    /// What operands of products are in memory: bf16 in mode `bf16`, else f32.
+    /// The type in which operands of products lie in memory: bf16 in mode `bf16`, else f32.
     pub fn storage(self) -> DType {
         if self == Self::Bf16 { DType::Bf16 } else { DType::F32 }
     }
 
-    /// The relative error ‖e‖/‖ref‖ against float64 that one product may have: 1e-5, 1e-3, 1e-2.
+    /// The largest relative error ‖result − reference‖ / ‖reference‖ that one product may have against float64: 1e-5 in `f32`,
+    /// 1e-3 in `tf32`, 1e-2 in `bf16`.
     pub fn tolerance(self) -> f64 {
         match self {
             Self::F32 => 1e-5,

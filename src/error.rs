@@ -2,8 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of this crate: opaque and one pointer wide; ask [`Error::kind`].
-#[derive(Debug)]
+/// An error of this crate. [`Error::kind`] says what went wrong.
+///
+/// `Display` is the message. `Debug` is the message too, followed by the causes that the message does not hold, so that
+/// `fn main() -> rewire::Result<()>` and `unwrap` print a sentence.
+///
+/// ```
+/// let error = rewire::Device::new("tpu").unwrap_err();
+/// assert_eq!(format!("{error:?}"), error.to_string());
+/// ```
 pub struct Error(Box<ErrorKind>);
 
 /// Shorthand for results of this crate.
@@ -13,7 +20,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum ErrorKind {
-    /// Operands do not fit. Shapes are printed as in PyTorch, e.g. `[128, 3, 32, 32]`.
+    /// The shape or the element type of an operand does not fit. Shapes are printed as in PyTorch: `[128, 3, 32, 32]`.
     #[error("{op}: {what} must be {want}, got {got:?}")]
     Shape {
         /// The operation.
@@ -22,20 +29,20 @@ pub enum ErrorKind {
         what: &'static str,
         /// What was expected of it.
         want: String,
-        /// Its shape.
+        /// The operand's shape.
         got: Vec<usize>,
     },
     /// A key of a recipe, a flag or an argument is unknown or out of range.
     #[error("{key} = {got}: must be {want}")]
     Param {
-        /// Dotted path in the recipe, or the flag.
+        /// Dotted path in the recipe, the flag, or the name of the argument.
         key: String,
-        /// The value as it was given.
+        /// The value that was given.
         got: String,
         /// What was expected.
         want: String,
     },
-    /// A file is there, but its content is not what it must be.
+    /// A file exists, but its content is not valid.
     #[error("{}: {message}", path.display())]
     File {
         /// The file.
@@ -51,10 +58,10 @@ pub enum ErrorKind {
         /// The cause.
         source: std::io::Error,
     },
-    /// The device is not there or does not answer. Never a panic: `cpu` stays usable.
+    /// The device does not exist or does not answer. The device `cpu` stays usable.
     #[error("device {device}: {message}")]
     Device {
-        /// As the user named it.
+        /// The device's name as the user wrote it.
         device: String,
         /// What is missing.
         message: String,
@@ -62,12 +69,12 @@ pub enum ErrorKind {
     /// A kernel failed to compile, load or launch, or did something undefined on `cuda-host`.
     #[error("kernel {name}: {message}")]
     Kernel {
-        /// Entry point.
+        /// The kernel's entry point.
         name: String,
-        /// The compiler's, the driver's or the checker's words.
+        /// What the compiler, the driver or the checker reported.
         message: String,
     },
-    /// The work was interrupted and stopped at a resumable point.
+    /// The work was interrupted. It stopped at a point from which it can be resumed.
     #[error("interrupted: {0}")]
     Interrupted(String),
 }
@@ -78,7 +85,7 @@ impl Error {
         &self.0
     }
 
-    /// [`ErrorKind::Shape`].
+    /// An [`ErrorKind::Shape`].
     pub fn shape(
         op: &'static str,
         what: &'static str,
@@ -88,7 +95,7 @@ impl Error {
         ErrorKind::Shape { op, what, want: want.into(), got: got.to_vec() }.into()
     }
 
-    /// [`ErrorKind::Param`].
+    /// An [`ErrorKind::Param`].
     pub fn param(
         key: impl Into<String>,
         got: impl std::fmt::Display,
@@ -97,24 +104,39 @@ impl Error {
         ErrorKind::Param { key: key.into(), got: got.to_string(), want: want.into() }.into()
     }
 
-    /// [`ErrorKind::File`].
+    /// An [`ErrorKind::File`].
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         ErrorKind::File { path: path.as_ref().to_owned(), message: message.into() }.into()
     }
 
-    /// [`ErrorKind::Io`].
+    /// An [`ErrorKind::Io`].
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         ErrorKind::Io { path: path.as_ref().to_owned(), source }.into()
     }
 
-    /// [`ErrorKind::Device`].
+    /// An [`ErrorKind::Device`].
     pub fn device(device: impl Into<String>, message: impl Into<String>) -> Self {
         ErrorKind::Device { device: device.into(), message: message.into() }.into()
     }
 
-    /// [`ErrorKind::Kernel`].
+    /// An [`ErrorKind::Kernel`].
     pub fn kernel(name: impl Into<String>, message: impl Into<String>) -> Self {
         ErrorKind::Kernel { name: name.into(), message: message.into() }.into()
+    }
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let message = error.to_string();
+            if !text.contains(&message) {
+                text = format!("{text}\ncaused by: {message}");
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
     }
 }
 
@@ -133,5 +155,35 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cause with a cause of its own.
+    #[derive(Debug)]
+    struct Refused(std::fmt::Error);
+
+    impl std::fmt::Display for Refused {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("refused by the disk")
+        }
+    }
+
+    impl std::error::Error for Refused {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn debug_is_the_message_and_the_causes_that_it_does_not_hold() {
+        let param = Error::param("train.epochs", 0, "1 to 9");
+        assert_eq!(format!("{param:?}"), "train.epochs = 0: must be 1 to 9");
+        let io = Error::io("m.onnx", std::io::Error::other(Refused(std::fmt::Error)));
+        let (message, cause) = ("m.onnx: refused by the disk", std::fmt::Error);
+        assert_eq!(format!("{io:?}"), format!("{message}\ncaused by: {cause}"));
     }
 }

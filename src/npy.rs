@@ -1,5 +1,4 @@
-//! NumPy's `.npy` files: reading versions 1 to 3, writing version 1. A leaf module: it imports `error` and
-//! `file` only, so that both the data sets (left of `io`) and the commands that write arrays use it.
+//! NumPy's `.npy` files: versions 1 to 3 are read, version 1 is written. Start with [`read`] and [`write`].
 //!
 //! Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
 

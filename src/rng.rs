@@ -1,27 +1,29 @@
-//! Counter-based random numbers: Philox4x32-10.
+//! Random numbers that depend on nothing but their name: Philox4x32-10, a counter-based generator. Start with [`Seed`].
 //!
-//! A number is a pure function of (seed, stream name, step, layer, index): the same on every device,
-//! on any number of threads, after a resume, and again in a backward pass.
-//! `kernels/common/philox.cuh` is the same arithmetic.
+//! A number is a pure function of seed, name of the stream, step, layer and index. It is the same on every device, with any
+//! number of threads, after a resumed run, and when a backward pass draws it again. `kernels/common/philox.cuh` does the same
+//! arithmetic on a GPU.
 //!
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-/// The seed of a run. Every use of randomness takes its own named stream of it, so that switching one
-/// feature off does not change the numbers of another.
+/// The seed of a run.
+///
+/// Every feature that draws numbers takes a stream with a name of its own, so that switching one feature off does not change
+/// the numbers of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream `name` at `step`, for the layer (or other sub-stream) `layer`.
+    /// The stream `name` at step `step`. `layer` tells apart streams of one name, such as those of several layers.
     pub fn stream(self, name: &str, step: u64, layer: u32) -> Philox {
         let key = self.key(name);
         Philox { key: [key as u32, (key >> 32) as u32], step, layer }
     }
 
-    /// A sequential host generator for shuffles, keyed like [`Seed::stream`].
+    /// A sequential generator on the host, for shuffles; `name` and `step` as in [`Seed::stream`].
     pub fn host(self, name: &str, step: u64) -> ChaCha8Rng {
         let mut bytes = [0u8; 32];
         bytes[..8].copy_from_slice(&self.key(name).to_le_bytes());
@@ -53,7 +55,7 @@ pub struct Philox {
 }
 
 impl Philox {
-    /// Numbers `4·block .. 4·block + 4`.
+    /// The four numbers from index `4·block` on, as uniform bits.
     pub fn block(&self, block: u32) -> [u32; 4] {
         philox4x32_10([block, self.layer, self.step as u32, (self.step >> 32) as u32], self.key)
     }
@@ -68,7 +70,7 @@ impl Philox {
         unit(self.bits(index))
     }
 
-    /// Standard normal numbers `4·block .. 4·block + 4`, see [`normal_pair`].
+    /// The four numbers from index `4·block` on, as standard normal numbers: see [`normal_pair`].
     pub fn normals(&self, block: u32) -> [f32; 4] {
         let [a, b, c, d] = self.block(block);
         let (first, second) = (normal_pair(a, b), normal_pair(c, d));
@@ -81,9 +83,11 @@ impl Philox {
     }
 }
 
-/// Two independent standard normal numbers: `r cos a` and `r sin a` with `r = √(-2 ln u)`, `u` in (0, 1] from the
-/// first word and `a` the second word's share of a turn. Below 5.8 in size. Only IEEE operations and fused
-/// multiply-adds, so that every device gives the same bits.
+/// Two independent standard normal numbers from two words of uniform bits: `r cos a` and `r sin a`.
+///
+/// `r = √(−2 ln u)`, where u in (0, 1] is made of the first word. The angle a is the second word's share of a full turn. No
+/// number is larger than 5.8 in size. The function uses IEEE operations and fused multiply-adds alone, so that every device
+/// gives the same bits.
 ///
 /// Source: Box and Muller, "A note on the generation of random normal deviates", 1958.
 pub fn normal_pair(radius: u32, turn: u32) -> (f32, f32) {

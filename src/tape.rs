@@ -1,4 +1,4 @@
-//! Reverse-mode differentiation with an explicit tape: no global state, nothing recorded that nobody asked for.
+//! Gradients: reverse-mode differentiation with an explicit [`Tape`]. There is no global state.
 
 use crate::Result;
 use crate::dtype::Mode;
@@ -6,8 +6,10 @@ use crate::ops;
 use crate::tensor::{Tensor, TensorId};
 use std::collections::{HashMap, HashSet};
 
-/// Records operations whose results depend on a watched tensor. With nothing watched it records nothing:
-/// that is inference.
+/// A record of the operations whose results depend on a watched tensor.
+///
+/// Every operation of [`crate::ops`] takes a tape. [`Tape::watch`] names the tensors whose gradients are wanted, and
+/// [`Tape::backward`] computes them. A tape on which nothing is watched records nothing: so inference runs.
 ///
 /// ```
 /// use rewire::{Device, Mode, Tape, Tensor, ops};
@@ -36,35 +38,36 @@ struct Node {
     backward: Backward,
 }
 
-/// The gradients that a backward pass has found so far, by tensor.
+/// The gradients that a backward pass has computed, by tensor.
 pub struct Gradients {
     tracked: HashSet<TensorId>,
     found: HashMap<TensorId, Tensor>,
 }
 
 impl Tape {
-    /// An empty tape; `mode` is the arithmetic of the matrix products run under it.
+    /// An empty tape. Matrix products that are given the tape round their operands as `mode` says.
     pub fn new(mode: Mode) -> Self {
         Self { mode, ..Self::default() }
     }
 
-    /// The arithmetic of matrix products.
+    /// How matrix products that are given the tape round their operands.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Asks for the gradient with respect to `tensor`.
+    /// Asks for the gradient with respect to `tensor`. It must be called before the operations that read the tensor.
     pub fn watch(&mut self, tensor: &Tensor) {
         self.tracked.insert(tensor.id());
     }
 
-    /// Whether a gradient will flow to `tensor`; an operation saves nothing for it otherwise.
+    /// Whether `tensor` is watched or depends on a watched tensor. An operation keeps nothing for the gradients of others.
     pub fn tracks(&self, tensor: &Tensor) -> bool {
         self.tracked.contains(&tensor.id())
     }
 
-    /// Records how to carry the gradient of `output` to `inputs`, unless none of them is tracked.
-    /// `backward` receives dJ/d`output` and calls [`Gradients::add`] for the inputs that [`Gradients::wants`].
+    /// Records how an operation carries the gradient of its `output` to its `inputs`. Records nothing where no input is tracked.
+    ///
+    /// `backward` is given ∂J/∂output and calls [`Gradients::add`] for those inputs that [`Gradients::wants`] asks for.
     pub fn push(
         &mut self,
         inputs: &[&Tensor],
@@ -77,7 +80,10 @@ impl Tape {
         }
     }
 
-    /// Gradients of the scalar J of which `seed` = dJ/d`output`, for everything watched.
+    /// The gradients ∂J/∂x of a scalar J for every watched tensor x, from `seed` = ∂J/∂output.
+    ///
+    /// Where `output` is the loss J itself, of shape `[1]`, `seed` is a one.
+    /// Errors: [`crate::ErrorKind::Shape`] where `seed` has another shape than `output`.
     pub fn backward(self, output: &Tensor, seed: Tensor) -> Result<Gradients> {
         seed.expect_shape("backward", "seed", output.shape())?;
         let mut gradients = Gradients { tracked: self.tracked, found: HashMap::new() };
@@ -93,12 +99,12 @@ impl Tape {
 }
 
 impl Gradients {
-    /// Whether anybody asked for the gradient of this tensor.
+    /// Whether the gradient of this tensor is needed: for itself, or for that of a watched tensor.
     pub fn wants(&self, id: TensorId) -> bool {
         self.tracked.contains(&id)
     }
 
-    /// Adds a contribution to the gradient of the tensor `id`; dropped where nobody wants it.
+    /// Adds a contribution to the gradient of the tensor `id`. It is dropped where that gradient is not needed.
     pub fn add(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
         if !self.wants(id) {
             return Ok(());
@@ -111,12 +117,12 @@ impl Gradients {
         Ok(())
     }
 
-    /// The gradient of a watched leaf; `None` where the result does not depend on it.
+    /// The gradient of a watched tensor; `None` where the output does not depend on it.
     pub fn get(&self, tensor: &Tensor) -> Option<&Tensor> {
         self.found.get(&tensor.id())
     }
 
-    /// Takes the gradient of a watched leaf out.
+    /// The gradient as [`Self::get`] has it, moved out.
     pub fn take(&mut self, tensor: &Tensor) -> Option<Tensor> {
         self.found.remove(&tensor.id())
     }

@@ -1,8 +1,7 @@
-//! Tensors: a shape and elements on one device, contiguous, row-major.
+//! Tensors: a shape, and elements on one device, contiguous and row-major. Start with [`Tensor::from_vec`].
 //!
-//! Inside, activations are `[N, H, W, C]` and filters `[K, R, S, C]`; [`nchw_to_nhwc`] and
-//! [`nhwc_to_nchw`] are the one place that converts from and to PyTorch's order (for filters, OIHW
-//! plays NCHW's part).
+//! Activations are `[N, H, W, C]` and filters `[K, R, S, C]` everywhere in this crate. [`nchw_to_nhwc`] and [`nhwc_to_nchw`]
+//! convert from and to PyTorch's orders `[N, C, H, W]` and `[O, I, H, W]`.
 
 use crate::device::{Arg, Device, Gpu, KernelArg, host_memory};
 use crate::dtype::{DType, Element};
@@ -10,7 +9,7 @@ use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names a value for the tape; clones share it.
+/// The identity of a tensor, by which a tape knows it. Clones of a tensor share the identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(u64);
 
@@ -21,7 +20,7 @@ impl TensorId {
     }
 }
 
-/// A tensor. Clones share the elements; writing to a shared one copies first.
+/// A tensor. Clones share the elements; the first write to a clone copies them.
 #[derive(Clone)]
 pub struct Tensor {
     id: TensorId,
@@ -104,11 +103,11 @@ impl Drop for GpuBuffer {
     }
 }
 
-/// Where the elements of a tensor are, for an operation that has one way on the CPU and one by kernels.
+/// Where an operation on a tensor runs: by Rust code on the host, or by kernels on a GPU.
 pub enum On<'a> {
     /// On the host.
     Cpu,
-    /// On this machine.
+    /// On this GPU.
     Gpu(&'a dyn Gpu),
 }
 
@@ -126,7 +125,7 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// A tensor that the caller writes completely; what it holds until then is undefined.
+    /// A tensor whose elements are undefined until the caller writes them.
     pub fn empty(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
         let len = shape.iter().product::<usize>();
         let storage = match device {
@@ -136,14 +135,14 @@ impl Tensor {
         Ok(Self { id: TensorId::fresh(), shape: shape.to_vec(), dtype, storage })
     }
 
-    /// An [`empty`](Self::empty) tensor on the same device.
+    /// A tensor as [`empty`](Self::empty) makes it, on the device of `self`.
     pub fn empty_like(&self, shape: &[usize], dtype: DType) -> Result<Self> {
         Self::empty(shape, dtype, &self.device())
     }
 
-    /// The elements of `data` as a tensor on `device`.
+    /// A tensor on `device` with the elements of `data`, in row-major order.
     ///
-    /// Errors: [`crate::ErrorKind::Shape`] where the shape has another number of elements.
+    /// Errors: [`crate::ErrorKind::Shape`] where the shape does not have as many elements as `data`.
     pub fn from_vec<T: Element>(data: Vec<T>, shape: &[usize], device: &Device) -> Result<Self> {
         let len = shape.iter().product::<usize>();
         if len != data.len() {
@@ -186,7 +185,7 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The same elements on `device`; shares them where they are there already.
+    /// The same elements on `device`. A tensor that is on `device` already is not copied.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         if self.device() == *device {
             return Ok(self.clone());
@@ -199,7 +198,9 @@ impl Tensor {
         }
     }
 
-    /// The same elements under another shape and a new identity.
+    /// The same elements in another shape, as a tensor with an identity of its own.
+    ///
+    /// Errors: [`crate::ErrorKind::Shape`] where the shape has another number of elements.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != self.len() {
             return Err(Error::shape(
@@ -212,30 +213,31 @@ impl Tensor {
         Ok(Self { id: TensorId::fresh(), shape: shape.to_vec(), ..self.clone() })
     }
 
-    /// The same value under a new identity: nothing recorded about `self` applies to it.
+    /// The same elements as a tensor with an identity of its own: no gradient flows from it to `self`.
     pub fn detach(&self) -> Self {
         Self { id: TensorId::fresh(), ..self.clone() }
     }
 
-    /// The identity that the tape knows it by.
+    /// The identity by which a tape knows the tensor.
     pub fn id(&self) -> TensorId {
         self.id
     }
 
-    /// Its shape.
+    /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The four extents of an activation `[N, H, W, C]` or filter `[K, R, S, C]`.
+    /// The shape of an activation `[N, H, W, C]` or a filter `[K, R, S, C]`.
     ///
-    /// Errors: [`crate::ErrorKind::Shape`] that names `op` and `what` where there are not four.
+    /// Errors: [`crate::ErrorKind::Shape`] where the tensor does not have four dimensions; the error names the operation `op`
+    /// and its operand `what`.
     pub fn dims4(&self, op: &'static str, what: &'static str) -> Result<[usize; 4]> {
         <[usize; 4]>::try_from(self.shape.as_slice())
             .map_err(|_| Error::shape(op, what, "of 4 dimensions", &self.shape))
     }
 
-    /// The two extents of a matrix; errors as [`Self::dims4`].
+    /// The shape of a matrix. Errors as [`Self::dims4`].
     pub fn dims2(&self, op: &'static str, what: &'static str) -> Result<[usize; 2]> {
         <[usize; 2]>::try_from(self.shape.as_slice())
             .map_err(|_| Error::shape(op, what, "of 2 dimensions", &self.shape))
@@ -246,7 +248,7 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// Whether it has no elements.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -256,7 +258,7 @@ impl Tensor {
         self.dtype
     }
 
-    /// Where it lives.
+    /// The device that holds the elements.
     pub fn device(&self) -> Device {
         match &self.storage {
             Storage::Cpu(_) => Device::Cpu,
@@ -264,7 +266,7 @@ impl Tensor {
         }
     }
 
-    /// Where an operation on it runs.
+    /// Where an operation on the tensor runs.
     pub fn on(&self) -> On<'_> {
         match &self.storage {
             Storage::Cpu(_) => On::Cpu,
@@ -272,9 +274,10 @@ impl Tensor {
         }
     }
 
-    /// The elements on the host.
+    /// The elements of a tensor on the CPU; [`Self::to_vec`] reads those of any device.
     ///
-    /// Errors: [`crate::ErrorKind::Shape`] where it holds another type, [`crate::ErrorKind::Device`] where it is not on the CPU.
+    /// Errors: [`crate::ErrorKind::Shape`] where the elements are of another type, [`crate::ErrorKind::Device`] where they are
+    /// not on the CPU.
     pub fn cpu<T: Element>(&self) -> Result<&[T]> {
         self.expect_dtype("cpu", T::DTYPE)?;
         match &self.storage {
@@ -285,7 +288,7 @@ impl Tensor {
         }
     }
 
-    /// The elements on the host, to be written; a shared tensor is copied first. Errors as [`Self::cpu`].
+    /// The elements of a tensor on the CPU, to be written. Elements that clones share are copied first. Errors as [`Self::cpu`].
     pub fn cpu_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         self.expect_dtype("cpu_mut", T::DTYPE)?;
         match &mut self.storage {
@@ -296,7 +299,7 @@ impl Tensor {
         }
     }
 
-    /// Makes a GPU tensor's memory its own, so that a kernel may write to it in place.
+    /// Copies the elements of a tensor on a GPU where clones share them, so that a kernel may write to them in place.
     pub fn make_unique(&mut self) -> Result<()> {
         if let Storage::Gpu(buffer) = &mut self.storage
             && Arc::get_mut(buffer).is_none()
@@ -310,10 +313,10 @@ impl Tensor {
         Ok(())
     }
 
-    /// Overwrites the first elements of a GPU tensor in place by those of `front` on the same device: what a recorded
-    /// graph reads next.
+    /// Overwrites the first elements of a tensor on a GPU by those of `front`, in place: a recorded graph reads them next.
     ///
-    /// Errors: [`crate::ErrorKind::Shape`] where `front` is longer or of another type, [`crate::ErrorKind::Device`] elsewhere.
+    /// Errors: [`crate::ErrorKind::Shape`] where `front` is longer or of another type, [`crate::ErrorKind::Device`] where the two
+    /// are not on the same GPU.
     pub fn copy_front(&self, front: &Self) -> Result<()> {
         front.expect_dtype("copy_front", self.dtype)?;
         match (&self.storage, &front.storage) {
@@ -328,9 +331,9 @@ impl Tensor {
         }
     }
 
-    /// Replaces the elements, keeping the identity (a parameter that is loaded or updated).
+    /// Replaces the elements and keeps the identity, as for a parameter that is loaded.
     ///
-    /// Errors: [`crate::ErrorKind::Shape`] where shapes differ.
+    /// Errors: [`crate::ErrorKind::Shape`] where shapes or types differ.
     pub fn assign(&mut self, value: &Self) -> Result<()> {
         if value.shape != self.shape || value.dtype != self.dtype {
             return Err(Error::shape("assign", "value", format!("{:?}", self.shape), &value.shape));
@@ -339,7 +342,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// Checks the type of the elements.
+    /// Errors: [`crate::ErrorKind::Shape`] where the elements are not of the type `dtype`.
     pub fn expect_dtype(&self, op: &'static str, dtype: DType) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());
@@ -347,7 +350,7 @@ impl Tensor {
         Err(Error::shape(op, "dtype", format!("{dtype:?}, not {:?}", self.dtype), &self.shape))
     }
 
-    /// Checks the shape.
+    /// Errors: [`crate::ErrorKind::Shape`] where the shape is not `want`.
     pub fn expect_shape(&self, op: &'static str, what: &'static str, want: &[usize]) -> Result<()> {
         if self.shape == want {
             return Ok(());
@@ -357,7 +360,7 @@ impl Tensor {
 }
 
 impl KernelArg for Tensor {
-    /// The address of the elements; 0 for a tensor on the CPU, which no kernel can read.
+    /// The address of the elements on a GPU; 0 for a tensor on the CPU, which no kernel can read.
     fn arg(&self) -> Arg {
         match &self.storage {
             Storage::Gpu(buffer) => Arg::Ptr(buffer.ptr),
@@ -367,7 +370,7 @@ impl KernelArg for Tensor {
 }
 
 impl KernelArg for Option<&Tensor> {
-    /// An optional operand: null where there is none.
+    /// An optional operand: a null pointer where there is none.
     fn arg(&self) -> Arg {
         self.map_or(Arg::Ptr(0), KernelArg::arg)
     }
@@ -388,12 +391,12 @@ fn cpu_buffer<T: Element>(data: Vec<T>) -> CpuBuffer {
     }
 }
 
-/// `[N, C, H, W]` elements in `[N, H, W, C]` order.
+/// Elements of the order `[N, C, H, W]` in the order `[N, H, W, C]`; the shape is `[n, c, h, w]`.
 pub fn nchw_to_nhwc<T: Element>(data: &[T], [n, c, h, w]: [usize; 4]) -> Vec<T> {
     permute(data, n, c, h * w)
 }
 
-/// `[N, H, W, C]` elements in `[N, C, H, W]` order; `shape` is `[n, c, h, w]`.
+/// Elements of the order `[N, H, W, C]` in the order `[N, C, H, W]`; the shape is `[n, c, h, w]`.
 pub fn nhwc_to_nchw<T: Element>(data: &[T], [n, c, h, w]: [usize; 4]) -> Vec<T> {
     permute(data, n, h * w, c)
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 #[path = "../examples/infer.rs"]
-mod infer;
+pub mod infer;
 
 #[path = "../examples/train_and_prune.rs"]
 mod train_and_prune;
@@ -63,7 +63,11 @@ fn infer_finds_the_class_of_a_picture() {
             image.save(&picture).unwrap();
             let logits = logits(&model, image);
             let want = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-            assert_eq!(infer::classify(&network, &picture).unwrap(), want);
+            let (class, probability) = infer::classify(&network, &picture).unwrap();
+            assert_eq!(class, want);
+            let exps: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
+            let share = exps[want] / exps.iter().sum::<f64>();
+            assert!((probability - share).abs() < 1e-5, "{probability}, must be {share}");
             classes.insert(want);
         }
         assert!(classes.len() > 1, "every picture is of class {classes:?}");

@@ -1,5 +1,7 @@
-//! Where tensors live and kernels run: [`Device::Cpu`], or a [`Gpu`] behind the driver (`cuda:N`) or
-//! behind the host runtime (`cuda-host`). Operations do not know whether the driver or the host runtime runs their kernels.
+//! Devices: where tensors lie and where operations run. Start with [`Device::new`].
+//!
+//! A device is the CPU, or a [`Gpu`] that runs the kernels of `kernels/`: by the CUDA driver (`cuda:N`), or on the host
+//! (`cuda-host`, for tests). Operations do not know which of the two runs their kernels.
 
 mod cuda;
 mod doctor;
@@ -26,18 +28,18 @@ use crate::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
 
-/// The device of a tensor. Cheap to clone; equal when it is the same device.
+/// A device. Clones are cheap, and equal to each other.
 #[derive(Clone)]
 pub enum Device {
-    /// Rust code on the host, threads by rayon.
+    /// Rust code on the host, on the threads of rayon's pool.
     Cpu,
     /// CUDA kernels.
     Gpu(Arc<dyn Gpu>),
 }
 
 impl Device {
-    /// The device of that name: `auto` (`cuda:0` where a driver and a device answer, else `cpu`), `cpu`,
-    /// `cuda`, `cuda:N`, and `cuda-host` in a build with that feature.
+    /// The device `name`: `cpu`, `cuda:N`, `cuda` for `cuda:0`, or `auto` for `cuda:0` where a driver and a GPU answer and `cpu`
+    /// elsewhere. A build with the feature `cuda-host` has a device of that name, too.
     ///
     /// Errors: [`crate::ErrorKind::Param`] for another name, [`crate::ErrorKind::Device`] for a device that does not answer.
     pub fn new(name: &str) -> Result<Self> {

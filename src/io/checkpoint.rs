@@ -64,11 +64,11 @@ pub fn save_model(path: &Path, model: &Model) -> Result<()> {
 pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
     let Arch { name, in_channels, classes, width, divisor, size, normalize } = model.arch().clone();
     let tensors = model.state_dict();
-    let same = name != models::IMPORTED && {
-        let derived = models::blueprint(model.arch())?;
+    // A network that is not in the registry, or not as the registry has it, brings its graph along.
+    let same = models::blueprint(model.arch()).is_ok_and(|derived| {
         derived.graph == *model.graph()
             && derived.parameters.iter().all(|p| tensors[&p.name].shape() == p.shape)
-    };
+    });
     let metadata = Metadata {
         arch: name,
         classes,
@@ -169,12 +169,9 @@ fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Gra
         metadata;
     let arch = Arch { name: arch, in_channels, classes, width, divisor, size, normalize };
     // An unknown name or a width out of range is this file's fault here, not a flag's.
-    let checked = match arch.name == models::IMPORTED {
-        true if graph.is_none() => {
-            Err(Error::param("graph", "none", "there for what was imported"))
-        }
-        true => arch.check(),
-        false => models::blueprint(&arch).map(drop),
+    let checked = match &graph {
+        Some(_) => arch.check(),
+        None => models::blueprint(&arch).map(drop),
     };
     checked.map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
     if let Some(spec) = hints.arch.as_ref().filter(|spec| !spec.fits(&arch)) {

@@ -1,4 +1,7 @@
-//! Architectures: one file each and a line in [`MODELS`].
+//! The registry of architectures, and the accuracy of a network. Start with [`initialised`] and [`evaluate()`].
+//!
+//! An architecture is a file here and a line in [`MODELS`]. A network of your own is written with
+//! [`Builder`](crate::nn::Builder) and needs no line.
 
 mod architecture;
 mod evaluate;
@@ -16,11 +19,17 @@ use crate::{Device, Error, Result, Seed};
 /// Every architecture.
 pub const MODELS: &[Architecture] = &[vgg16::VGG16, resnet18::RESNET18, resnet50::RESNET50];
 
-/// The name of a network that came from another program with a graph of its own; no architecture of the registry.
+/// The name of a network that was read from an ONNX file. Its file holds its graph, as that of every network whose name is
+/// not in [`MODELS`].
 pub const IMPORTED: &str = "imported";
 
 /// Weights that a network may have: their byte count must fit what kernels index.
 const MOST_WEIGHTS: usize = 1 << 29;
+
+/// Whether the registry has an architecture of that name.
+pub fn is_known(name: &str) -> bool {
+    MODELS.iter().any(|model| model.name == name)
+}
 
 /// The network that `arch` describes, without values.
 ///

@@ -28,7 +28,7 @@ pub fn build<const N: usize>(
         }
     }
     x = net.global_avg_pool(x);
-    net.linear(x, "fc", arch.classes);
+    net.linear(x, "fc", arch.classes, true);
     net.finish()
 }
 

@@ -33,6 +33,6 @@ fn build(arch: &Arch) -> Blueprint {
         position += 3;
     }
     x = net.global_avg_pool(x);
-    net.linear(x, "classifier", arch.classes);
+    net.linear(x, "classifier", arch.classes, true);
     net.finish()
 }

@@ -1,9 +1,9 @@
-//! What identifies a network: architecture, widths, input and classes.
+//! Descriptions of networks: name, input, classes and width.
 
 use super::normalization::Normalization;
 use crate::{Error, Result};
 
-/// An architecture as `--arch` names it; what is left out comes from a file or a data set.
+/// An architecture of the registry as `--arch` writes it. What is `None` was left out, and comes from a file or a data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArchSpec {
     /// Name in the registry of models.
@@ -14,7 +14,7 @@ pub struct ArchSpec {
     pub classes: Option<usize>,
     /// Multiplier of every channel count.
     pub width: Option<f64>,
-    /// What every channel count is a multiple of.
+    /// Every channel count is a multiple of this.
     pub divisor: Option<usize>,
     /// Height and width of the input image.
     pub size: Option<usize>,
@@ -24,7 +24,7 @@ pub struct ArchSpec {
 const KEYS: &str = "in_channels, classes, width, divisor or size";
 
 impl ArchSpec {
-    /// An architecture with nothing but its name given.
+    /// An architecture of which only the name is given.
     pub fn named(name: &str) -> Self {
         let name = name.to_owned();
         Self { name, in_channels: None, classes: None, width: None, divisor: None, size: None }
@@ -58,7 +58,7 @@ impl ArchSpec {
         Ok(spec)
     }
 
-    /// Fills in what was left out and is given here: a data set's channels, classes and image size, say.
+    /// Fills in what was left out from, for example, a data set's channels, classes and image size.
     pub fn or(
         mut self,
         in_channels: Option<usize>,
@@ -71,7 +71,7 @@ impl ArchSpec {
         self
     }
 
-    /// Whether everything that is given here is so in `arch`.
+    /// Whether `arch` has every value that was given.
     pub fn fits(&self, arch: &Arch) -> bool {
         let same = |given: Option<usize>, value| given.is_none_or(|given| given == value);
         self.name == arch.name
@@ -82,7 +82,7 @@ impl ArchSpec {
             && self.width.is_none_or(|width| width == arch.width)
     }
 
-    /// The architecture with what was left out filled in: 3 channels, 10 classes, width 1, divisor 1, 32 pixels.
+    /// The complete architecture. What was left out becomes 3 channels, 10 classes, width 1, divisor 1 or 32 pixels.
     pub fn resolve(self) -> Arch {
         Arch {
             name: self.name,
@@ -106,34 +106,51 @@ fn width(value: &str) -> Result<f64> {
     parsed.ok_or_else(|| Error::param("arch.width", value, "a number above 0 and at most 16"))
 }
 
-/// A complete description of an unpruned network.
+/// What a network reads and answers, and, for one of the registry of models, how wide it is.
+///
+/// A network of your own has an [`Arch::custom`]; one of the registry an [`ArchSpec::resolve`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arch {
-    /// Name in the registry of models.
+    /// Name in the registry of models ([`crate::models::MODELS`]), or any other.
     pub name: String,
     /// Channels of the input image.
     pub in_channels: usize,
-    /// Number of logits.
+    /// Number of classes, which is the number of logits.
     pub classes: usize,
-    /// Multiplier of every channel count.
+    /// Multiplier of every channel count of a network of the registry; 1 elsewhere.
     pub width: f64,
-    /// What every channel count is a multiple of.
+    /// What every channel count of a network of the registry is a multiple of; 1 elsewhere.
     pub divisor: usize,
     /// Height and width of the input image.
     pub size: usize,
-    /// The first layer; `None` leaves pixels as they are.
+    /// Normalisation of pixels, the network's first operation; `None` leaves pixels as they are.
     pub normalize: Option<Normalization>,
 }
 
 impl Arch {
-    /// A channel count of the architecture at this width: `max(1, round(width · c / divisor)) · divisor`, half up.
+    /// A network of your own, written with a [`Builder`](super::Builder): it reads images of `in_channels` channels and
+    /// `size`×`size` pixels, which are not normalised, and tells `classes` classes apart.
+    ///
+    /// The name goes into files and reports. It must not contain `:` or `,`.
+    pub fn custom(name: &str, in_channels: usize, classes: usize, size: usize) -> Self {
+        let (name, width, divisor, normalize) = (name.to_owned(), 1.0, 1, None);
+        Self { name, in_channels, classes, width, divisor, size, normalize }
+    }
+
+    /// The channel count at this width of a layer that has c channels at width 1: `max(1, round(width · c / divisor)) · divisor`.
+    /// Halves are rounded up.
     pub fn channels(&self, c: usize) -> usize {
         let units = self.width * c as f64 / self.divisor as f64;
         ((units + 0.5).floor() as usize).max(1) * self.divisor
     }
 
-    /// Checks what [`ArchSpec::parse`] would have refused, for a description that a file gave.
+    /// Checks what [`ArchSpec::parse`] would have refused, for a description that a file or a program gave.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the value.
     pub fn check(&self) -> Result<()> {
+        if self.name.is_empty() || self.name.contains([':', ',']) {
+            return Err(Error::param("name", &self.name, "not empty, without ':' and ','"));
+        }
         count("in_channels", &self.in_channels.to_string(), 4096)?;
         count("classes", &self.classes.to_string(), 100_000)?;
         count("size", &self.size.to_string(), 4096)?;

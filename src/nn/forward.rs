@@ -12,9 +12,10 @@ enum Statistics<'a> {
 }
 
 impl Model {
-    /// Logits with batch statistics; updates the running ones.
+    /// Logits in training mode: batch normalisation uses the statistics of the batch and updates the running ones.
     ///
-    /// Shapes: `x [N, H, W, C]` in [0, 1], result `[N, classes]`.
+    /// Shapes: `x [N, H, W, C]`, pixels in [0, 1]; result `[N, classes]`.
+    /// Errors: [`crate::ErrorKind::Shape`] for images of another size than the network's.
     pub fn forward_train(
         &mut self,
         tape: &mut Tape,
@@ -26,7 +27,7 @@ impl Model {
         pass.run(tape, x, Statistics::Update(running))
     }
 
-    /// Logits with running statistics, which stay as they are. Shapes as [`Self::forward_train`].
+    /// Logits in evaluation mode: batch normalisation uses the running statistics. Shapes and errors as [`Self::forward_train`].
     pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, weights: &Weights) -> Result<Tensor> {
         let Self { arch, graph, params, running, constants, last_use, .. } = self;
         let noisy = match &weights.noise {

@@ -5,40 +5,40 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What a node computes. Operations with parameters hold the prefix of their names.
+/// What a node computes. An operation with parameters holds the prefix of their names.
 ///
-/// Fields stand in alphabetical order, here and in [`Node`]: files hold them as JSON of sorted keys.
+/// Fields stand in alphabetical order, here and in [`Node`], because files hold them as JSON with sorted keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// The image `[N, H, W, C]` in [0, 1]; node 0 and no other.
+    /// The images `[N, H, W, C]`, pixels in [0, 1]. Node 0 is this operation, and no other node is.
     Input,
-    /// `(x − mean) / std` a channel.
+    /// `(x − mean) / std`, channel by channel.
     Normalize {
-        /// Subtracted.
+        /// The mean of each channel.
         mean: Vec<f32>,
-        /// Divides.
+        /// The standard deviation of each channel.
         std: Vec<f32>,
     },
-    /// Convolution with `{name}.weight` and, where `bias`, `{name}.bias`.
+    /// Convolution with `{name}.weight` and, where `bias` is true, `{name}.bias`.
     Conv {
         /// Whether it adds a bias.
         bias: bool,
-        /// The input channels that the filters read, in their order, distinct; all of them where absent.
+        /// The input channels that the filters read, each once; absent where the filters read all of them in their order.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         channels: Option<Vec<usize>>,
         /// Prefix of the parameters' names.
         name: String,
-        /// Zeros around the image.
+        /// Rows and columns of zeros on each side of the image.
         padding: usize,
-        /// Of both directions.
+        /// Step of both directions.
         stride: usize,
     },
     /// Batch normalisation with `{name}.weight`, `.bias`, `.running_mean`, `.running_var`.
     BatchNorm {
         /// Added to the variance.
         eps: f32,
-        /// Share of the new batch in the running statistics.
+        /// Weight of the new batch in the running statistics, as in PyTorch.
         momentum: f32,
         /// Prefix of the parameters' names.
         name: String,
@@ -47,13 +47,13 @@ pub enum Op {
     Relu,
     /// Maximum over square windows.
     MaxPool(Window),
-    /// Mean over square windows; the zeros around the image count.
+    /// Mean over square windows. The zeros around the image count.
     AvgPool(Window),
     /// Mean over the image: `[N, H, W, C]` to `[N, C]`.
     GlobalAvgPool,
     /// `[N, H, W, C]` to `[N, C·H·W]`, in PyTorch's order: the pixels of the first channel stand first.
     Flatten,
-    /// `x · weightᵀ + bias` with `{name}.weight` and, where `bias`, `{name}.bias`.
+    /// `x · weightᵀ + bias` with `{name}.weight` and, where `bias` is true, `{name}.bias`.
     Linear {
         /// Whether it adds a bias.
         bias: bool,
@@ -68,7 +68,7 @@ pub enum Op {
 const MOST_VALUES: usize = 1 << 28;
 
 impl Op {
-    /// Its name in messages.
+    /// The operation's name in messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Input => "input",
@@ -94,7 +94,7 @@ impl Op {
         }
     }
 
-    /// Names of the tensors it needs.
+    /// Names of the tensors that the operation needs.
     pub fn tensors(&self) -> Vec<String> {
         let named =
             |name: &str, parts: &[&str]| parts.iter().map(|p| format!("{name}.{p}")).collect();
@@ -111,13 +111,13 @@ impl Op {
     }
 }
 
-/// One operation and the nodes that it reads, all of them earlier in the list.
+/// An operation and the nodes that it reads, which stand before it in the list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Positions of its operands in [`Graph::nodes`].
+    /// Positions of the operands in [`Graph::nodes`].
     pub inputs: Vec<usize>,
-    /// What it computes.
+    /// What the node computes.
     #[serde(with = "stored")]
     pub op: Op,
 }
@@ -146,7 +146,7 @@ mod stored {
     }
 }
 
-/// A network: nodes in the order they run; the last one holds the logits.
+/// The operations of a network, in the order in which they run. The last one holds the logits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Graph {
@@ -160,7 +160,7 @@ impl Graph {
         self.nodes.iter().flat_map(|node| node.op.tensors()).collect()
     }
 
-    /// The position of the last node that reads each node; its own where none does.
+    /// For each node, the position of the last node that reads it, or its own position where no node does.
     pub fn last_use(&self) -> Vec<usize> {
         let mut last: Vec<usize> = (0..self.nodes.len()).collect();
         for (i, node) in self.nodes.iter().enumerate() {
@@ -169,10 +169,10 @@ impl Graph {
         last
     }
 
-    /// The result shape of every node for one image of `input` = `[H, W, C]`: `[H, W, C]` or `[C]`.
-    /// `shape` answers the shape of a tensor by name.
+    /// The shape of every node's result for one image of the shape `input` = `[H, W, C]`: `[H, W, C]` or `[C]`.
+    /// `shape` returns the shape of the tensor of a name.
     ///
-    /// Errors: what does not fit, naming node and tensor; so this is the check of a graph that a file gave.
+    /// Errors: [`crate::ErrorKind::Param`] that names the first node, and the tensor, that does not fit.
     pub fn shapes<'a>(
         &self,
         input: [usize; 3],
@@ -183,19 +183,17 @@ impl Graph {
             let earlier = node.inputs.iter().all(|&input| input < i);
             let first = matches!(node.op, Op::Input) == (i == 0);
             if node.inputs.len() != node.op.arity() || !earlier || !first {
-                return Err(Error::param(
-                    format!("graph[{i}].inputs"),
-                    format!("{:?} of {}", node.inputs, node.op.kind()),
-                    format!("{} earlier nodes; the input stands first", node.op.arity()),
-                ));
+                let (inputs, arity) = (&node.inputs, node.op.arity());
+                let want = match arity {
+                    0 => "the first node and no other".to_owned(),
+                    n => format!("{n} of the nodes 0 to {}", i.saturating_sub(1)),
+                };
+                let got = format!("{inputs:?}");
+                let key = format!("graph[{i}] {}, positions of its operands", node.op.kind());
+                return Err(Error::param(key, got, want));
             }
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
             let result = if i == 0 { Ok(input.to_vec()) } else { node.op.result(&inputs, shape) };
-            // Padding makes a large image of a small file.
-            let small = |shape: &Vec<usize>| {
-                let product = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-                product.is_some_and(|values| values <= MOST_VALUES)
-            };
             let result = result.and_then(|shape| match small(&shape) {
                 true => Ok(shape),
                 false => Err(misfit(&format!("at most {MOST_VALUES} values an image"), &shape)),
@@ -208,11 +206,19 @@ impl Graph {
         }
         match shapes.last() {
             Some(logits) if logits.len() == 1 => Ok(shapes),
-            last => {
-                Err(Error::param("graph", format!("{last:?}"), "a network that ends in [classes]"))
+            Some(image) => {
+                let want = "a vector of logits, one for each class";
+                Err(Error::param("shape of the network's result", format!("{image:?}"), want))
             }
+            None => Err(Error::param("graph", "empty", "at least one node")),
         }
     }
+}
+
+/// Whether an image of this shape has few enough values: padding makes a large image of a small file.
+pub(super) fn small(shape: &[usize]) -> bool {
+    let product = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+    product.is_some_and(|values| values <= MOST_VALUES)
 }
 
 /// What was expected, and what was there.
@@ -274,12 +280,12 @@ fn result<'a>(
             let [h, w, c] = image()?;
             match (window.count(h), window.count(w)) {
                 (Some(p), Some(q)) => Ok(vec![p, q, c]),
-                _ => Err(misfit(
-                    &format!(
-                        "an image that fits {op:?}: at most 15 wide, padded by at most half of it"
-                    ),
-                    x,
-                )),
+                _ => {
+                    let Window { size, stride, padding } = *window;
+                    let windows = format!("{size}×{size}, stride {stride}, padding {padding}");
+                    let limits = "sizes are at most 15, paddings at most half the size";
+                    Err(misfit(&format!("an image that holds a window of {windows}; {limits}"), x))
+                }
             }
         }
         Op::GlobalAvgPool => image().map(|[.., c]| vec![c]),
@@ -348,6 +354,7 @@ fn vector<'a>(
     match shape(name) {
         Some(&[l]) if present && l == len => Ok(()),
         _ if !present => Ok(()),
-        other => Err((format!("{name} of shape [{len}]"), format!("{other:?}"))),
+        Some(other) => Err((format!("{name} of shape [{len}]"), format!("{other:?}"))),
+        None => Err((format!("{name} of shape [{len}]"), "no such tensor".to_owned())),
     }
 }

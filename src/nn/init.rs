@@ -2,26 +2,26 @@
 
 use crate::Seed;
 
-/// How a parameter starts.
+/// How the initial values of a parameter are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// U(−b, b) with `b = gain · √(6 / ((fan_in + fan_out)))`, fans counting the filter's window.
-    /// Source: Glorot & Bengio 2010.
+    /// Uniform in [−b, b] with `b = gain · √(6 / (fan_in + fan_out))`. As in PyTorch, fans are channels times the pixels of a
+    /// filter. Source: Glorot & Bengio 2010.
     XavierUniform {
         /// Multiplies the bound.
         gain: f64,
     },
-    /// N(0, std²).
+    /// Normal with mean 0 and deviation `std`.
     Normal {
         /// Standard deviation.
         std: f64,
     },
-    /// One value throughout.
+    /// The same value everywhere.
     Constant(f32),
 }
 
 impl Init {
-    /// The values of the parameter `name`; element i takes number i of the stream `init.{name}`.
+    /// The initial values of the parameter `name`. Element i is made of number i of the stream `init.{name}`.
     ///
     /// Shapes: filters `[K, R, S, C]`, matrices `[O, F]`, vectors `[C]`.
     pub fn values(self, name: &str, shape: &[usize], seed: Seed) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! What the layers of a network hold and cost.
+//! Sizes and costs of the layers of a network.
 
 use super::{Arch, Blueprint, Graph, Model, Op};
 use crate::{Result, Tensor};
@@ -10,9 +10,9 @@ pub struct Layer {
     pub name: String,
     /// Shape of its weight as PyTorch has it: `[O, I, H, W]` or `[O, I]`.
     pub shape: Vec<usize>,
-    /// Positions at which its weight is applied: P·Q of a convolution, 1 of a linear layer.
+    /// Positions at which the weight is applied: output height times output width of a convolution, 1 of a linear layer.
     pub positions: usize,
-    /// Values of its bias: `O` or 0.
+    /// Number of values of the bias: O, or 0 where there is no bias.
     pub bias: usize,
 }
 
@@ -27,20 +27,20 @@ impl Layer {
         self.weights() * self.positions
     }
 
-    /// Whether it is a convolution.
+    /// Whether the layer is a convolution.
     pub fn is_conv(&self) -> bool {
         self.shape.len() == 4
     }
 }
 
-/// What is left of a layer: counts of what is not exactly zero.
+/// What pruning has left of a layer. Only weights that are not exactly 0 count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Weights.
+    /// Weights that are not 0.
     pub weights: usize,
-    /// Input channels with a weight.
+    /// Input channels with a weight that is not 0.
     pub channels: usize,
-    /// Filters with a weight.
+    /// Filters with a weight that is not 0.
     pub filters: usize,
 }
 
@@ -68,12 +68,12 @@ fn layers<'a>(
 }
 
 impl Blueprint {
-    /// The layers of the network at `arch`'s input size, in the order they run.
+    /// The convolutions and linear layers, in the order in which they run, for images of `arch`'s size.
     pub fn layers(&self, arch: &Arch) -> Result<Vec<Layer>> {
         layers(&self.graph, arch, &|name| self.shape(name))
     }
 
-    /// Number of trained values: weights, biases, batch norm's γ and β.
+    /// Number of trained values: weights and biases, scales and shifts of batch norm.
     pub fn parameter_count(&self) -> usize {
         let trained = self.parameters.iter().filter(|p| !p.name.contains(".running_"));
         trained.map(|p| p.shape.iter().product::<usize>()).sum()
@@ -81,7 +81,7 @@ impl Blueprint {
 }
 
 impl Model {
-    /// Its layers in the order they run.
+    /// The convolutions and linear layers, in the order in which they run.
     pub fn layers(&self) -> Result<Vec<Layer>> {
         layers(self.graph(), self.arch(), &|name| {
             let of = |part: &str| self.running().get(name.strip_suffix(part)?);
@@ -95,7 +95,7 @@ impl Model {
         self.params().values().map(Tensor::len).sum()
     }
 
-    /// Counts of what is not zero in the weight of `layer`.
+    /// Counts the weights of `layer` that are not 0.
     pub fn kept(&self, layer: &Layer) -> Result<Kept> {
         let weight = self.param(&format!("{}.weight", layer.name))?;
         let (outputs, inputs) = (weight.shape()[0], layer.shape[1]);

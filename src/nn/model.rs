@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 /// The running statistics of one batch normalisation.
 #[derive(Debug, Clone)]
 pub struct RunningStats {
-    /// Exponential mean of the batches' means, `[C]`.
+    /// Running mean, `[C]`.
     pub mean: Tensor,
-    /// Exponential mean of the batches' unbiased variances, `[C]`.
+    /// Running variance (unbiased), `[C]`.
     pub var: Tensor,
 }
 
-/// A network: graph, parameters and running statistics.
+/// A network with values: graph, parameters and running statistics, on one device.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub(super) arch: Arch,
@@ -28,42 +28,46 @@ pub struct Model {
 }
 
 impl Model {
-    /// The network with its initial values, from streams of `seed` named by parameter.
+    /// The network of a [`Builder`](super::Builder) with its initial values, drawn from `seed`.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the first operation whose operands do not fit, or the value that
+    /// `arch` cannot have.
     pub fn initialised(
         arch: Arch,
         blueprint: Blueprint,
         seed: Seed,
         device: &Device,
     ) -> Result<Self> {
+        // Before values of a nonsensical shape are drawn.
+        check(&arch, &blueprint.graph, &|name| blueprint.shape(name))?;
         let mut tensors = BTreeMap::new();
         for parameter in blueprint.parameters {
             let values = parameter.init.values(&parameter.name, &parameter.shape, seed);
             let tensor = Tensor::from_vec(values, &parameter.shape, device)?;
-            tensors.insert(parameter.name, tensor);
+            if tensors.insert(parameter.name.clone(), tensor).is_some() {
+                let want = "the parameter of one layer only; give the layers different names";
+                return Err(Error::param("parameter", parameter.name, want));
+            }
         }
         Self::new(arch, blueprint.graph, tensors, device)
     }
 
-    /// The network `graph` with the given tensors, exactly those that it names.
+    /// The network `graph` with the given tensors: exactly those that the graph names.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] where a tensor is missing, too many, or of a shape that does not fit.
+    /// Errors: [`crate::ErrorKind::Param`] where a tensor is missing, one is not part of the network, or a shape does not fit.
     pub fn new(
         arch: Arch,
         graph: Graph,
         mut tensors: BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        let shape = |name: &str| tensors.get(name).map(Tensor::shape);
-        let shapes = graph.shapes([arch.size, arch.size, arch.in_channels], &shape)?;
-        if shapes.last().map(Vec::as_slice) != Some(&[arch.classes]) {
-            let got = format!("{:?}", shapes.last());
-            return Err(Error::param("logits", got, format!("[{}]", arch.classes)));
-        }
+        check(&arch, &graph, &|name| tensors.get(name).map(Tensor::shape))?;
         let names = graph.tensors();
         let mut params = BTreeMap::new();
         for name in &names {
+            let want = "the parameter of one layer only";
             let tensor = tensors.remove(name);
-            let tensor = tensor.ok_or_else(|| Error::param("parameter", name, "used once"))?;
+            let tensor = tensor.ok_or_else(|| Error::param("parameter", name, want))?;
             params.insert(name.clone(), tensor.to_device(device)?);
         }
         if let Some(name) = tensors.keys().next() {
@@ -82,17 +86,18 @@ impl Model {
         Ok(Self { arch, graph, params, running, constants, last_use, device })
     }
 
-    /// What it was built as. Channel counts of a shrunk network are those of its tensors.
+    /// What the network was built as. Channel counts of a shrunk network are those of its tensors, not those of its
+    /// architecture.
     pub fn arch(&self) -> &Arch {
         &self.arch
     }
 
-    /// Its operations.
+    /// The network's operations.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// Where it lives.
+    /// Where the tensors lie.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -102,7 +107,7 @@ impl Model {
         Self::new(self.arch.clone(), self.graph.clone(), self.state_dict(), device)
     }
 
-    /// The trained tensors by name: weights and biases, batch norm's γ and β.
+    /// The trained tensors by name: weights and biases, scales and shifts of batch norm.
     pub fn params(&self) -> &BTreeMap<String, Tensor> {
         &self.params
     }
@@ -120,18 +125,18 @@ impl Model {
         found.ok_or_else(|| Error::param("parameter", name, "one that the network has"))
     }
 
-    /// [`Self::param`], to be updated in place.
+    /// As [`Self::param`], to be updated in place.
     pub fn param_mut(&mut self, name: &str) -> Result<&mut Tensor> {
         let found = self.params.get_mut(name);
         found.ok_or_else(|| Error::param("parameter", name, "one that the network has"))
     }
 
-    /// Running statistics by the name of their batch normalisation.
+    /// Running statistics, by the name of the batch normalisation.
     pub fn running(&self) -> &BTreeMap<String, RunningStats> {
         &self.running
     }
 
-    /// All tensors by torchvision's name; filters `[K, R, S, C]`.
+    /// All tensors by name, those of [`Self::params`] and of [`Self::running`]; filters are `[K, R, S, C]`.
     pub fn state_dict(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.params.clone();
         for (prefix, RunningStats { mean, var }) in &self.running {
@@ -141,7 +146,8 @@ impl Model {
         tensors
     }
 
-    /// Names of the weights that pruning may mask: every convolution's, in the order they run.
+    /// Names of the weights that pruning masks unless a method says otherwise: those of the convolutions, in the order in which
+    /// they run.
     pub fn prunable(&self) -> Vec<String> {
         let convolution = |op: &Op| match op {
             Op::Conv { name, .. } => Some(format!("{name}.weight")),
@@ -150,9 +156,26 @@ impl Model {
         self.graph.nodes.iter().filter_map(|node| convolution(&node.op)).collect()
     }
 
-    /// Asks `tape` for the gradients of all parameters.
+    /// Asks `tape` for the gradients of all parameters, before a forward pass.
     pub fn watch(&self, tape: &mut Tape) {
         self.params.values().for_each(|tensor| tape.watch(tensor));
+    }
+}
+
+/// Checks that operations, tensors and description fit each other.
+fn check<'a>(
+    arch: &Arch,
+    graph: &Graph,
+    shape: &impl Fn(&str) -> Option<&'a [usize]>,
+) -> Result<()> {
+    arch.check()?;
+    let shapes = graph.shapes([arch.size, arch.size, arch.in_channels], shape)?;
+    match shapes.last() {
+        Some(logits) if *logits != [arch.classes] => {
+            let want = format!("[{}], a logit for each of the classes of {arch}", arch.classes);
+            Err(Error::param("shape of the network's result", format!("{logits:?}"), want))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The normalisation `(x − mean)/std`, a model's first layer: pixels stay in [0, 1] outside of it.
+//! Normalisation of pixels, `(x − mean)/std`: the first operation of a network, whose input is in [0, 1].
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub const NORMALIZATIONS: &[NormalizationEntry] = &[
     },
 ];
 
-/// A line of [`NORMALIZATIONS`].
+/// A normalisation with a name: an entry of [`NORMALIZATIONS`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormalizationEntry {
     /// Its name.
@@ -52,9 +52,9 @@ pub struct NormalizationEntry {
     pub std: &'static [f64],
 }
 
-/// One mean and one standard deviation a channel: the first layer of a model, `(x − mean) / std`.
+/// A mean and a standard deviation for each channel: `(x − mean) / std` is the first operation of a network.
 ///
-/// Units: pixels in [0, 1]. Displays as what [`Self::parse`] reads.
+/// Units: pixels in [0, 1]. `Display` writes what [`Self::parse`] reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -96,7 +96,7 @@ impl Normalization {
         Ok(Some(Self { mean, std }))
     }
 
-    /// Checks that there is one finite mean and one positive finite standard deviation a channel.
+    /// Checks that each of the `in_channels` channels has a finite mean and a finite standard deviation above 0.
     ///
     /// Errors: [`crate::ErrorKind::Param`].
     pub fn check(&self, in_channels: usize) -> Result<()> {

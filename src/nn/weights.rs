@@ -6,21 +6,24 @@ use crate::{Error, Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a pass reads in place of stored weights, by the name of the weight. The default replaces nothing: every layer runs
-/// dense over what the network stores.
+/// What a forward pass reads in place of the network's own weights, by the name of the weight.
+///
+/// The default replaces nothing: every layer multiplies all weights that the network stores.
 #[derive(Default)]
 pub struct Weights {
     /// Convolutions that run over their kept weights only.
     pub sparse: BTreeMap<String, SparseFilter>,
-    /// Tensors that stand in for a parameter: a noisy weight, say, that the tape already leads back to it.
+    /// Tensors that replace a parameter, such as noisy weights. Gradients flow to the parameter where the tape has recorded how
+    /// the tensor was made of it.
     pub substitutes: BTreeMap<String, Tensor>,
-    /// Noise on the weights of every pass in eval mode; such a pass reads neither of the two above.
+    /// Noise on the weights in every pass of [`Model::forward_eval`]. With noise, `sparse` and `substitutes` are not read.
     pub noise: Option<Noise>,
 }
 
 impl Weights {
-    /// With every filter that a dense convolution reads in the type in which it reads it: for an attack, whose passes read the
-    /// same weights again and again and ask for no gradient of them.
+    /// Rounds the filter of every dense convolution for `mode` once, instead of in every pass.
+    ///
+    /// An attack gains by it: its passes read the same weights again and again and need no gradient of them.
     pub fn with_operands(mut self, model: &Model, mode: Mode) -> Result<Self> {
         for name in model.prunable() {
             if !self.sparse.contains_key(&name) && !self.substitutes.contains_key(&name) {
@@ -32,8 +35,10 @@ impl Weights {
     }
 }
 
-/// Noise on the weights of convolutions outside training: `w' = m⊙(w + α⊙η)`, drawn anew in every pass; the images of a
-/// batch share a draw. A weight that is 0 was pruned (m = 0) and stays 0.
+/// Noise on the weights of convolutions outside training: `w' = m⊙(w + α⊙η)`, where η is drawn anew in every pass. The images of a
+/// batch share a draw.
+///
+/// The mask m is 0 where a weight is 0. So a pruned weight stays 0.
 ///
 /// Source: Rakin et al. 2019 (arXiv 1905.13074); see [`ops::noisy_weight`].
 pub struct Noise {
@@ -48,15 +53,15 @@ struct NoisyLayer {
 }
 
 impl Noise {
-    /// The same α in every convolution.
+    /// Noise with the same α in every convolution.
     pub fn uniform(model: &Model, alpha: f32, seed: Seed) -> Result<Self> {
         let value = |name| Ok((name, Tensor::from_vec(vec![alpha], &[1], model.device())?));
         Self::new(model, model.prunable().into_iter().map(value).collect::<Result<_>>()?, seed)
     }
 
-    /// α by the name of the weight, `[1]` or one a filter.
+    /// Noise with an α for each weight, by name: of shape `[1]`, or with a value for each filter.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] for a name that the network has not.
+    /// Errors: [`crate::ErrorKind::Param`] for a name that is not that of the weight of a convolution.
     pub fn new(model: &Model, alphas: BTreeMap<String, Tensor>, seed: Seed) -> Result<Self> {
         let layer = |(name, alpha): (String, Tensor)| {
             if !model.prunable().contains(&name) {
@@ -71,7 +76,7 @@ impl Noise {
         Ok(Self { layers, seed, next: AtomicU64::new(0) })
     }
 
-    /// The next pass takes draw number `draw`, the one after it the next, and so on.
+    /// Makes the next pass use draw number `draw`. The pass after it uses the next number, and so on.
     pub fn begin(&self, draw: u64) {
         self.next.store(draw, Ordering::Relaxed);
     }

@@ -1,4 +1,7 @@
-//! Operations: one file each, with its equation, shape checks, CPU path, kernel launches and gradient.
+//! Operations on tensors, on every device, with their gradients. Each takes a [`Tape`](crate::Tape): start with [`conv2d()`] or
+//! [`relu`]. Networks are run by [`crate::nn`]; you need an operation where you write something that no network has.
+//!
+//! An operation is a file, with its equation, checks of shapes, loops on the CPU, kernel launches and gradient.
 
 pub mod adam;
 pub mod batch_norm;

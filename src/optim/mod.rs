@@ -1,4 +1,6 @@
-//! Optimisers and learning-rate schedules.
+//! Optimisers ([`Optimizer`]) and learning-rate schedules ([`Schedule`]), with PyTorch's update rules.
+//!
+//! [`crate::train::Trainer`] uses both; a training loop of your own starts with [`Optimizer::new`] and [`Optimizer::step`].
 
 mod schedule;
 
@@ -9,34 +11,34 @@ use crate::{DType, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `train.optimizer`: PyTorch's update rules, weight decay on all parameters.
+/// Which optimiser, and its settings: `train.optimizer` of a recipe. Weight decay acts on all parameters, as in PyTorch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OptimizerSettings {
-    /// Stochastic gradient descent with momentum.
+    /// Stochastic gradient descent with momentum: `torch.optim.SGD`.
     Sgd {
-        /// Learning rate before the schedule.
+        /// Learning rate at the start; the schedule changes it.
         #[serde(default = "defaults::sgd_lr")]
         lr: f64,
-        /// μ.
+        /// Momentum μ, at least 0 and below 1.
         #[serde(default = "defaults::momentum")]
         momentum: f64,
-        /// Whether the step looks ahead along the momentum.
+        /// Nesterov momentum.
         #[serde(default = "defaults::nesterov")]
         nesterov: bool,
         /// L2 coefficient.
         #[serde(default = "defaults::weight_decay")]
         weight_decay: f64,
     },
-    /// Adam.
+    /// Adam: `torch.optim.Adam`.
     Adam {
-        /// Learning rate before the schedule.
+        /// Learning rate at the start; the schedule changes it.
         #[serde(default = "defaults::adam_lr")]
         lr: f64,
-        /// Decay rates of the moments.
+        /// Decay rates of the first and the second moment.
         #[serde(default = "defaults::betas")]
         betas: [f64; 2],
-        /// Added to the root of the second moment.
+        /// Added to the square root of the second moment.
         #[serde(default = "defaults::eps")]
         eps: f64,
         /// L2 coefficient.
@@ -81,7 +83,7 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
-    /// Learning rate before the schedule.
+    /// The learning rate at the start.
     pub fn lr(&self) -> f64 {
         match self {
             Self::Sgd { lr, .. } | Self::Adam { lr, .. } => *lr,
@@ -124,18 +126,18 @@ impl OptimizerSettings {
     }
 }
 
-/// What constrains a parameter in an update, besides its gradient.
+/// What keeps a parameter pruned, or near to a value, in [`Optimizer::step`]. The default does neither.
 #[derive(Default, Clone, Copy)]
 pub struct Constraint<'a> {
-    /// 1 where the parameter may be other than 0; absent: everywhere.
+    /// 1 where the parameter is kept; where the mask is 0, the parameter is set to exactly 0.
     pub mask: Option<&'a Tensor>,
-    /// The values z towards which active weights are pulled (dynamic L2); absent: no pull.
+    /// z of the dynamic L2 term `(rho/2)·Σ(w⊙m − z)²`, towards which kept weights are pulled.
     pub anchor: Option<&'a Tensor>,
-    /// Coefficient of the pull.
+    /// rho of that term.
     pub rho: f32,
 }
 
-/// An optimiser with its state, by the names of the parameters.
+/// An optimiser with its state: a momentum for each parameter, by name.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
     settings: OptimizerSettings,
@@ -152,12 +154,13 @@ impl Optimizer {
         Self { settings, momentum: BTreeMap::new(), second: BTreeMap::new(), steps: 0 }
     }
 
-    /// The momentum of every parameter that has had a step. It is not masked.
+    /// The momentum of every parameter that was updated at least once. Masks do not act on it.
     pub fn momentum(&self) -> &BTreeMap<String, Tensor> {
         &self.momentum
     }
 
-    /// One update of every parameter that has a gradient, at learning rate `lr`.
+    /// Updates every parameter that has a gradient, at learning rate `lr`. `constraint` answers what holds for the parameter of a
+    /// name.
     ///
     /// Errors: [`crate::ErrorKind::Shape`] where a gradient or mask does not fit its parameter.
     pub fn step<'a>(
@@ -216,7 +219,7 @@ impl Optimizer {
         }
     }
 
-    /// The tensors that a resumed run needs, by name.
+    /// The state that a resumed run needs, by name.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let of = |prefix: &'static str, map: &BTreeMap<String, Tensor>| {
             map.iter()
@@ -226,9 +229,10 @@ impl Optimizer {
         [of("momentum", &self.momentum), of("second", &self.second)].into_iter().flatten().collect()
     }
 
-    /// Restores the tensors of [`Self::state`]; `steps` is the number of steps done.
+    /// Restores what [`Self::state`] returned after `steps` steps.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] for a tensor of no parameter, [`crate::ErrorKind::Shape`] for one that does not fit.
+    /// Errors: [`crate::ErrorKind::Param`] for a tensor that belongs to no parameter, [`crate::ErrorKind::Shape`] for one of another
+    /// shape or type than its parameter.
     pub fn load_state(
         &mut self,
         state: BTreeMap<String, Tensor>,

@@ -1,49 +1,49 @@
-//! Learning-rate schedules, which change the rate after an epoch as PyTorch's do.
+//! Learning-rate schedules. The rate changes after whole epochs, as with PyTorch's schedulers.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-/// `train.schedule`.
+/// Which schedule, and its settings: `train.schedule` of a recipe.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ScheduleSettings {
-    /// The optimiser's learning rate throughout.
+    /// The optimiser's learning rate in every epoch.
     #[default]
     Constant,
-    /// `lr·gamma^m`, m = milestones that are at most the number of epochs done (`MultiStepLR`).
+    /// `lr·gamma^m` after e epochs, where m is the number of milestones that are at most e (`MultiStepLR`).
     Step {
-        /// Numbers of epochs after which the rate is multiplied by `gamma`.
+        /// Epochs after which the rate is multiplied.
         milestones: Vec<usize>,
-        /// Factor at each milestone.
+        /// The factor, from 0 to 1.
         #[serde(default = "tenth")]
         gamma: f64,
     },
-    /// `lr ← max(factor·lr, min_lr)` when the training loss has not fallen by the share `threshold` of the best for
-    /// more than `patience` epochs (`ReduceLROnPlateau`, mode min, relative threshold).
+    /// `lr ← max(factor·lr, min_lr)` where the training loss has not improved for more than `patience` epochs
+    /// (`ReduceLROnPlateau`, mode min, relative threshold).
     Plateau {
-        /// Factor of a reduction.
+        /// The factor, from 0 to 1.
         #[serde(default = "tenth")]
         factor: f64,
-        /// Number of epochs without a fall that are allowed before a reduction.
+        /// Epochs without an improvement before the rate is reduced.
         #[serde(default = "patience")]
         patience: usize,
-        /// Share of the best loss by which a loss must be lower to count as a fall.
+        /// A loss below `best·(1 − threshold)` is an improvement.
         #[serde(default = "threshold")]
         threshold: f64,
-        /// Number of epochs after a reduction that do not count as epochs without a fall.
+        /// Epochs after a reduction that do not count towards `patience`.
         #[serde(default)]
         cooldown: usize,
-        /// Smallest learning rate.
+        /// Least learning rate.
         #[serde(default)]
         min_lr: f64,
     },
-    /// `eta_min + (lr − eta_min)·(1 + cos(π·e/t_max))/2`, e = epochs done (`CosineAnnealingLR`).
+    /// `eta_min + (lr − eta_min)·(1 + cos(π·e/t_max))/2` after e epochs (`CosineAnnealingLR`).
     Cosine {
-        /// Number of epochs from `lr` to `eta_min`; absent: the epochs of the run.
+        /// Epochs from `lr` to `eta_min`; where absent, all epochs of the run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         t_max: Option<usize>,
-        /// Smallest learning rate.
+        /// Least learning rate.
         #[serde(default)]
         eta_min: f64,
     },
@@ -91,7 +91,7 @@ impl ScheduleSettings {
     }
 }
 
-/// A schedule with what it remembers.
+/// A schedule in use: its settings and what it has seen of the training loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     settings: ScheduleSettings,
@@ -105,7 +105,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of a run of `epochs` epochs that starts at `lr`.
+    /// A schedule that starts at the learning rate `lr`, for a run of `epochs` epochs.
     pub fn new(settings: ScheduleSettings, lr: f64, epochs: usize) -> Self {
         Self { settings, lr, epochs, best: f64::INFINITY, stale: 0, cooling: 0 }
     }
@@ -124,7 +124,7 @@ impl Schedule {
         }
     }
 
-    /// Takes the training loss of an epoch that has ended into account.
+    /// Takes notice of the training loss of an epoch that has ended.
     pub fn epoch_ended(&mut self, loss: f64) {
         let ScheduleSettings::Plateau { factor, patience, threshold, cooldown, min_lr } =
             self.settings
@@ -145,12 +145,12 @@ impl Schedule {
         }
     }
 
-    /// The state of the schedule, for a checkpoint.
+    /// The state, for a checkpoint.
     pub fn state(&self) -> [f64; 4] {
         [self.lr, self.best, self.stale as f64, self.cooling as f64]
     }
 
-    /// Restores the state of [`Self::state`].
+    /// Restores what [`Self::state`] returned.
     pub fn load_state(&mut self, [lr, best, stale, cooling]: [f64; 4]) {
         (self.lr, self.best) = (lr, best);
         (self.stale, self.cooling) = (stale as usize, cooling as usize);

@@ -90,7 +90,7 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
     let model = match &mut recipe.model.init {
         Some(path) => {
             *path = absolute(path)?;
-            let stored = io::stored_arch(path)?.filter(|arch| arch.name == models::IMPORTED);
+            let stored = io::stored_arch(path)?.filter(|arch| !models::is_known(&arch.name));
             if let Some(arch) = &stored {
                 // Its graph is its own: what a recipe says of architectures does not describe it.
                 recipe.model.arch = arch.to_string();
