@@ -1,6 +1,7 @@
 //! Classifies an image: `cargo run --release --example infer -- model.safetensors picture.png`
 //!
-//! The network may be trained here or imported from ONNX; it reads RGB images, resized to its size.
+//! The network may be trained here or imported from ONNX. It may read grey or RGB images: the picture is converted and
+//! resized to what the network reads.
 
 use rewire::infer::{Choice, Plan};
 use rewire::{Device, Mode, Result, data, io};
@@ -10,7 +11,7 @@ use std::path::Path;
 pub fn classify(network: &Path, picture: &Path) -> Result<usize> {
     let model = io::load_model(network, &io::Hints::default(), &Device::Cpu)?;
     let mut plan = Plan::build(&model, 1, Mode::F32, Choice::Measured)?;
-    let x = data::read_image(picture, model.arch().size)?;
+    let x = data::read_image(picture, model.arch().in_channels, model.arch().size)?;
     let logits = plan.run(&x)?.to_vec::<f32>()?;
     let largest = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     Ok(largest.map_or(0, |(class, _)| class))
