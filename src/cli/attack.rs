@@ -3,7 +3,7 @@
 mod print;
 mod settings;
 
-use super::inputs::{DataArgs, ModelArgs};
+use super::inputs::{DataArgs, ModelArgs, warn};
 use super::{Context, Outcome, interrupt, progress};
 use crate::attack::{self, AttackSettings, Epsilon, Network};
 use crate::data::{Dataset, Need, Split};
@@ -64,6 +64,7 @@ impl Args {
         self.limit(&mut data)?;
         let split = data.test()?;
         crate::models::check_images(&model, split)?;
+        warn(&data.warnings(Need::EVAL));
         let seed = context.seed.unwrap_or(Seed(1));
         let weights = Weights { noise: self.noise(&model, seed)?, ..Weights::default() };
         let weights = weights.with_operands(&model, context.mode)?;

@@ -1,6 +1,6 @@
 //! `rewire eval`: accuracy and loss on the test images.
 
-use super::inputs::{DataArgs, ModelArgs, PlanArgs};
+use super::inputs::{DataArgs, ModelArgs, PlanArgs, warn};
 use super::{Context, Outcome, progress};
 use crate::data::Need;
 use crate::models;
@@ -13,7 +13,7 @@ pub(super) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Images at once
+    /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 128)]
     batch_size: usize,
     #[command(flatten)]
@@ -28,6 +28,8 @@ struct Printed {
     top1: f64,
     top5: f64,
     loss: f64,
+    /// Names of the classes, in the order of the logits; empty where they are not known.
+    class_names: Vec<String>,
 }
 
 impl Args {
@@ -35,6 +37,7 @@ impl Args {
         let (model, data) = self.model.load_with(&self.data, Need::EVAL, context)?;
         let split = data.test()?;
         let mut plan = self.plan.build(&model, split, self.batch_size, context)?;
+        warn(&data.warnings(Need::EVAL));
         let bar = progress::bar(split.len(), "eval");
         let done = |images| bar.inc(images as u64);
         let scores = models::evaluate(&model, split, self.batch_size, |x| plan.run(x), done)?;
@@ -44,8 +47,12 @@ impl Args {
             "{} images of {}: accuracy {accuracy:.2} %, top-5 {top5:.2} %, loss {:.6}",
             scores.images, data.name, scores.loss
         );
-        let json =
-            Printed { images: scores.images, accuracy, top1: accuracy, top5, loss: scores.loss };
+        let class_names = match model.class_names() {
+            [] => data.class_names.clone(),
+            names => names.to_vec(),
+        };
+        let (images, loss) = (scores.images, scores.loss);
+        let json = Printed { images, accuracy, top1: accuracy, top5, loss, class_names };
         context.print(&text, &json)?;
         Ok(Outcome::Done)
     }

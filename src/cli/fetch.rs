@@ -11,10 +11,11 @@ pub(super) struct Args {
     /// The data set
     #[arg(value_parser = PossibleValuesParser::new(names()))]
     name: String,
-    /// Where it goes; created [default: $REWIRE_DATA/NAME or ~/.local/share/rewire/NAME, where `--data NAME` looks]
+    /// Folder that the files go to; made where it is missing [default: $REWIRE_DATA/NAME or ~/.local/share/rewire/NAME,
+    /// where `--data NAME` looks]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Looks for the files at URL/FILE first
+    /// Server that is tried first, at URL/FILE
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
 }

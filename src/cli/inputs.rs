@@ -84,6 +84,18 @@ impl PlanArgs {
     }
 }
 
+/// What a user should know of the images before the results, on standard error. Names of files and classes may hold
+/// anything: control characters are escaped.
+pub(super) fn warn(warnings: &[String]) {
+    for line in warnings {
+        let shown = line.chars().map(|c| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        });
+        eprintln!("warning: {}", shown.collect::<String>());
+    }
+}
+
 impl DataArgs {
     /// Reads what `need` says; the embedded subset where no other set is named.
     pub(super) fn load(&self, need: Need) -> Result<Dataset> {
@@ -136,6 +148,9 @@ impl ModelArgs {
     }
 
     /// Reads the network and the images it is to be tried on.
+    ///
+    /// Errors: [`crate::ErrorKind::File`] for labels outside the network's classes; where labels are needed as
+    /// [`models::check_class_names`].
     pub(super) fn load_with(
         &self,
         data: &DataArgs,
@@ -144,6 +159,13 @@ impl ModelArgs {
     ) -> Result<(Model, Dataset)> {
         let set = data.load(need)?;
         let model = self.load(data.is_explicit().then_some(&set), context)?;
+        // Labels are checked also where the command reads none.
+        for split in [&set.train, &set.test].into_iter().flatten() {
+            split.check_labels(model.arch().classes)?;
+        }
+        if need.labels {
+            models::check_class_names(&model, &set)?;
+        }
         Ok((model, set))
     }
 }

@@ -41,6 +41,8 @@ struct Row {
 #[derive(Serialize)]
 struct Printed {
     arch: String,
+    /// In the order of the logits; empty where they are not known.
+    class_names: Vec<String>,
     parameters: usize,
     layers: Vec<Row>,
     /// Of the convolutions alone: what pruning may touch.
@@ -138,7 +140,8 @@ impl Args {
             layers.push(Row { name: layer.name, shape: layer.shape, counts });
         }
         let (arch, parameters) = (model.arch().to_string(), model.parameter_count());
-        let printed = Printed { arch, parameters, layers, prunable, total };
+        let class_names = model.class_names().to_vec();
+        let printed = Printed { arch, class_names, parameters, layers, prunable, total };
         context.print(&printed.table()?, &printed)?;
         Ok(Outcome::Done)
     }
@@ -147,6 +150,9 @@ impl Args {
 impl Printed {
     fn table(&self) -> Result<String, std::fmt::Error> {
         let mut text = format!("{}, {} parameters\n", self.arch, self.parameters);
+        if !self.class_names.is_empty() {
+            writeln!(text, "classes: {}", self.class_names.join(", ").escape_debug())?;
+        }
         writeln!(
             text,
             "{:<24} {:<20} {:>28} {:>20} {:>20} {:>34}",

@@ -1,5 +1,6 @@
 //! `rewire train`: a recipe from start to result, or a run that goes on.
 
+use super::inputs::warn;
 use super::{Context, Outcome, interrupt, progress};
 use crate::run::{Progress, Recipe, RunResult, Session, failed_expectations};
 use crate::train::Event;
@@ -104,6 +105,7 @@ impl Args {
 
 /// Runs a session under a bar; Ctrl-C stops it at a point where it can be resumed.
 pub(super) fn carry_on(session: Session) -> crate::Result<RunResult> {
+    warn(&session.warnings());
     let stop = interrupt::flag("stopping after this step");
     let mut bar = progress::bar(0, "train");
     let mut measuring = false;
@@ -117,9 +119,12 @@ pub(super) fn carry_on(session: Session) -> crate::Result<RunResult> {
         Progress::Event(Event::Rewired(..)) => {}
         Progress::Event(Event::Epoch(epoch)) => bar.suspend(|| {
             eprintln!(
-                "epoch {}: loss {:.4}, test accuracy {:.2} %, density {:.4}{}",
+                "epoch {}: loss {:.4}, {}test accuracy {:.2} %, density {:.4}{}",
                 epoch.epoch,
                 epoch.train_loss,
+                epoch.validation_accuracy.map_or(String::new(), |accuracy| format!(
+                    "validation accuracy {accuracy:.2} %, "
+                )),
                 epoch.test_accuracy,
                 epoch.active as f64 / epoch.prunable.max(1) as f64,
                 if epoch.best { ", best" } else { "" },
@@ -144,7 +149,13 @@ fn summary(dir: &Path, result: &RunResult) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {what:24}{value}");
     };
-    line("best epoch", format!("{} of {}", result.epoch, result.epochs));
+    line(
+        "best epoch",
+        format!(
+            "{} of {}, chosen on the {} images",
+            result.epoch, result.epochs, result.selected_by
+        ),
+    );
     line("density", format!("{:.4} ({} of {})", result.density, result.active, result.prunable));
     if let Some(clean) = result.accuracy.clean {
         line("clean", format!("{clean:.2} %"));

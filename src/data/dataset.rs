@@ -2,6 +2,7 @@
 
 use super::split::{Split, by};
 use crate::{Error, Result};
+use std::path::PathBuf;
 
 /// How errors name the specification of a data set: the recipe's key and the flag.
 pub(crate) const KEY: &str = "data.set (--data)";
@@ -46,8 +47,26 @@ pub struct Dataset {
     pub class_names: Vec<String>,
     /// The training images.
     pub train: Option<Split>,
+    /// Training images that were held out to choose the best epoch by ([`Dataset::hold_out`]).
+    pub validation: Option<Split>,
     /// The test images.
     pub test: Option<Split>,
+    /// The file of each test image, in order; empty where images have no files of their own.
+    pub test_files: Vec<PathBuf>,
+    /// What a reader left out, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// How many names a message shows.
+const SHOWN: usize = 5;
+
+/// The first names, and how many there are beside them: `cat, dog and 3 more`.
+pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 impl Dataset {
@@ -94,6 +113,61 @@ impl Dataset {
             Some(split) => split.shape,
             None => return Err(Error::param(KEY, name, "a data set with images")),
         };
-        Ok(Self { name, channels, height, width, classes, class_names, train, test })
+        Ok(Self {
+            name,
+            channels,
+            height,
+            width,
+            classes,
+            class_names,
+            train,
+            validation: None,
+            test,
+            test_files: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// What its user should know before results are read: files that were left out, and of the splits that `need` names
+    /// (of all for [`Need::ANY`]) those that have no image of some class. A sentence each. To be asked for after a split
+    /// was limited to its first images.
+    pub fn warnings(&self, need: Need) -> Vec<String> {
+        let any = !need.train && !need.test;
+        let splits = [
+            ("training", &self.train, need.train),
+            ("validation", &self.validation, need.train),
+            ("test", &self.test, need.test),
+        ];
+        let wanted = splits.into_iter().filter(|(_, _, needed)| *needed || any);
+        let lacking = wanted.filter_map(|(what, split, _)| self.lacking(what, split.as_ref()?));
+        self.notes.iter().cloned().chain(lacking).collect()
+    }
+
+    /// The classes that no image of `split` is of.
+    fn lacking(&self, what: &str, split: &Split) -> Option<String> {
+        let counts = split.class_counts(self.classes?)?;
+        let name = |class: usize| self.class_name(class);
+        let images = |(class, &count): (usize, &usize)| {
+            (count > 0).then(|| format!("{} {count}", name(class)))
+        };
+        let there: Vec<String> = counts.iter().enumerate().filter_map(images).collect();
+        let absent = (0..counts.len()).filter(|&class| counts[class] == 0);
+        let absent: Vec<String> = absent.map(name).collect();
+        (!absent.is_empty()).then(|| {
+            format!(
+                "{}: the {} {what} images are of {} of the {} classes: {}; no image of {}",
+                split.source.display(),
+                split.len(),
+                there.len(),
+                counts.len(),
+                some_of(&there),
+                some_of(&absent)
+            )
+        })
+    }
+
+    /// The name of a class, or `class 7` where it has none.
+    pub fn class_name(&self, class: usize) -> String {
+        self.class_names.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
     }
 }

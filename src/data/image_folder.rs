@@ -1,28 +1,25 @@
-//! Folders of PNG and JPEG images, one folder a class: `DIR/train/CLASS/*`, `DIR/test/CLASS/*` (or `val`).
+//! Folders of images, one folder a class: `DIR/train/CLASS/*`, `DIR/test/CLASS/*` (or `val`).
 //!
-//! Classes are the names of the training folders in byte order. Every image is taken as RGB, 8 bits. All must have the
-//! same size unless `DIR,size=N` asks for N×N, bilinear ([`super::resize`]).
+//! Classes are the names of the training folders in byte order. The images of a split stand class by class in turn (the
+//! first image of each class, then the second of each, …), by name within a class, so that the first N images hold every
+//! class. Every image is taken as RGB, 8 bits; of an animation the first frame. All must have the same size unless
+//! `DIR,size=N` asks for N×N, bilinear ([`super::resize`]).
 
 use std::fs;
-use std::io::{BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
-use image::{ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::file;
-use crate::tensor::{Tensor, nchw_to_nhwc};
 
-use super::dataset::{Dataset, KEY, Need};
+use super::dataset::{Dataset, KEY, Need, some_of};
 use super::entry::{DatasetEntry, folder, missing};
-use super::resize;
+use super::image_file::{FORMATS, Kind, decode, kind, sides};
 use super::split::{Pixels, Split};
 
 pub(super) const IMAGE_FOLDER: DatasetEntry = DatasetEntry {
     name: "image-folder",
-    summary: "PNG and JPEG: DIR/train/CLASS/*, DIR/test/CLASS/* or DIR/val/CLASS/*; DIR,size=N resizes to N×N",
+    summary: "image files: DIR/train/CLASS/*, DIR/test/CLASS/* or DIR/val/CLASS/*; DIR,size=N resizes to N×N",
     form: "image-folder:DIR",
     files: &[],
     load,
@@ -33,6 +30,9 @@ const BLOCK: usize = 256;
 
 /// The largest image without `size=`, and the largest `size=`.
 const MAX_SIDE: usize = 1024;
+
+/// What a folder of one split must hold.
+const CLASSES: &str = "one folder of images for each class";
 
 fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let (dir, size) = split_size(argument)?;
@@ -54,7 +54,8 @@ pub(super) fn split_size(argument: Option<&str>) -> Result<(Option<&str>, Option
     }
 }
 
-/// Reads `dir/train` and `dir/test` or `dir/val`; `size` is the side to resize to.
+/// Reads `dir/train` and `dir/test` or `dir/val`; `size` is the side to resize to. Where labels are not needed, the test
+/// images may lie in `dir/test` without class folders, or in `dir` itself.
 pub(super) fn load_folders(
     name: &'static str,
     dir: &Path,
@@ -63,24 +64,43 @@ pub(super) fn load_folders(
 ) -> Result<Dataset> {
     let train = Some(dir.join("train")).filter(|path| path.exists());
     let test = ["test", "val"].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
-    if need.train && train.is_none() {
-        return Err(missing(&dir.join("train"), "one folder of images a class"));
-    }
-    if need.test && test.is_none() {
-        return Err(missing(&dir.join("test"), "one folder of images a class (or the folder val)"));
-    }
-    let class_names = match train.as_ref().or(test.as_ref()) {
-        Some(root) => class_folders(root)?,
-        None => return Err(missing(&dir.join("train"), "one folder of images a class")),
-    };
-    let list = |root: Option<PathBuf>| match root {
-        Some(root) => {
-            let files = list_classes(&root, &class_names)?;
-            Images::scan(root, files, size).map(Some)
+    let mut flat = None;
+    let wanted = [
+        ("train", need.train && train.is_none()),
+        ("test", need.test && test.is_none()),
+        ("train", train.is_none() && test.is_none()),
+    ];
+    if let Some((name, _)) = wanted.into_iter().find(|(_, missing)| *missing) {
+        let content = Content::of(dir)?;
+        match content.images.is_empty() {
+            false if need.labels => return Err(unlabelled(dir)),
+            false if name == "test" || !need.test => flat = Some(content),
+            _ => return Err(missing_split(dir, name, &content)),
         }
-        None => Ok(None),
+    }
+    let mut notes = Vec::new();
+    let train = train.map(|root| Listing::of(root, &mut notes)).transpose()?;
+    let test = match flat {
+        Some(content) => Some(Listing::flat(dir.to_owned(), content, &mut notes)?),
+        None => test.map(|root| Listing::of(root, &mut notes)).transpose()?,
     };
-    read_needed(name, class_names.clone(), list(train)?, list(test)?, need)
+    if let Some(listing) = &train {
+        listing.labelled()?;
+    }
+    if let Some(listing) = test.as_ref().filter(|_| need.labels) {
+        listing.labelled()?;
+    }
+    let labelled = train.as_ref().or(test.as_ref()).filter(|listing| listing.loose.is_none());
+    let class_names: Vec<String> = labelled
+        .map(|listing| listing.classes.iter().map(|(name, _)| name.clone()).collect())
+        .unwrap_or_default();
+    let scan = |listing: Option<Listing>| {
+        listing.map(|listing| listing.images(&class_names, size)).transpose()
+    };
+    let (train, test) = (scan(train)?, scan(test)?);
+    let mut set = read_needed(name, class_names, train, test, need)?;
+    set.notes = notes;
+    Ok(set)
 }
 
 /// Decodes what is needed; of the rest the headers were checked.
@@ -96,69 +116,249 @@ pub(super) fn read_needed(
     {
         let ((h, w), (height, width)) = (test.sides(), train.sides());
         let message = format!(
-            "its images are {h}×{w}, those of train {height}×{width}; must agree, or give size=N"
+            "its images are {h}×{w}, the training images {height}×{width}; they must agree: resize all by {RESIZE}"
         );
         return Err(Error::file(&test.root, message));
     }
     let any = !need.train && !need.test;
+    let files = test.as_ref().map_or(Vec::new(), |test| test.files.clone());
     let read = |images: Option<Images>, needed: bool| match images {
         Some(images) if needed || any => images.read().map(Some),
         _ => Ok(None),
     };
     let (train, test) = (read(train, need.train)?, read(test, need.test)?);
-    Dataset::join(name, Some(class_names.len()), class_names, train, test)
+    let classes = Some(class_names.len()).filter(|&classes| classes > 0);
+    let mut set = Dataset::join(name, classes, class_names, train, test)?;
+    set.test_files = files;
+    Ok(set)
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()).map_err(|e| Error::io(folder, e)))
-        .collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
+/// How images of different sizes are read.
+const RESIZE: &str = "DIR,size=N behind the name of the data set";
+
+fn unlabelled(root: &Path) -> Error {
+    let message = format!(
+        "the labels are missing: the images lie directly in this folder; must hold {CLASSES} (images without labels are for `rewire predict` alone)"
+    );
+    Error::file(root, message)
 }
 
-fn class_folders(root: &Path) -> Result<Vec<String>> {
-    let folders = entries(root)?.into_iter().filter(|path| path.is_dir());
-    let names: Vec<_> =
-        folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
-    if names.is_empty() {
-        return Err(Error::file(root, "has no folders; must hold one folder of images a class"));
+/// The error for `dir` without `dir/NAME`; the folders that are there may be the classes.
+fn missing_split(dir: &Path, name: &str, content: &Content) -> Error {
+    let or = if name == "test" { " (or the folder val)" } else { "" };
+    let want = format!("{CLASSES}{or}");
+    let others = content.folders.iter().filter_map(|path| path.file_name()?.to_str());
+    let others: Vec<&str> =
+        others.filter(|name| !["train", "test", "val"].contains(name)).collect();
+    let hint = match others.is_empty() {
+        true => String::new(),
+        false => format!("; if {} are the classes, move them there", some_of(&others)),
+    };
+    missing(&dir.join(name), &format!("{want}{hint}"))
+}
+
+/// The entries of one folder, each list by name.
+#[derive(Default)]
+struct Content {
+    folders: Vec<PathBuf>,
+    images: Vec<PathBuf>,
+    /// Images in formats that are not read.
+    other_formats: Vec<PathBuf>,
+    /// Hidden ones and files that are no images.
+    others: Vec<PathBuf>,
+}
+
+impl Content {
+    /// Errors: `Io` that names the entry, a link that leads nowhere or in a circle too.
+    fn of(folder: &Path) -> Result<Self> {
+        let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()).map_err(|e| Error::io(folder, e)))
+            .collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        let mut content = Self::default();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(b".") {
+                content.others.push(path);
+                continue;
+            }
+            let metadata = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
+            let list = if metadata.is_dir() {
+                &mut content.folders
+            } else if !metadata.is_file() {
+                &mut content.others
+            } else {
+                match kind(&path)? {
+                    Kind::Image => &mut content.images,
+                    Kind::OtherFormat => &mut content.other_formats,
+                    Kind::NoImage => &mut content.others,
+                }
+            };
+            list.push(path);
+        }
+        Ok(content)
     }
-    Ok(names)
 }
 
-/// Every image below `root` with its class.
-fn list_classes(root: &Path, class_names: &[String]) -> Result<Vec<(PathBuf, i32)>> {
-    let mut files = Vec::new();
-    for name in class_folders(root)? {
-        let folder = root.join(&name);
-        let class = class_names
-            .iter()
-            .position(|known| *known == name)
-            .ok_or_else(|| Error::file(&folder, "is not a class of the training images"))?;
-        files.extend(list_images(&folder)?.into_iter().map(|path| (path, class as i32)));
-    }
-    Ok(files)
+/// Files that a split leaves out, by reason.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    other_formats: Vec<PathBuf>,
+    /// Folders beside images.
+    folders: Vec<PathBuf>,
+    /// Images beside class folders.
+    beside: Vec<PathBuf>,
+    others: Vec<PathBuf>,
 }
 
-/// The PNG and JPEG files of a folder, by name.
-pub(super) fn list_images(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = entries(folder)?;
-    paths.retain(|path| {
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
-    });
-    match paths.is_empty() {
-        true => Err(Error::file(folder, "has no images; must hold .png, .jpg or .jpeg files")),
-        false => Ok(paths),
+impl LeftOut {
+    /// A sentence for each reason; file names are those below `root`.
+    pub fn notes(&self, root: &Path) -> Vec<String> {
+        let note = |paths: &[PathBuf], what: &str, why: String| {
+            let name =
+                |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).display().to_string();
+            let names: Vec<String> = paths.iter().map(name).collect();
+            let s = if paths.len() == 1 { "" } else { "s" };
+            let place = root.display();
+            let are = if paths.len() == 1 { "is" } else { "are" };
+            let text = format!(
+                "{place}: {} {what}{s} {are} left out {why}: {}",
+                paths.len(),
+                some_of(&names)
+            );
+            (!paths.is_empty()).then_some(text)
+        };
+        let notes = [
+            note(&self.other_formats, "image", format!("(not {FORMATS})")),
+            note(
+                &self.folders,
+                "folder",
+                "(images must lie directly in the folder of their class)".into(),
+            ),
+            note(&self.beside, "image", "(images must lie in the folder of their class)".into()),
+            note(&self.others, "file", "(hidden, or no image)".into()),
+        ];
+        notes.into_iter().flatten().collect()
     }
+}
+
+/// The images of a folder, by name.
+///
+/// Errors: `File` where there is none.
+pub(super) fn list_images(folder: &Path, left_out: &mut LeftOut) -> Result<Vec<PathBuf>> {
+    let content = Content::of(folder)?;
+    if content.images.is_empty() {
+        return Err(no_images(folder, &content, &format!("{FORMATS} images")));
+    }
+    left_out.other_formats.extend(content.other_formats);
+    left_out.folders.extend(content.folders);
+    left_out.others.extend(content.others);
+    Ok(content.images)
+}
+
+fn no_images(folder: &Path, content: &Content, want: &str) -> Error {
+    let names = content.other_formats.iter().map(|path| path.display().to_string());
+    let names: Vec<String> = names.collect();
+    let found = match names.is_empty() {
+        true => String::new(),
+        false => format!(" in a format that is read ({FORMATS}), only {}", some_of(&names)),
+    };
+    Error::file(folder, format!("has no images{found}; must hold {want}"))
+}
+
+/// The files of one split.
+struct Listing {
+    root: PathBuf,
+    /// Each class with its images.
+    classes: Vec<(String, Vec<PathBuf>)>,
+    /// The images of a folder without class folders.
+    loose: Option<Vec<PathBuf>>,
+}
+
+impl Listing {
+    /// Lists `root`; what is left out goes to `notes`.
+    fn of(root: PathBuf, notes: &mut Vec<String>) -> Result<Self> {
+        let content = Content::of(&root)?;
+        if content.folders.is_empty() {
+            return Self::flat(root, content, notes);
+        }
+        let mut left_out = LeftOut {
+            other_formats: content.other_formats,
+            beside: content.images,
+            others: content.others,
+            ..LeftOut::default()
+        };
+        let mut classes = Vec::new();
+        for folder in content.folders {
+            classes.push((class_name(&folder)?, list_images(&folder, &mut left_out)?));
+        }
+        notes.extend(left_out.notes(&root));
+        Ok(Self { root, classes, loose: None })
+    }
+
+    /// The images that lie directly in `root`.
+    fn flat(root: PathBuf, content: Content, notes: &mut Vec<String>) -> Result<Self> {
+        if content.images.is_empty() {
+            return Err(no_images(&root, &content, CLASSES));
+        }
+        let left_out = LeftOut {
+            other_formats: content.other_formats,
+            folders: content.folders,
+            others: content.others,
+            ..LeftOut::default()
+        };
+        notes.extend(left_out.notes(&root));
+        Ok(Self { root, classes: Vec::new(), loose: Some(content.images) })
+    }
+
+    /// Errors: `File` where the images lie in no class folders.
+    fn labelled(&self) -> Result<()> {
+        match self.loose {
+            Some(_) => Err(unlabelled(&self.root)),
+            None => Ok(()),
+        }
+    }
+
+    /// The images with the numbers of their classes, class by class in turn.
+    fn images(self, class_names: &[String], size: Option<usize>) -> Result<Images> {
+        let Self { root, classes, loose } = self;
+        if let Some(files) = loose {
+            return Images::scan(root, files, None, size);
+        }
+        let mut turns = Vec::new();
+        for (name, files) in classes {
+            let class = class_names.iter().position(|known| *known == name);
+            let class = class.ok_or_else(|| {
+                let known = some_of(class_names);
+                let message = format!("is not a class of the training images; must be {known}");
+                Error::file(root.join(&name), message)
+            })?;
+            let turn = |(turn, file): (usize, PathBuf)| (turn, class as i32, file);
+            turns.extend(files.into_iter().enumerate().map(turn));
+        }
+        turns.sort_by_key(|&(turn, class, _)| (turn, class));
+        let (labels, files) = turns.into_iter().map(|(_, class, file)| (class, file)).unzip();
+        Images::scan(root, files, Some(labels), size)
+    }
+}
+
+/// The name of a class folder.
+fn class_name(folder: &Path) -> Result<String> {
+    let name = folder.file_name().unwrap_or_default();
+    name.to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!(
+            "the name of this class folder is not UTF-8: {name:?}; rename the folder, as the name of a class must be text"
+        );
+        Error::file(folder, message)
+    })
 }
 
 /// Files of a split whose headers are good.
 pub(super) struct Images {
     root: PathBuf,
-    files: Vec<(PathBuf, i32)>,
+    files: Vec<PathBuf>,
+    labels: Option<Vec<i32>>,
     height: usize,
     width: usize,
     size: Option<usize>,
@@ -166,27 +366,33 @@ pub(super) struct Images {
 
 impl Images {
     /// Reads the headers of all files.
-    pub fn scan(root: PathBuf, files: Vec<(PathBuf, i32)>, size: Option<usize>) -> Result<Self> {
-        let sides: Vec<_> = files.par_iter().map(|(path, _)| header(path)).collect();
+    pub fn scan(
+        root: PathBuf,
+        files: Vec<PathBuf>,
+        labels: Option<Vec<i32>>,
+        size: Option<usize>,
+    ) -> Result<Self> {
+        let all: Vec<_> = files.par_iter().map(|path| sides(path)).collect();
         let mut first = None;
-        for ((path, _), sides) in files.iter().zip(sides) {
+        for (path, sides) in files.iter().zip(all) {
             let (height, width) = sides?;
             let (h, w) = *first.get_or_insert((height, width));
             if size.is_none() && (height, width) != (h, w) {
                 let message = format!(
-                    "is {height}×{width}, the first image {h}×{w}; must agree, or give size=N"
+                    "is {height}×{width}, {} is {h}×{w}; all images must agree: resize them by {RESIZE}",
+                    files[0].display()
                 );
                 return Err(Error::file(path, message));
             }
             if size.is_none() && height.max(width) > MAX_SIDE {
                 let message = format!(
-                    "is {height}×{width}; must be at most {MAX_SIDE}×{MAX_SIDE}, or give size=N"
+                    "is {height}×{width}; must be at most {MAX_SIDE}×{MAX_SIDE}: resize by {RESIZE}"
                 );
                 return Err(Error::file(path, message));
             }
         }
         let (height, width) = first.ok_or_else(|| Error::file(&root, "has no images"))?;
-        Ok(Self { root, files, height, width, size })
+        Ok(Self { root, files, labels, height, width, size })
     }
 
     /// Height and width after resizing.
@@ -198,71 +404,12 @@ impl Images {
         let (height, width) = self.sides();
         let mut pixels = Vec::new();
         for block in self.files.chunks(BLOCK) {
-            let images: Vec<_> =
-                block.par_iter().map(|(path, _)| decode(path, self.size)).collect();
+            let images: Vec<_> = block.par_iter().map(|path| decode(path, self.size)).collect();
             for image in images {
                 pixels.extend(image?);
             }
         }
         let shape = [self.files.len(), 3, height, width];
-        let labels = self.files.into_iter().map(|(_, label)| label).collect();
-        Ok(Split { shape, pixels: Pixels::U8(pixels), labels: Some(labels), source: self.root })
+        Ok(Split { shape, pixels: Pixels::U8(pixels), labels: self.labels, source: self.root })
     }
-}
-
-/// The image in a PNG or JPEG file as a network reads it: RGB in [0, 1], resized to `size` × `size`, bilinear.
-///
-/// Shape: `[1, size, size, 3]`, on the CPU.
-/// Errors: [`crate::ErrorKind::Io`] where the file cannot be read, [`crate::ErrorKind::File`] where it is no whole image.
-pub fn read_image(path: &Path, size: usize) -> Result<Tensor> {
-    let bytes = decode(path, Some(size))?;
-    let pixels: Vec<f32> = bytes.into_iter().map(|value| f32::from(value) / 255.0).collect();
-    Tensor::from_vec(nchw_to_nhwc(&pixels, [1, 3, size, size]), &[1, size, size, 3], &Device::Cpu)
-}
-
-/// [3, height, width], or [3, size, size].
-fn decode(path: &Path, size: Option<usize>) -> Result<Vec<u8>> {
-    let bytes = file::read(path)?;
-    let reader = reader(path, Cursor::new(bytes.as_slice()))?;
-    if reader.format() == Some(ImageFormat::Jpeg) && jpeg_is_cut(&bytes) {
-        return Err(Error::file(path, "is cut short: a JPEG without its end"));
-    }
-    let image = reader.decode().map_err(|e| broken(path, e))?.into_rgb8();
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    match size.filter(|&size| (height, width) != (size, size)) {
-        Some(size) => Ok(resize::bilinear(image.as_raw(), height, width, size)),
-        None => Ok((0..3).flat_map(|c| image.as_raw()[c..].iter().step_by(3).copied()).collect()),
-    }
-}
-
-/// Height and width.
-fn header(path: &Path) -> Result<(usize, usize)> {
-    let reader = reader(path, BufReader::new(file::open(path)?))?;
-    let (width, height) = reader.into_dimensions().map_err(|e| broken(path, e))?;
-    Ok((height as usize, width as usize))
-}
-
-fn reader<R: std::io::BufRead + std::io::Seek>(path: &Path, from: R) -> Result<ImageReader<R>> {
-    let mut reader =
-        ImageReader::new(from).with_guessed_format().map_err(|e| Error::io(path, e))?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
-        return Err(Error::file(path, "is neither PNG nor JPEG"));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(1 << 14);
-    limits.max_image_height = Some(1 << 14);
-    reader.limits(limits);
-    Ok(reader)
-}
-
-fn broken(path: &Path, error: image::ImageError) -> Error {
-    let message = error.to_string().replace('\n', " ");
-    Error::file(path, format!("is no good image: {message}"))
-}
-
-/// True when no end marker follows the last scan: the decoder would fill the rest with grey.
-fn jpeg_is_cut(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    let (start_of_scan, end_of_image) = (0xda, 0xd9);
-    last(end_of_image) < last(start_of_scan)
 }

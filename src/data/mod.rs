@@ -10,6 +10,7 @@ mod entry;
 #[cfg(feature = "download")]
 pub mod fetch;
 mod idx;
+mod image_file;
 mod image_folder;
 mod imagenette;
 mod loader;
@@ -21,12 +22,13 @@ mod resize;
 mod split;
 mod synthetic;
 mod tiny_imagenet;
+mod validation;
 
 pub use augment::{AUGMENTATIONS, Augmentation};
 pub(crate) use dataset::KEY;
 pub use dataset::{Dataset, Need};
 pub use entry::DatasetEntry;
-pub use image_folder::read_image;
+pub use image_file::read_image;
 pub use loader::{Batch, Loader};
 pub use remote::{RemoteFile, default_folder};
 pub use split::{Pixels, Split};

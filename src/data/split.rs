@@ -1,6 +1,7 @@
 //! Images of one split.
 
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -63,12 +64,53 @@ impl Split {
         self.labels.as_deref().ok_or_else(|| Error::file(&self.source, "has no labels"))
     }
 
+    /// Images of each class; `None` without labels. Labels outside the classes are not counted.
+    pub fn class_counts(&self, classes: usize) -> Option<Vec<usize>> {
+        let mut counts = vec![0; classes];
+        for &label in self.labels.as_ref()? {
+            if let Some(count) = usize::try_from(label).ok().and_then(|class| counts.get_mut(class))
+            {
+                *count += 1;
+            }
+        }
+        Some(counts)
+    }
+
     /// Checks the labels against the number of classes of a model.
     ///
     /// Errors: `File` that names the first label outside.
     pub fn check_labels(&self, classes: usize) -> Result<()> {
         let labels = self.labels.iter().flatten();
-        check_labels(&self.source, labels.map(|&label| i128::from(label)), classes)
+        check_labels(&self.label_source(), labels.map(|&label| i128::from(label)), classes)
+    }
+
+    /// Where the labels came from: of a pair of NumPy files the second one.
+    fn label_source(&self) -> PathBuf {
+        let name = self.source.file_name().and_then(|name| name.to_str());
+        match name.and_then(|name| name.strip_suffix("_images.npy")) {
+            Some(stem) => self.source.with_file_name(format!("{stem}_labels.npy")),
+            None => self.source.clone(),
+        }
+    }
+
+    /// Mean and standard deviation of each channel over the pixels of all images, in [0, 1].
+    pub fn mean_std(&self) -> Vec<[f64; 2]> {
+        let [images, channels, height, width] = self.shape;
+        let (plane, count) = (height * width, (images * height * width) as f64);
+        let value = |at: usize| match &self.pixels {
+            Pixels::U8(pixels) => f64::from(pixels[at]) / 255.0,
+            Pixels::F32(pixels) => f64::from(pixels[at]),
+        };
+        let of = |channel: usize| {
+            let start = |image: usize| (image * channels + channel) * plane;
+            let values =
+                (0..images).flat_map(|image| (start(image)..start(image) + plane).map(value));
+            let (sum, squares) =
+                values.fold((0.0, 0.0), |(sum, squares), v| (sum + v, squares + v * v));
+            let mean = sum / count;
+            [mean, (squares / count - mean * mean).max(0.0).sqrt()]
+        };
+        (0..channels).into_par_iter().map(of).collect()
     }
 
     /// Images `range` in order: [n, C, H, W] in [0, 1].

@@ -12,7 +12,7 @@ use crate::file;
 
 use super::dataset::{Dataset, Need};
 use super::entry::{DatasetEntry, folder, missing};
-use super::image_folder::{Images, list_images, read_needed};
+use super::image_folder::{Images, LeftOut, list_images, read_needed};
 use super::remote::RemoteFile;
 
 pub(super) const TINY_IMAGENET: DatasetEntry = DatasetEntry {
@@ -39,9 +39,14 @@ fn load(argument: Option<&str>, need: Need) -> Result<Dataset> {
     let unpacked = dir.join("tiny-imagenet-200");
     let dir = if unpacked.is_dir() { unpacked } else { dir };
     let wnids = read_wnids(&dir.join("wnids.txt"))?;
-    let train = read_split(&dir.join("train"), need.train, |root| list_train(root, &wnids))?;
+    let mut left_out = LeftOut::default();
+    let list = |root: &Path| list_train(root, &wnids, &mut left_out);
+    let train = read_split(&dir.join("train"), need.train, list)?;
     let test = read_split(&dir.join("val"), need.test, |root| list_val(root, &wnids))?;
-    read_needed(TINY_IMAGENET.name, read_names(&dir.join("words.txt"), &wnids)?, train, test, need)
+    let names = read_names(&dir.join("words.txt"), &wnids)?;
+    let mut set = read_needed(TINY_IMAGENET.name, names, train, test, need)?;
+    set.notes = left_out.notes(&dir);
+    Ok(set)
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -81,7 +86,8 @@ fn read_split(
     if !root.exists() {
         return if needed { Err(missing(root, "images")) } else { Ok(None) };
     }
-    let images = Images::scan(root.to_owned(), list(root)?, None)?;
+    let (files, labels) = list(root)?.into_iter().unzip();
+    let images = Images::scan(root.to_owned(), files, Some(labels), None)?;
     match images.sides() {
         (SIZE, SIZE) => Ok(Some(images)),
         (height, width) => Err(Error::file(
@@ -91,10 +97,10 @@ fn read_split(
     }
 }
 
-fn list_train(root: &Path, wnids: &[String]) -> Result<Files> {
+fn list_train(root: &Path, wnids: &[String], left_out: &mut LeftOut) -> Result<Files> {
     let mut files = Vec::new();
     for (class, wnid) in wnids.iter().enumerate() {
-        let images = list_images(&root.join(wnid).join("images"))?;
+        let images = list_images(&root.join(wnid).join("images"), left_out)?;
         files.extend(images.into_iter().map(|path| (path, class as i32)));
     }
     Ok(files)

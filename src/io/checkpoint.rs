@@ -15,6 +15,9 @@ use std::path::Path;
 #[serde(deny_unknown_fields)]
 struct Metadata {
     arch: String,
+    /// In the order of the logits; absent where they are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    class_names: Vec<String>,
     classes: usize,
     #[serde(default = "one", skip_serializing_if = "is_one")]
     divisor: usize,
@@ -71,6 +74,7 @@ pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
     });
     let metadata = Metadata {
         arch: name,
+        class_names: model.class_names().to_vec(),
         classes,
         divisor,
         graph: (!same).then(|| model.graph().clone()),
@@ -102,14 +106,14 @@ pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> 
 pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -> Result<Model> {
     // On the host first: values are checked and turned before they travel.
     let (mut tensors, json) = read_tensors(path, content, &Device::Cpu)?;
-    let (arch, graph) = match json {
+    let (arch, graph, class_names) = match json {
         Some(json) => described(path, &json, hints)?,
         None => {
             apply_masks(path, &mut tensors)?;
-            (guessed(path, &tensors, hints)?, None)
+            (guessed(path, &tensors, hints)?, None, Vec::new())
         }
     };
-    match &graph {
+    let model = match &graph {
         None => {
             let blueprint = models::blueprint(&arch)?;
             check_names(path, &arch, &blueprint.graph, &tensors, Some(&blueprint))?;
@@ -122,7 +126,8 @@ pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -
             Model::new(arch, graph.clone(), tensors, device)
                 .map_err(|error| Error::file(path, format!("its graph does not fit: {error}")))
         }
-    }
+    };
+    Ok(model?.with_class_names(class_names))
 }
 
 /// The architecture that a file's metadata name; `None` for one of another origin.
@@ -130,7 +135,7 @@ pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -
 /// Errors: as [`load_model`].
 pub fn stored_arch(path: &Path) -> Result<Option<Arch>> {
     let json = document(path, &file::read(path)?)?;
-    json.map(|json| described(path, &json, &Hints::default()).map(|(arch, _)| arch)).transpose()
+    json.map(|json| described(path, &json, &Hints::default()).map(|(arch, ..)| arch)).transpose()
 }
 
 /// Puts `X` in the place of `X_orig` and `X_mask`.
@@ -161,12 +166,18 @@ fn apply_masks(path: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()
     Ok(())
 }
 
-/// The architecture, and the graph where it is not the architecture's own, from the metadata.
-fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Graph>)> {
+/// The architecture, the graph where it is not the architecture's own, and the names of the classes, from the metadata.
+fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Graph>, Vec<String>)> {
     let metadata: Metadata = serde_json::from_str(json)
         .map_err(|error| Error::file(path, format!("metadata `rewire`: {error}")))?;
     let Metadata { arch, classes, divisor, graph, in_channels, normalize, size, width, .. } =
         metadata;
+    let class_names = metadata.class_names;
+    if class_names.len() > classes {
+        let message =
+            format!("metadata `rewire`: {} class_names for {classes} classes", class_names.len());
+        return Err(Error::file(path, message));
+    }
     let arch = Arch { name: arch, in_channels, classes, width, divisor, size, normalize };
     // An unknown name or a width out of range is this file's fault here, not a flag's.
     let checked = match &graph {
@@ -182,7 +193,7 @@ fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Gra
         let want = format!("left out or what {} says: {:?}", path.display(), arch.normalize);
         return Err(Error::param("--normalize", format!("{:?}", hints.normalize), want));
     }
-    Ok((arch, graph))
+    Ok((arch, graph, class_names))
 }
 
 /// The architecture of a file without metadata.

@@ -1,6 +1,6 @@
 //! Logits and accuracy of a network on images of a data set.
 
-use crate::data::{Loader, Split};
+use crate::data::{Dataset, Loader, Split};
 use crate::nn::Model;
 use crate::{Error, Result, Tensor, ops};
 use serde::Serialize;
@@ -42,6 +42,32 @@ pub fn check_images(model: &Model, split: &Split) -> Result<()> {
     let want = format!("{}×{}×{}, as the model reads them", arch.in_channels, arch.size, arch.size);
     let message = format!("its images are {channels}×{height}×{width}; must be {want}");
     Err(Error::file(&split.source, message))
+}
+
+/// Checks that `data` numbers its classes as `model` does, by their names; passes where one of them has no names.
+///
+/// Errors: [`crate::ErrorKind::Param`] that names the first class that differs.
+pub fn check_class_names(model: &Model, data: &Dataset) -> Result<()> {
+    let (own, given) = (model.class_names(), data.class_names.as_slice());
+    let class = (0..own.len().max(given.len())).find(|&class| own.get(class) != given.get(class));
+    let Some(class) = class.filter(|_| !own.is_empty() && !given.is_empty()) else {
+        return Ok(());
+    };
+    let name =
+        |names: &[String]| names.get(class).map_or("absent".into(), |name| format!("{name:?}"));
+    let unknown = given.iter().find(|name| !own.contains(name));
+    let lacking = own.iter().find(|name| !given.contains(name));
+    let more = match (unknown, lacking) {
+        (Some(name), _) => format!("; the network has no class {name:?}"),
+        (None, Some(name)) => format!("; the data have no class {name:?}"),
+        (None, None) => "; the classes are the same in another order".into(),
+    };
+    let want = format!(
+        "data with the classes that the network was trained on, in the same order: class {class} is {} in the data and {} in the network{more}",
+        name(given),
+        name(own)
+    );
+    Err(Error::param("data.set (--data)", data.name, want))
 }
 
 /// Logits `[N, classes]` of all images of `split`, row by row, by `forward`: the logits of up to `batch_size` images

@@ -11,7 +11,7 @@ mod resnet50;
 mod vgg16;
 
 pub use architecture::Architecture;
-pub use evaluate::{Scores, check_images, evaluate, predict};
+pub use evaluate::{Scores, check_class_names, check_images, evaluate, predict};
 
 use crate::nn::{Arch, Blueprint, Model};
 use crate::{Device, Error, Result, Seed};

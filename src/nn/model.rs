@@ -25,6 +25,7 @@ pub struct Model {
     /// By node: the last node that reads it.
     pub(super) last_use: Vec<usize>,
     device: Device,
+    class_names: Vec<String>,
 }
 
 impl Model {
@@ -83,7 +84,8 @@ impl Model {
         }
         let constants = constants(&graph, device)?;
         let (last_use, device) = (graph.last_use(), device.clone());
-        Ok(Self { arch, graph, params, running, constants, last_use, device })
+        let class_names = Vec::new();
+        Ok(Self { arch, graph, params, running, constants, last_use, device, class_names })
     }
 
     /// What the network was built as. Channel counts of a shrunk network are those of its tensors, not those of its
@@ -104,7 +106,19 @@ impl Model {
 
     /// The same network on another device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        Self::new(self.arch.clone(), self.graph.clone(), self.state_dict(), device)
+        let model = Self::new(self.arch.clone(), self.graph.clone(), self.state_dict(), device)?;
+        Ok(model.with_class_names(self.class_names.clone()))
+    }
+
+    /// The names of the classes, in the order of the logits; empty where they are not known.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The same network with names for its classes: those of the data set that it is trained on.
+    pub fn with_class_names(mut self, names: Vec<String>) -> Self {
+        self.class_names = names;
+        self
     }
 
     /// The trained tensors by name: weights and biases, scales and shifts of batch norm.

@@ -27,7 +27,8 @@ pub fn shrink(model: &Model) -> Result<Model> {
         let op = network.remove(i, &zero, &live, &kept, &mut tensors)?;
         nodes.push(Node { inputs: node.inputs.clone(), op });
     }
-    Model::new(model.arch().clone(), Graph { nodes }, tensors, model.device())
+    let small = Model::new(model.arch().clone(), Graph { nodes }, tensors, model.device())?;
+    Ok(small.with_class_names(model.class_names().to_vec()))
 }
 
 /// Per node, per channel.

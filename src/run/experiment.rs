@@ -30,7 +30,10 @@ impl Experiment {
         let data = load_data(&recipe)?;
         Augmentation::parse(&recipe.data.augment, data.height, data.width)?;
         let seed = Seed(recipe.seed);
-        let model = load_model(&mut recipe, &data, device)?;
+        let mut model = load_model(&mut recipe, &data, device)?;
+        if !data.class_names.is_empty() {
+            model = model.with_class_names(data.class_names.clone());
+        }
         data.train()?.check_labels(model.arch().classes)?;
         data.test()?.check_labels(model.arch().classes)?;
         recipe.model.arch = model.arch().to_string();
@@ -80,6 +83,9 @@ fn load_data(recipe: &Recipe) -> Result<Dataset> {
     };
     limit(&mut data.train, recipe.data.train_limit, "data.train_limit")?;
     limit(&mut data.test, recipe.data.test_limit, "data.test_limit")?;
+    if let Some(count) = recipe.data.validation {
+        data.hold_out(count, Seed(recipe.seed))?;
+    }
     Ok(data)
 }
 

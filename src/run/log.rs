@@ -13,6 +13,9 @@ use std::path::PathBuf;
 const STEPS: &str = "step,epoch,lr,loss,clean_loss,adversarial_loss,dynamic_l2";
 const EPOCHS: &str = "epoch,train_loss,test_accuracy,test_loss,lr,step,active,nonzero,density";
 
+/// The last column of `epochs.csv`, where images are held out for validation.
+const VALIDATION: &str = "validation_accuracy";
+
 /// The logs of a run, open for appending.
 pub struct Log {
     steps: Lines,
@@ -35,8 +38,9 @@ const EPOCH: &str = "epoch/number";
 
 impl Log {
     /// The logs as they stood after so many steps and epochs: later lines, and a torn one at the end, go.
-    /// `None`: new ones.
-    pub fn open(folder: &RunFolder, done: Option<(u64, usize)>) -> Result<Self> {
+    /// `None`: new ones. `validation`: whether images are held out.
+    pub fn open(folder: &RunFolder, done: Option<(u64, usize)>, validation: bool) -> Result<Self> {
+        let header = if validation { format!("{EPOCHS},{VALIDATION}") } else { EPOCHS.to_owned() };
         let first_cell = |line: &str| line.split(',').next()?.parse::<u64>().ok();
         let step_of = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
@@ -49,7 +53,7 @@ impl Log {
             steps: Lines::open(folder.path("steps.csv"), Some(STEPS), |line| {
                 first_cell(line).is_some_and(|step| step <= steps)
             })?,
-            epochs: Lines::open(folder.path("epochs.csv"), Some(EPOCHS), |line| {
+            epochs: Lines::open(folder.path("epochs.csv"), Some(&header), |line| {
                 first_cell(line).is_some_and(|epoch| epoch <= epochs)
             })?,
             events: Lines::open(folder.path("events.jsonl"), None, |line| {
@@ -86,10 +90,12 @@ impl Log {
         let EpochEvent { epoch, step, lr, train_loss, test_loss, test_accuracy, .. } = event;
         let EpochEvent { prunable, active, nonzero, .. } = event;
         let density = *active as f64 / (*prunable).max(1) as f64;
+        let validation = event.validation_accuracy;
+        let last = validation.map_or(String::new(), |accuracy| format!(",{accuracy}"));
         self.epochs.push(&format!(
-            "{epoch},{train_loss},{test_accuracy},{test_loss},{lr},{step},{active},{nonzero},{density}"
+            "{epoch},{train_loss},{test_accuracy},{test_loss},{lr},{step},{active},{nonzero},{density}{last}"
         ))?;
-        let values = [
+        let mut values = vec![
             (EPOCH, *epoch as f64),
             ("epoch/train_loss", *train_loss),
             ("epoch/test_accuracy", *test_accuracy),
@@ -98,6 +104,7 @@ impl Log {
             ("epoch/nonzero", *nonzero as f64),
             ("epoch/density", density),
         ];
+        values.extend(validation.map(|accuracy| ("epoch/validation_accuracy", accuracy)));
         self.scalars.push(&tensorboard::Event::scalars(*step, &values).record())
     }
 

@@ -83,6 +83,7 @@ fn run_result(
         seed: recipe.seed,
         epochs: trainer.epochs_done(),
         epoch: trainer.best().map_or(0, |best| best.epoch),
+        selected_by: recipe.data.validation.map_or("test", |_| "validation").into(),
         accuracy: Accuracy { clean, fgsm: under("fgsm"), pgd: under("pgd") },
         evaluations,
         prunable,

@@ -58,6 +58,10 @@ pub struct DataSettings {
     /// Only the first so many test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// So many training images, chosen by the seed, are held out; the best epoch is chosen on them instead of on the test
+    /// images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
 }
 
 impl Default for DataSettings {
@@ -68,6 +72,7 @@ impl Default for DataSettings {
             augment: Vec::new(),
             train_limit: None,
             test_limit: None,
+            validation: None,
         }
     }
 }
@@ -173,9 +178,11 @@ impl Recipe {
         self.mode()?;
         ArchSpec::parse(&self.model.arch)?;
         crate::nn::Normalization::parse(&self.model.normalize)?;
-        for (key, limit) in
-            [("data.train_limit", self.data.train_limit), ("data.test_limit", self.data.test_limit)]
-        {
+        for (key, limit) in [
+            ("data.train_limit", self.data.train_limit),
+            ("data.test_limit", self.data.test_limit),
+            ("data.validation", self.data.validation),
+        ] {
             if limit == Some(0) {
                 return Err(Error::param(key, 0, "at least 1"));
             }

@@ -19,8 +19,11 @@ pub struct RunResult {
     pub seed: u64,
     /// Epochs done.
     pub epochs: usize,
-    /// Epoch (from 1) of the checkpoint that is measured: the best by clean test accuracy.
+    /// Epoch (from 1) of the checkpoint that is measured: the best by clean accuracy on the images of `selected_by`.
     pub epoch: usize,
+    /// The images that chose the epoch: `validation` where `data.validation` holds some out, else `test`.
+    #[serde(default = "test")]
+    pub selected_by: String,
     /// Percent of the test images.
     pub accuracy: Accuracy,
     /// Every evaluation that the recipe asked for.
@@ -37,6 +40,11 @@ pub struct RunResult {
     pub seconds: f64,
     /// One row per convolution and linear layer.
     pub layers: Vec<LayerResult>,
+}
+
+/// What chose the epoch before there was `data.validation`.
+fn test() -> String {
+    "test".into()
 }
 
 /// Percent of all test images; `None` = not asked for.

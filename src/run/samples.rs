@@ -5,11 +5,12 @@ use crate::attack::{self, AttackSettings, Draws, Network};
 use crate::data::Dataset;
 use crate::tensor::nchw_to_nhwc;
 use crate::{Result, Seed, Tensor};
+use std::collections::BTreeMap;
 
 /// Images in `samples.json`.
-const SAMPLES: usize = 8;
+const SAMPLES: usize = 10;
 
-/// The first test images beside what the attack makes of them.
+/// The first test image of each class, then the second of each, … beside what the attack makes of them.
 pub(super) fn samples(
     network: &Network,
     data: &Dataset,
@@ -17,14 +18,16 @@ pub(super) fn samples(
     seed: Seed,
 ) -> Result<Samples> {
     let test = data.test()?;
-    let n = SAMPLES.min(test.len());
+    let shown = in_turn(test.labels()?);
+    let n = shown.len();
     let [_, c, h, w] = test.shape;
     let device = network.model.device();
-    let nchw = test.images_nchw(0..n);
+    let nchw: Vec<f32> = shown.iter().flat_map(|&i| test.images_nchw(i..i + 1)).collect();
     let clean = nchw_to_nhwc(&nchw, [n, c, h, w]);
     let x = Tensor::from_vec(clean.clone(), &[n, h, w, c], device)?;
-    let true_labels = &test.labels()?[..n];
-    let labels = Tensor::from_vec(true_labels.to_vec(), &[n], device)?;
+    let all = test.labels()?;
+    let true_labels: Vec<i32> = shown.iter().map(|&i| all[i]).collect();
+    let labels = Tensor::from_vec(true_labels.clone(), &[n], device)?;
     let draws = Draws { seed, stream: "attack.samples", restart: 0, turn: 0 };
     let adversarial = attack::adversary(network, &x, &labels, settings, draws)?;
     let before = attack::predictions(&network.logits(&x)?)?;
@@ -47,4 +50,18 @@ pub(super) fn samples(
         shape: [h, w, c],
         images: images.collect(),
     })
+}
+
+/// The places of the images that are shown: class by class in turn, so that a file whose order is that of its classes shows
+/// them all.
+fn in_turn(labels: &[i32]) -> Vec<usize> {
+    let mut seen = BTreeMap::new();
+    let mut turns: Vec<(usize, i32, usize)> = Vec::with_capacity(labels.len());
+    for (place, &label) in labels.iter().enumerate() {
+        let turn = seen.entry(label).or_insert(0);
+        turns.push((*turn, label, place));
+        *turn += 1;
+    }
+    turns.sort_unstable();
+    turns.into_iter().take(SAMPLES).map(|(_, _, place)| place).collect()
 }

@@ -8,6 +8,7 @@ use super::measure;
 use super::progress::Progress;
 use super::recipe::Recipe;
 use super::result::RunResult;
+use crate::data::Need;
 use crate::train::{Event, Trainer};
 use crate::{Device, Error, ErrorKind, Result, file, io};
 use serde::Serialize;
@@ -52,6 +53,8 @@ enum Line<'a> {
         epoch: usize,
         train_loss: f64,
         test_accuracy: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        validation_accuracy: Option<f64>,
         best: bool,
     },
 }
@@ -70,7 +73,7 @@ impl Session {
         environment.save(&folder.path("environment.json"))?;
         // The recipe comes last: a folder that has one can be resumed.
         file::write_bytes(&folder.path("recipe.toml"), recipe.text()?.as_bytes())?;
-        let log = Log::open(&folder, None)?;
+        let log = Log::open(&folder, None, recipe.data.validation.is_some())?;
         let mut session = Self::new(folder, experiment, environment, log);
         session.log_start()?;
         Ok(session)
@@ -110,7 +113,7 @@ impl Session {
                 Some((trainer.steps_done(), trainer.epochs_done()))
             }
         };
-        let log = Log::open(&folder, done)?;
+        let log = Log::open(&folder, done, recipe.data.validation.is_some())?;
         let mut session = Self::new(folder, experiment, environment, log);
         if done.is_none() {
             session.log_start()?;
@@ -126,6 +129,11 @@ impl Session {
     /// The resolved recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.experiment.recipe
+    }
+
+    /// What is to be known of the images before the run: [`Dataset::warnings`](crate::data::Dataset::warnings).
+    pub fn warnings(&self) -> Vec<String> {
+        self.experiment.data.warnings(Need::TRAIN)
     }
 
     /// The folder.
@@ -225,8 +233,16 @@ impl Writer<'_> {
             Event::Epoch(event) => {
                 self.log.epoch(event)?;
                 let (epoch, train_loss, best) = (event.epoch, event.train_loss, event.best);
-                let test_accuracy = event.test_accuracy;
-                self.log.event(&Line::Epoch { step, epoch, train_loss, test_accuracy, best })?;
+                let (test_accuracy, validation_accuracy) =
+                    (event.test_accuracy, event.validation_accuracy);
+                self.log.event(&Line::Epoch {
+                    step,
+                    epoch,
+                    train_loss,
+                    test_accuracy,
+                    validation_accuracy,
+                    best,
+                })?;
                 if best {
                     let path = self.folder.checkpoint("best.safetensors");
                     io::save_model(&path, trainer.model())?;

@@ -49,6 +49,8 @@ pub struct EpochEvent {
     pub test_loss: f64,
     /// Percent of the test images.
     pub test_accuracy: f64,
+    /// Percent of the validation images, where some are held out: then the best epoch is the best by this.
+    pub validation_accuracy: Option<f64>,
     /// Weights that could be pruned.
     pub prunable: usize,
     /// Ones in their masks.

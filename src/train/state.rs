@@ -71,7 +71,9 @@ impl Trainer {
         }
         let mut take = |part: &str| parts.remove(part).unwrap_or_default();
         let (arch, graph) = (self.model.arch().clone(), self.model.graph().clone());
-        self.model = Model::new(arch, graph, take("model"), &self.model.device().clone())?;
+        let names = self.model.class_names().to_vec();
+        let model = Model::new(arch, graph, take("model"), &self.model.device().clone())?;
+        self.model = model.with_class_names(names);
         self.optimizer.load_state(take("optimizer"), self.model.params(), counters.step)?;
         if let Some(pruner) = &mut self.pruner {
             pruner.load_state(take("pruner"))?;

@@ -41,7 +41,7 @@ pub struct Trainer {
 pub struct Best {
     /// Epoch, from 1.
     pub epoch: usize,
-    /// Percent of the test images, without an attack.
+    /// Percent of the validation images, or of the test images where none are held out; without an attack.
     pub accuracy: f64,
     /// Ones in the masks by pruned layer, in the order they run.
     pub active: Vec<usize>,
@@ -216,14 +216,16 @@ impl Trainer {
             pruner.anchor(&self.model)?;
             self.build_filters()?;
         }
-        let test = data.test()?;
         let batch_size = self.settings.batch_size;
         let forward =
             |x: &Tensor| self.model.forward_eval(&mut Tape::new(self.mode), x, &Weights::default());
-        let test = models::evaluate(&self.model, test, batch_size, forward, |_| {})?;
+        let scores = |split| models::evaluate(&self.model, split, batch_size, forward, |_| {});
+        let test = scores(data.test()?)?;
+        let validation = data.validation.as_ref().map(scores).transpose()?;
+        let validation_accuracy = validation.map(|scores| scores.accuracy());
         let train_loss = self.loss_sum / self.images.max(1) as f64;
         self.schedule.epoch_ended(train_loss);
-        let best = self.is_best(test.accuracy());
+        let best = self.is_best(validation_accuracy.unwrap_or(test.accuracy()));
         let (prunable, active, nonzero) = self.density()?;
         self.epoch += 1;
         (self.step_in_epoch, self.loss_sum, self.images, self.finished) = (0, 0.0, 0, last);
@@ -242,6 +244,7 @@ impl Trainer {
                 train_loss,
                 test_loss,
                 test_accuracy,
+                validation_accuracy,
                 prunable,
                 active,
                 nonzero,
@@ -250,7 +253,7 @@ impl Trainer {
         )
     }
 
-    /// Whether the epoch that ends is the best: by clean test accuracy, epochs after the warm-up before those in it.
+    /// Whether the epoch that ends is the best: by clean accuracy, epochs after the warm-up before those in it.
     fn is_best(&mut self, accuracy: f64) -> bool {
         let warm = |epoch: usize| epoch <= self.settings.warmup_epochs;
         let epoch = self.epoch + 1;

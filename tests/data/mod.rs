@@ -9,12 +9,15 @@ use rewire::rng::Seed;
 use tempfile::TempDir;
 
 mod cifar;
+mod commands;
 mod fetch;
 mod files;
+mod folders;
 mod idx;
 mod images;
 mod loader;
 mod npy;
+mod validation;
 
 /// Where Debian's package puts Fashion-MNIST.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
