@@ -58,6 +58,11 @@ impl Tape {
         self.tracked.insert(tensor.id());
     }
 
+    /// Whether any gradient was asked for.
+    pub fn records(&self) -> bool {
+        !self.tracked.is_empty()
+    }
+
     /// Whether a gradient will flow to `tensor`; an operation saves nothing for it otherwise.
     pub fn tracks(&self, tensor: &Tensor) -> bool {
         self.tracked.contains(&tensor.id())

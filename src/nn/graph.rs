@@ -66,6 +66,8 @@ pub enum Op {
 
 /// Values that a node may have for one image: 1 GiB.
 const MOST_VALUES: usize = 1 << 28;
+/// Nodes of a network. The largest that are published have some thousand; each costs a pass memory, however small its result.
+const MOST_NODES: usize = 1 << 14;
 
 impl Op {
     /// Its name in messages.
@@ -178,6 +180,14 @@ impl Graph {
         input: [usize; 3],
         shape: &impl Fn(&str) -> Option<&'a [usize]>,
     ) -> Result<Vec<Vec<usize>>> {
+        if self.nodes.len() > MOST_NODES {
+            let got = format!("{} nodes", self.nodes.len());
+            return Err(Error::param(
+                "graph",
+                got,
+                format!("a network of at most {MOST_NODES} nodes"),
+            ));
+        }
         let mut shapes: Vec<Vec<usize>> = Vec::with_capacity(self.nodes.len());
         for (i, node) in self.nodes.iter().enumerate() {
             let earlier = node.inputs.iter().all(|&input| input < i);
@@ -209,7 +219,9 @@ impl Graph {
         match shapes.last() {
             Some(logits) if logits.len() == 1 => Ok(shapes),
             last => {
-                Err(Error::param("graph", format!("{last:?}"), "a network that ends in [classes]"))
+                let got = last
+                    .map_or("a network without nodes".into(), |last| format!("a result {last:?}"));
+                Err(Error::param("graph", got, "a network that ends in [classes]"))
             }
         }
     }
@@ -276,7 +288,9 @@ fn result<'a>(
                 (Some(p), Some(q)) => Ok(vec![p, q, c]),
                 _ => Err(misfit(
                     &format!(
-                        "an image that fits {op:?}: at most 15 wide, padded by at most half of it"
+                        "an image that a window of {0} × {0}, stride {1}, padding {2} fits into; windows are at most 15 wide, \
+                         padded by at most half of that",
+                        window.size, window.stride, window.padding
                     ),
                     x,
                 )),
@@ -348,6 +362,7 @@ fn vector<'a>(
     match shape(name) {
         Some(&[l]) if present && l == len => Ok(()),
         _ if !present => Ok(()),
-        other => Err((format!("{name} of shape [{len}]"), format!("{other:?}"))),
+        Some(other) => Err((format!("{name} of shape [{len}]"), format!("{other:?}"))),
+        None => Err((format!("{name} of shape [{len}]"), "no such tensor".to_owned())),
     }
 }

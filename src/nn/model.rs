@@ -1,5 +1,6 @@
 //! A network with its tensors on a device.
 
+use super::memory::PassMemory;
 use super::{Arch, Blueprint, Graph, Op};
 use crate::{Device, Error, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Model {
     pub(super) constants: Vec<Vec<Tensor>>,
     /// By node: the last node that reads it.
     pub(super) last_use: Vec<usize>,
+    /// What a pass holds.
+    pub(super) memory: PassMemory,
     device: Device,
 }
 
@@ -59,6 +62,7 @@ impl Model {
             let got = format!("{:?}", shapes.last());
             return Err(Error::param("logits", got, format!("[{}]", arch.classes)));
         }
+        let memory = PassMemory::of(&graph, &shapes);
         let names = graph.tensors();
         let mut params = BTreeMap::new();
         for name in &names {
@@ -79,7 +83,7 @@ impl Model {
         }
         let constants = constants(&graph, device)?;
         let (last_use, device) = (graph.last_use(), device.clone());
-        Ok(Self { arch, graph, params, running, constants, last_use, device })
+        Ok(Self { arch, graph, params, running, constants, last_use, memory, device })
     }
 
     /// What it was built as. Channel counts of a shrunk network are those of its tensors.
@@ -148,6 +152,13 @@ impl Model {
             _ => None,
         };
         self.graph.nodes.iter().filter_map(|node| convolution(&node.op)).collect()
+    }
+
+    /// Checks that the host's free memory holds a pass over `images` images, without a tape and in values of `bytes` each.
+    ///
+    /// Errors: [`crate::ErrorKind::Device`] that names the largest layer.
+    pub(crate) fn check_memory(&self, images: usize, bytes: usize) -> Result<()> {
+        self.memory.check(images, bytes, false)
     }
 
     /// Asks `tape` for the gradients of all parameters.
