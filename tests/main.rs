@@ -3,6 +3,7 @@
 mod attack;
 mod attacks;
 mod checkpoint;
+mod choice;
 mod cli;
 mod coverage;
 mod data;
@@ -13,6 +14,7 @@ mod host;
 mod json;
 mod kernels;
 mod layers;
+mod limits;
 mod models;
 mod onnx;
 mod ops;
