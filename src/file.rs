@@ -65,6 +65,16 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
 }
 
+/// The content of a file that may be absent, as one of a cache: `None` where `path` is not there, cannot be read, is no
+/// regular file (a pipe would wait for ever), or holds more than `most` bytes.
+pub fn read_regular(path: &Path, most: u64) -> Option<Vec<u8>> {
+    let file = open(path).ok()?;
+    let mut bytes = Vec::new();
+    // One byte more than there may be: the file may grow while it is read.
+    file.take(most + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= most).then_some(bytes)
+}
+
 /// Removes the temporary files that killed writers left in `folder`. Only for a folder with no other writer.
 pub fn remove_temporaries(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {

@@ -60,6 +60,11 @@ impl Tape {
         self.tracked.insert(tensor.id());
     }
 
+    /// Whether any gradient was asked for.
+    pub fn records(&self) -> bool {
+        !self.tracked.is_empty()
+    }
+
     /// Whether `tensor` is watched or depends on a watched tensor. An operation keeps nothing for the gradients of others.
     pub fn tracks(&self, tensor: &Tensor) -> bool {
         self.tracked.contains(&tensor.id())

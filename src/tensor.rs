@@ -46,13 +46,13 @@ enum CpuBuffer {
 
 impl CpuBuffer {
     /// `len` elements; what they hold is undefined.
-    fn undefined(dtype: DType, len: usize) -> Self {
-        match dtype {
-            DType::F32 => Self::F32(host_memory::take(len)),
-            DType::Bf16 => Self::Bf16(vec![half::bf16::ZERO; len]),
-            DType::U8 => Self::U8(vec![0; len]),
-            DType::I32 => Self::I32(vec![0; len]),
-        }
+    fn undefined(dtype: DType, len: usize) -> Result<Self> {
+        Ok(match dtype {
+            DType::F32 => Self::F32(host_memory::take(len)?),
+            DType::Bf16 => Self::Bf16(host_memory::zeros(len)?),
+            DType::U8 => Self::U8(host_memory::zeros(len)?),
+            DType::I32 => Self::I32(host_memory::zeros(len)?),
+        })
     }
 
     fn bytes(&self) -> &[u8] {
@@ -129,7 +129,7 @@ impl Tensor {
     pub fn empty(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
         let len = shape.iter().product::<usize>();
         let storage = match device {
-            Device::Cpu => Storage::Cpu(Arc::new(CpuBuffer::undefined(dtype, len))),
+            Device::Cpu => Storage::Cpu(Arc::new(CpuBuffer::undefined(dtype, len)?)),
             Device::Gpu(gpu) => Storage::Gpu(Arc::new(GpuBuffer::new(gpu, len * dtype.size())?)),
         };
         Ok(Self { id: TensorId::fresh(), shape: shape.to_vec(), dtype, storage })
@@ -172,7 +172,7 @@ impl Tensor {
     /// Errors: [`crate::ErrorKind::Shape`] where the tensor holds another type.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.expect_dtype("to_vec", T::DTYPE)?;
-        let mut out = vec![T::zeroed(); self.len()];
+        let mut out: Vec<T> = host_memory::zeros(self.len())?;
         match &self.storage {
             Storage::Cpu(buffer) => {
                 bytemuck::cast_slice_mut::<T, u8>(&mut out).copy_from_slice(buffer.bytes());

@@ -63,7 +63,8 @@ fn infer_finds_the_class_of_a_picture() {
             image.save(&picture).unwrap();
             let logits = logits(&model, image);
             let want = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-            let infer::Answer { class, probability, .. } = infer::classify(&network, &picture).unwrap();
+            let infer::Answer { class, probability, .. } =
+                infer::classify(&network, &picture).unwrap();
             assert_eq!(class, want);
             let exps: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
             let share = exps[want] / exps.iter().sum::<f64>();

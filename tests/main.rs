@@ -3,6 +3,7 @@
 mod attack;
 mod attacks;
 mod checkpoint;
+mod choice;
 mod cli;
 mod coverage;
 mod data;
@@ -15,6 +16,7 @@ mod json;
 mod json_docs;
 mod kernels;
 mod layers;
+mod limits;
 mod models;
 mod onnx;
 mod ops;

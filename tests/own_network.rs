@@ -98,7 +98,13 @@ fn an_own_network_is_trained_pruned_attacked_shrunk_timed_saved_and_exported() {
     let x = fixture::images(5, 1, 12, &Device::Cpu);
     expect_equal(&logits(&small, &x), &logits(&model, &x));
 
-    let bench = Bench { batches: vec![1], mode: Mode::F32, budget: Duration::ZERO, seed: Seed(1) };
+    let bench = Bench {
+        batches: vec![1],
+        mode: Mode::F32,
+        budget: Duration::ZERO,
+        seed: Seed(1),
+        remeasure: false,
+    };
     let result = bench.run(&model, &mut |_| {}).unwrap();
     assert!(result.agrees() && !result.rows.is_empty());
 

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Execution {
-    /// Every stored weight, zeros too.
+    /// Multiplies every stored weight, zeros too.
     Dense,
-    /// Dense, with `weight · mask` formed in every pass.
+    /// Dense, with `weight · mask` formed in every call.
     Masked,
-    /// Dense, without the channels that `shrink` removes.
+    /// Dense, on the network that `shrink` leaves.
     Compact,
-    /// Kept weights only, by the sparse kernels.
+    /// Multiplies only weights that are not 0.
     Sparse,
 }
 
@@ -41,10 +41,17 @@ pub struct BenchResult {
     pub device: String,
     /// Arithmetic of matrix products.
     pub mode: String,
-    /// Threads of the CPU.
+    /// Threads of the CPU that there are. Each row says how many its plan uses.
     pub threads: usize,
-    /// Kept share of the prunable weights.
+    /// The same number as [`Self::nonzero_share`], under the name that older files have for it. A run's `density` is
+    /// active / prunable by its masks, which a network's file does not hold.
     pub density: f64,
+    /// nonzero / prunable: the share of the convolution weights that are not 0.
+    #[serde(default)]
+    pub nonzero_share: f64,
+    /// Number of convolution weights.
+    #[serde(default)]
+    pub prunable: usize,
     /// One row per batch size and execution.
     pub rows: Vec<BenchRow>,
     /// The best plan of each batch size.
@@ -79,6 +86,9 @@ pub struct BenchRow {
     pub execution: Execution,
     /// Images a call.
     pub batch: usize,
+    /// Threads of the CPU that its plan runs on, chosen by measuring; absent on a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// Median time of a call.
     pub median_ms: f64,
     /// `batch / median`.
@@ -100,6 +110,9 @@ pub struct BenchRow {
 pub struct PlanRow {
     /// Images a call.
     pub batch: usize,
+    /// As in [`BenchRow`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// Median time of a call.
     pub median_ms: f64,
     /// Time of the dense execution over this one, same run.

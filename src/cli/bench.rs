@@ -1,9 +1,9 @@
-//! `rewire bench`: the four executions of one network on a clock.
+//! `rewire bench`: the executions of one network on a clock.
 
 use super::inputs::OptionalModelArgs;
 use super::{Context, Outcome};
-use crate::bench::{Bench, BenchResult, TrainStep};
-use crate::infer::Algorithm;
+use crate::bench::{Bench, BenchResult, PlanRow, TrainStep};
+use crate::infer::{Algorithm, PlannedLayer};
 use crate::nn::Model;
 use crate::prune::{Granularity, PruneSettings, Pruner};
 use crate::{Error, Seed};
@@ -11,28 +11,32 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Real latency and throughput of dense, masked, compacted and sparse execution of the same weights
+/// Measures latency and throughput of a network: dense, masked, compact and sparse execution of the same weights, and the fastest
+/// mix of them
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: OptionalModelArgs,
-    /// Images a call, comma-separated
+    /// Images in a call; several numbers, separated by commas, are measured one after another
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "1,32")]
     batch: Vec<usize>,
-    /// First prunes by magnitude to this density, every convolution alike
+    /// Prunes the network first: keeps this share of the largest weights of every convolution
     #[arg(long, value_name = "SHARE", requires = "granularity")]
     density: Option<f64>,
-    /// What is pruned: irregular, kernel, filter or channel
+    /// What --density prunes: irregular (single weights), kernel, filter or channel
     #[arg(long, value_name = "NAME", requires = "density")]
     granularity: Option<String>,
-    /// Seconds that the calls of a batch size may take
+    /// Seconds of measuring for each batch size
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
-    /// Measures a training step instead: forward, backward and SGD; pruned weights stay pruned
+    /// Measures again which algorithm each layer of the fastest plan uses, and on how many threads. Without --measure the
+    /// choice that was remembered is used, unless another execution turns out to be faster
+    #[arg(long, conflicts_with = "train_step")]
+    measure: bool,
+    /// Measures a training step instead: forward, backward and SGD. Weights that are 0 stay 0
     #[arg(long)]
     train_step: bool,
-    /// Steps of a PGD attack in front of each training step, which then trains on its images; over kept weights alone where
-    /// --density prunes
+    /// Attacks the images by PGD with K steps before each training step, which trains on the attacked images
     #[arg(long, value_name = "K", requires = "train_step")]
     attack_steps: Option<usize>,
 }
@@ -45,8 +49,10 @@ struct Steps {
     threads: usize,
     /// Of the attack in each step; 0 without one.
     attack_steps: usize,
-    /// Kept share of the prunable weights.
+    /// nonzero / prunable, as [`Self::nonzero_share`]: the name that older files have for it.
     density: f64,
+    /// Share of the convolution weights that are not 0.
+    nonzero_share: f64,
     steps: Vec<Step>,
 }
 
@@ -80,7 +86,7 @@ impl Args {
             Pruner::new(&settings, &model, seed)?.apply(&mut model)?;
         }
         if self.train_step {
-            let (density, attack_steps) = (density(&model)?, self.attack_steps.unwrap_or(0));
+            let (density, attack_steps) = (nonzero_share(&model)?, self.attack_steps.unwrap_or(0));
             let (mode, masked) = (context.mode, density < 1.0);
             let step = |batch| TrainStep { batch, mode, attack_steps, masked, budget, seed };
             let mut steps = Vec::new();
@@ -94,12 +100,19 @@ impl Args {
                 threads: rayon::current_num_threads(),
                 attack_steps,
                 density,
+                nonzero_share: density,
                 steps,
             };
             context.print(&steps.text(), &steps)?;
             return Ok(Outcome::Done);
         }
-        let bench = Bench { batches: self.batch, mode: context.mode, budget, seed };
+        let bench = Bench {
+            batches: self.batch,
+            mode: context.mode,
+            budget,
+            remeasure: self.measure,
+            seed,
+        };
         let result = bench.run(&model, &mut |_| {})?;
         context.print(&table(&result), &result)?;
         Ok(if result.agrees() { Outcome::Done } else { Outcome::Failed })
@@ -110,7 +123,7 @@ impl Args {
             return Err(Error::param("--batch", batch, "from 1 to 65536"));
         }
         if !(self.seconds.is_finite() && self.seconds >= 0.0) {
-            return Err(Error::param("--seconds", self.seconds, "0 or more"));
+            return Err(Error::param("--seconds", self.seconds, "a number of seconds, 0 or more"));
         }
         if let Some(steps) = self.attack_steps.filter(|steps| !(1..=1000).contains(steps)) {
             return Err(Error::param("--attack-steps", steps, "from 1 to 1000"));
@@ -119,8 +132,8 @@ impl Args {
     }
 }
 
-/// Kept share of the prunable weights.
-fn density(model: &Model) -> crate::Result<f64> {
+/// Share of the convolution weights that are not 0.
+fn nonzero_share(model: &Model) -> crate::Result<f64> {
     let (mut kept, mut all) = (0, 0);
     for name in model.prunable() {
         let weight = model.param(&name)?;
@@ -144,17 +157,40 @@ fn settings(density: f64, granularity: &str) -> crate::Result<PruneSettings> {
     Ok(PruneSettings { method, granularity, density, keys })
 }
 
+/// What the rows of the table are.
+const ROWS: &str = "
+dense    multiplies every stored weight, zeros too
+masked   dense, after weight × mask in every call: how pruning tools run a network while it is pruned
+compact  dense, on the smaller network that `rewire shrink` makes
+sparse   multiplies only the weights that are not 0
+fastest  the smaller network, each layer dense or sparse: what was measured to be fastest here
+error    ‖logits − exact‖ / ‖exact‖, where exact are the logits in float64
+";
+
+/// What the columns of speed-ups are.
+const SPEED_UPS: &str = "
+estimated  from the channels that no weight reads and the feature maps that are 0 (Dettmers & Zettlemoyer 2019)
+counted    multiply-accumulates (MACs) of dense over those of sparse execution
+measured   times in the table above
+";
+
 fn table(result: &BenchResult) -> String {
-    let BenchResult { arch, device, mode, threads, density, .. } = result;
-    let mut text =
-        format!("{arch} on {device} ({mode}, {threads} threads), density {density:.4}\n");
-    text += "execution  batch    median ms   images/s  speed-up          MACs  build ms    error\n";
+    let BenchResult { arch, device, mode, nonzero_share, prunable, .. } = result;
+    let nonzero = result.rows.first().map_or(0, |row| row.nonzero);
+    let mut text = format!("{arch} on {device} ({mode})\n");
+    _ = writeln!(
+        text,
+        "nonzero share {nonzero_share:.4}: {nonzero} of {prunable} convolution weights are not 0\n"
+    );
+    text += "execution  batch  threads  ms per call   images/s  speed-up    MACs/image  build ms    error\n";
+    let threads = |own: Option<usize>| own.map_or("-".to_owned(), |own| own.to_string());
     for row in &result.rows {
         _ = writeln!(
             text,
-            "{:<9} {:>6} {:>12.4} {:>10.0} {:>8.2}× {:>13} {:>9.2} {:>8.1e}",
+            "{:<9} {:>6} {:>8} {:>12.4} {:>10.0} {:>8.2}× {:>13} {:>9.2} {:>8.1e}",
             row.execution.name(),
             row.batch,
+            threads(row.threads),
             row.median_ms,
             row.images_per_second,
             row.speedup_vs_dense,
@@ -164,24 +200,28 @@ fn table(result: &BenchResult) -> String {
         );
     }
     for plan in &result.plans {
-        let sparse = plan.layers.iter().filter(|layer| layer.algorithm == Algorithm::Sparse);
+        let build = plan.build;
         _ = writeln!(
             text,
-            "fastest   {:>6} {:>12.4} {:>10.0} {:>8.2}×   compact, {} of {} layers sparse {:>8.1e}",
+            "fastest   {:>6} {:>8} {:>12.4} {:>10.0} {:>8.2}× {:>13} {:>9.2} {:>8.1e}",
             plan.batch,
+            threads(plan.threads),
             plan.median_ms,
             plan.batch as f64 / plan.median_ms * 1e3,
             plan.speedup_vs_dense,
-            sparse.count(),
-            plan.layers.len(),
+            "-",
+            build.fuse_ms + build.measure_ms + build.pack_ms,
             plan.max_relative_error
         );
     }
-    text += "\nspeed-up   batch  projected    counted  measured compact  measured sparse\n";
+    text += ROWS;
+    result.plans.iter().for_each(|plan| layers(&mut text, plan));
+    text +=
+        "\nspeed-up over dense\n batch  estimated    counted  measured compact  measured sparse\n";
     for figures in &result.figures {
         _ = writeln!(
             text,
-            "{:>16} {:>9.2}× {:>9.2}× {:>16.2}× {:>15.2}×",
+            "{:>6} {:>9.2}× {:>9.2}× {:>16.2}× {:>15.2}×",
             figures.batch,
             figures.projected,
             figures.mac_ratio,
@@ -189,5 +229,38 @@ fn table(result: &BenchResult) -> String {
             figures.measured_sparse
         );
     }
-    text
+    text + SPEED_UPS
+}
+
+/// What the fastest plan does with each layer, neighbours that are alike in one line.
+fn layers(text: &mut String, plan: &PlanRow) {
+    let alike = |a: &PlannedLayer, b: &PlannedLayer| {
+        (a.algorithm, a.format, a.dense_ms.is_some())
+            == (b.algorithm, b.format, b.dense_ms.is_some())
+    };
+    _ = writeln!(text, "\nlayers of fastest at batch {}", plan.batch);
+    for run in plan.layers.chunk_by(alike) {
+        let [first, .., last] = run else {
+            let name = run[0].name.clone();
+            line(text, &name, run);
+            continue;
+        };
+        line(text, &format!("{} … {} ({} layers)", first.name, last.name, run.len()), run);
+    }
+}
+
+/// One line of layers that are alike. Fully connected layers have no sparse way.
+fn line(text: &mut String, names: &str, run: &[PlannedLayer]) {
+    let algorithm = match run[0].algorithm {
+        Algorithm::Dense => "dense",
+        Algorithm::Sparse => "sparse",
+    };
+    let sum = |time: fn(&PlannedLayer) -> Option<f64>| run.iter().map(time).sum::<Option<f64>>();
+    let times = match (sum(|layer| layer.dense_ms), sum(|layer| layer.sparse_ms)) {
+        (Some(dense), Some(sparse)) => {
+            format!("  measured ms an image: {dense:.4} dense, {sparse:.4} sparse")
+        }
+        _ => String::new(),
+    };
+    _ = writeln!(text, "  {algorithm:<6}  {names}{times}");
 }

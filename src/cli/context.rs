@@ -16,7 +16,7 @@ pub(super) struct Global {
     /// Arithmetic of matrix products: f32, tf32 or bf16 [default: f32]
     #[arg(long, global = true, value_name = "NAME")]
     mode: Option<String>,
-    /// Threads of the CPU [default: one a core]
+    /// Threads of the CPU, at most one for each available processor [default: as many]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
     /// Print one JSON document to standard output: the result, or {"error": …}
@@ -53,6 +53,14 @@ impl Context {
             if !(1..=1024).contains(&threads) {
                 return Err(crate::Error::param("--threads", threads, "from 1 to 1024"));
             }
+            // More threads than processors only wait for one another.
+            let most = std::thread::available_parallelism().map_or(threads, usize::from);
+            if threads > most {
+                eprintln!(
+                    "warning: --threads {threads}: {most} processors are available here; {most} threads are used"
+                );
+            }
+            let threads = threads.min(most);
             // Fails only where a pool is there already, and then it is this one.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }

@@ -86,6 +86,7 @@ fn network(
         batches: BATCHES.to_vec(),
         mode: context.mode,
         budget: Duration::from_secs(2),
+        remeasure: false,
         seed,
     };
     let bench = bench.run(&model, &mut |_| {})?;

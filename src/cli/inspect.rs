@@ -7,17 +7,19 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Per layer: shape, weights, channels and multiply-accumulates kept; totals
+/// Prints what is in a network's file: for each layer its shape, and how many weights are not 0
 ///
-/// Of a safetensors file that is no network of this program, read without --arch: names, types, shapes and values that are not 0 of its
-/// tensors, and its metadata.
+/// For a safetensors file that rewire has not written: the tensors' names, types, shapes and numbers of values that are not 0,
+/// and the metadata. --arch reads such a file as a network.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// Counts of one layer or of all; `kept` counts what is not exactly zero.
+/// Counts of one layer or of all. `…_kept` are the JSON's names for nonzero: weights that are not exactly 0, the channels and
+/// filters that hold one, and the multiply-accumulates with one. Masks, by which a weight of 0 can be active, are not in
+/// the file.
 #[derive(Serialize, Default, Clone)]
 struct Counts {
     weights: usize,
@@ -48,7 +50,18 @@ struct Printed {
     /// Of the convolutions alone: what pruning may touch.
     prunable: Counts,
     total: Counts,
+    /// nonzero / prunable: the share of the convolution weights that are not 0.
+    nonzero_share: f64,
 }
+
+/// What the columns of the table are.
+const COLUMNS: &str = "\
+nonzero weights  weights that are not 0. Masks, which can keep a weight that is 0, are in a run's folder, not in this file
+used channels    input channels that a nonzero weight reads
+used filters     filters (output channels) with a nonzero weight
+nonzero MACs     multiply-accumulates with a nonzero weight, for one image
+convolutions     the layers that pruning may touch
+";
 
 impl Counts {
     fn add(&mut self, other: &Self) {
@@ -141,7 +154,9 @@ impl Args {
         }
         let (arch, parameters) = (model.arch().to_string(), model.parameter_count());
         let class_names = model.class_names().to_vec();
-        let printed = Printed { arch, class_names, parameters, layers, prunable, total };
+        let nonzero_share = prunable.weights_kept as f64 / prunable.weights.max(1) as f64;
+        let printed =
+            Printed { arch, class_names, parameters, layers, prunable, total, nonzero_share };
         context.print(&printed.table()?, &printed)?;
         Ok(Outcome::Done)
     }
@@ -156,13 +171,15 @@ impl Printed {
         writeln!(
             text,
             "{:<24} {:<20} {:>28} {:>20} {:>20} {:>34}",
-            "layer", "shape", "weights kept", "channels kept", "filters kept", "MACs kept"
+            "layer", "shape", "nonzero weights", "used channels", "used filters", "nonzero MACs"
         )?;
         for row in &self.layers {
             writeln!(text, "{}", row.counts.line(&row.name, &format!("{:?}", row.shape)))?;
         }
         writeln!(text, "{}", self.prunable.line("convolutions", ""))?;
         writeln!(text, "{}", self.total.line("total", ""))?;
+        writeln!(text, "\nnonzero share of the convolutions: {:.4}", self.nonzero_share)?;
+        text += COLUMNS;
         Ok(text)
     }
 }

@@ -16,10 +16,19 @@ pub(crate) struct Aligned {
 impl Aligned {
     /// Zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        let count = len.div_ceil(16);
-        let mut lines = Vec::with_capacity(count);
+        Self::written(Vec::with_capacity(len.div_ceil(16)), len)
+    }
+
+    /// Zeros; `None` where the system has no memory for them.
+    pub(crate) fn try_zeros(len: usize) -> Option<Self> {
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(len.div_ceil(16)).ok()?;
+        Some(Self::written(lines, len))
+    }
+
+    fn written(mut lines: Vec<CacheLine>, len: usize) -> Self {
         huge_pages(&lines);
-        lines.resize(count, CacheLine([0.0; 16]));
+        lines.resize(len.div_ceil(16), CacheLine([0.0; 16]));
         Self { lines, len }
     }
 }

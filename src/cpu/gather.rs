@@ -6,6 +6,7 @@
 use super::{conv2d, conv2d_weight, scratch};
 use crate::Mode;
 use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::team;
 use rayon::prelude::*;
 
 /// Pixels of a task.
@@ -27,8 +28,8 @@ impl PickedChannels<'_> {
         if out.is_empty() {
             return;
         }
-        let pixels = out.par_chunks_mut(PIXELS * kept).zip(x.par_chunks(PIXELS * self.all));
-        pixels.for_each(|(out, x)| {
+        team::for_each_chunk(out, PIXELS * kept, |part, out| {
+            let x = &x[part * PIXELS * self.all..];
             for (out, x) in out.chunks_exact_mut(kept).zip(x.chunks_exact(self.all)) {
                 out.iter_mut().zip(self.index).for_each(|(out, &i)| *out = x[i as usize]);
             }

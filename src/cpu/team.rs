@@ -2,7 +2,8 @@
 //!
 //! A layer of one image takes some ten microseconds. Here the threads of the pool wait awake for the next layer, so that
 //! one begins a fraction of a microsecond after the one before it: the leader publishes tasks, everybody takes some, and
-//! the leader goes on when all that were taken are done. It waits for nobody who has taken none.
+//! the leader goes on when all tasks that were taken are done. The leader waits neither for a thread that has taken no
+//! task nor for one that has not come yet: a pool whose threads are busy, or asleep, costs the leader nothing.
 
 use super::scratch::Shared;
 use rayon::prelude::*;
@@ -10,6 +11,7 @@ use std::cell::Cell;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Looks for a task before a thread gives way, some 25 µs.
@@ -26,52 +28,56 @@ thread_local! {
     static LED: Cell<*const Team> = const { Cell::new(null()) };
 }
 
-struct Team {
+/// A leader and the threads of the pool that follow it while it leads.
+pub(crate) struct Team {
     /// How many tasks there are now, and above the low [`BITS`] the next of them.
     tasks: AtomicU64,
     /// `&&dyn Fn(usize)` of the leader, while there are tasks.
     job: AtomicPtr<()>,
     done: AtomicUsize,
     panicked: AtomicBool,
-    over: AtomicBool,
-    /// Followers that are there.
-    following: AtomicUsize,
+    /// Whether the leader is inside [`lead`].
+    leading: AtomicBool,
+    /// Followers that were called and have not left yet, those that have not come yet among them.
+    called: AtomicUsize,
     threads: usize,
 }
 
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// Runs `f`, whose [`for_each`] the other threads of the pool share in until it returns.
-pub(crate) fn lead<R>(f: impl FnOnce() -> R) -> R {
-    let team = Team {
-        tasks: AtomicU64::new(0),
-        job: AtomicPtr::default(),
-        done: AtomicUsize::new(0),
-        panicked: AtomicBool::new(false),
-        over: AtomicBool::new(false),
-        following: AtomicUsize::new(0),
-        threads: rayon::current_num_threads(),
-    };
-    rayon::in_place_scope(|scope| {
-        (1..team.threads).for_each(|_| scope.spawn(|_| team.follow()));
-        let before = LED.replace(&team);
-        let result = catch_unwind(AssertUnwindSafe(f));
-        LED.set(before);
-        team.over.store(true, Ordering::Release);
-        team.part();
-        result
-    })
-    .unwrap_or_else(|panic| resume_unwind(panic))
+/// Runs `f`, whose [`for_each`] is shared by the threads of `team` until it returns: the calling one, and others of the
+/// pool as soon as they come. One thread leads a team at a time.
+pub(crate) fn lead<R>(team: &Arc<Team>, f: impl FnOnce() -> R) -> R {
+    team.leading.store(true, Ordering::Release);
+    while team.called.load(Ordering::Relaxed) + 1 < team.threads {
+        team.called.fetch_add(1, Ordering::Relaxed);
+        let team = team.clone();
+        rayon::spawn(move || team.follow());
+    }
+    let before = LED.replace(Arc::as_ptr(team));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    LED.set(before);
+    team.leading.store(false, Ordering::Release);
+    result.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// The number of threads that share [`for_each`] here: those of the team that this thread leads, else those of the pool.
+pub(crate) fn threads() -> usize {
+    led().map_or_else(rayon::current_num_threads, |team| team.threads)
+}
+
+/// The team that this thread leads.
+fn led<'a>() -> Option<&'a Team> {
+    // SAFETY: the pointer is set by `lead` on this thread, which borrows the team for as long.
+    unsafe { LED.get().as_ref() }
 }
 
 /// `f(0)`, …, `f(tasks - 1)`, each once, by the team that this thread leads, else by the pool. Neighbouring tasks go to
 /// the same thread where all take equally long.
 pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Sync) {
-    // SAFETY: set while the team lives, by `lead` on this thread.
-    let team = unsafe { LED.get().as_ref() };
-    match team.filter(|team| team.threads > 1 && (2..=MOST).contains(&tasks)) {
+    match led().filter(|team| team.threads > 1 && tasks <= MOST) {
+        _ if tasks < 2 || threads() == 1 => (0..tasks).for_each(f),
         Some(team) => team.run(tasks, &f),
-        None if tasks < 2 || rayon::current_num_threads() == 1 => (0..tasks).for_each(f),
         None => (0..tasks).into_par_iter().with_max_len(1).for_each(&f),
     }
 }
@@ -86,10 +92,24 @@ pub(crate) fn for_each_chunk(y: &mut [f32], len: usize, f: impl Fn(usize, &mut [
 }
 
 impl Team {
+    /// A team of `threads` threads, the leader among them.
+    pub(crate) fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            tasks: AtomicU64::new(0),
+            job: AtomicPtr::default(),
+            done: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            leading: AtomicBool::new(false),
+            called: AtomicUsize::new(0),
+            threads: threads.max(1),
+        })
+    }
+
     fn run(&self, tasks: usize, f: Job) {
         // What tasks start themselves is not the team's.
         let before = LED.replace(null());
         self.done.store(0, Ordering::Relaxed);
+        self.panicked.store(false, Ordering::Relaxed);
         self.job.store((&raw const f).cast_mut().cast(), Ordering::Relaxed);
         self.tasks.store(tasks as u64, Ordering::Release);
         while self.take() {}
@@ -109,28 +129,9 @@ impl Team {
         }
     }
 
-    /// Waits awake for the followers, who leave in a moment: to sleep until they have left would take far longer.
-    fn part(&self) {
-        let mut after = 0;
-        for _ in 0..PATIENCE {
-            after += usize::from(self.following.load(Ordering::Acquire) == 0);
-            // Some looks more, in which the pool notes that they have.
-            if after == LOOKS / 4 {
-                break;
-            }
-            spin_loop();
-        }
-    }
-
     fn follow(&self) {
-        self.following.fetch_add(1, Ordering::Relaxed);
-        self.follow_until_over();
-        self.following.fetch_sub(1, Ordering::Release);
-    }
-
-    fn follow_until_over(&self) {
         let mut looks = 0;
-        while looks < PATIENCE && !self.over.load(Ordering::Acquire) {
+        while looks < PATIENCE && self.leading.load(Ordering::Acquire) {
             looks += 1;
             // What the leader has not given to the team, and what is others', is the pool's.
             let gave_way = looks % LOOKS == 0 && rayon::yield_now() == Some(rayon::Yield::Executed);
@@ -141,6 +142,7 @@ impl Team {
             }
             spin_loop();
         }
+        self.called.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Runs a task, if there is one.
@@ -182,7 +184,9 @@ mod tests {
             for tasks in [0, 1, 2, 7, 64] {
                 let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
                 let count = |task: usize| _ = counts[task].fetch_add(1, Ordering::Relaxed);
-                pool.install(|| lead(|| (0..200).for_each(|_| for_each(tasks, count))));
+                pool.install(|| {
+                    lead(&Team::new(threads), || (0..200).for_each(|_| for_each(tasks, count)))
+                });
                 pool.install(|| for_each(tasks, count));
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 201));
             }
@@ -193,8 +197,9 @@ mod tests {
     fn teams_meet_in_one_pool_and_inside_each_other() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         let count = AtomicUsize::new(0);
-        let inner = || lead(|| for_each(5, |_| _ = count.fetch_add(1, Ordering::Relaxed)));
-        let outer = || lead(|| (0..50).for_each(|_| for_each(4, |_| inner())));
+        let team = || Team::new(3);
+        let inner = || lead(&team(), || for_each(5, |_| _ = count.fetch_add(1, Ordering::Relaxed)));
+        let outer = || lead(&team(), || (0..50).for_each(|_| for_each(4, |_| inner())));
         std::thread::scope(|scope| {
             (0..4).for_each(|_| _ = scope.spawn(|| pool.install(outer)));
         });
@@ -204,11 +209,44 @@ mod tests {
     #[test]
     fn a_panic_of_a_task_reaches_the_leader() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let team = Team::new(2);
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            pool.install(|| lead(|| for_each(8, |task| assert!(task != 5))));
+            pool.install(|| lead(&team, || for_each(8, |task| assert!(task != 5))));
         }));
         assert!(ended.is_err());
-        // The pool is as good as before.
-        pool.install(|| lead(|| for_each(8, |_| ())));
+        // Pool and team are as good as before.
+        pool.install(|| lead(&team, || for_each(8, |_| ())));
+    }
+
+    #[test]
+    fn a_leader_does_not_wait_for_threads_that_do_not_come() {
+        // All threads of the global pool are busy until the leader is done, or has waited for too long.
+        let (done, waited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let busy = Arc::new(AtomicUsize::new(0));
+        let (until, over, here) = (done.clone(), waited.clone(), busy.clone());
+        let pool = rayon::current_num_threads();
+        rayon::spawn_broadcast(move |_| {
+            here.fetch_add(1, Ordering::SeqCst);
+            let start = std::time::Instant::now();
+            while !until.load(Ordering::SeqCst) {
+                over.fetch_or(start.elapsed().as_secs() >= 5, Ordering::SeqCst);
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        while busy.load(Ordering::SeqCst) < pool {
+            std::thread::yield_now();
+        }
+        let (team, count) = (Team::new(pool), AtomicUsize::new(0));
+        for _ in 0..3 {
+            lead(&team, || for_each(7, |_| _ = count.fetch_add(1, Ordering::Relaxed)));
+        }
+        done.store(true, Ordering::SeqCst);
+        assert_eq!(count.into_inner(), 21);
+        assert!(!waited.load(Ordering::SeqCst));
+        // However often it leads, it calls each follower once.
+        assert!(team.called.load(Ordering::Relaxed) < pool);
     }
 }

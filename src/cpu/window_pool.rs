@@ -1,6 +1,7 @@
 //! Pooling over windows of any size: the largest, and the mean.
 
 use super::pool2d::larger;
+use super::team;
 use super::window::Window;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -44,10 +45,10 @@ pub(crate) fn max_forward(
             }
         }
     };
-    let rows = y.par_chunks_exact_mut(q * c).enumerate();
     match argmax {
-        None => rows.for_each(|(row, y)| line(row, y, None)),
+        None => team::for_each_chunk(y, q * c, |row, y| line(row, y, None)),
         Some(argmax) => {
+            let rows = y.par_chunks_exact_mut(q * c).enumerate();
             let argmax = argmax.par_chunks_exact_mut(q * c);
             rows.zip(argmax).for_each(|((row, y), argmax)| line(row, y, Some(argmax)));
         }
@@ -79,7 +80,7 @@ pub(crate) fn mean_forward(window: Window, [n, h, w, c]: [usize; 4], x: &[f32], 
         return;
     }
     let area = (window.size * window.size) as f32;
-    y.par_chunks_exact_mut(q * c).enumerate().for_each(|(row, y)| {
+    team::for_each_chunk(y, q * c, |row, y| {
         let (image, row) = (row / p, row % p);
         for (column, y) in y.chunks_exact_mut(c).enumerate() {
             y.fill(0.0);

@@ -112,6 +112,19 @@ impl Network {
         Ok(fusion.network)
     }
 
+    /// What messages call layer `i`: its name, or what it is and its place.
+    pub(super) fn layer_name(&self, i: usize) -> String {
+        let kind = match self.layers.get(i).map(|layer| &layer.op) {
+            Some(LayerOp::Conv(conv)) => return format!("layer {}", conv.name),
+            Some(LayerOp::Pointwise(_)) => "element-wise",
+            Some(LayerOp::MaxPool(_)) => "max-pooling",
+            Some(LayerOp::AvgPool(_) | LayerOp::GlobalAvgPool) => "average-pooling",
+            Some(LayerOp::Flatten) => "flattening",
+            None => "missing",
+        };
+        format!("the {kind} layer {i}")
+    }
+
     /// By layer: the values that nobody reads any more when it has run. The logits are read behind all layers.
     pub(super) fn released(&self) -> Vec<Vec<usize>> {
         let mut last: Vec<usize> =

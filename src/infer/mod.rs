@@ -20,6 +20,6 @@ mod remember;
 mod step;
 mod way;
 
-pub use plan::{BuildTimes, Choice, Plan, PlannedLayer};
+pub use plan::{BuildTimes, Plan, PlannedLayer};
 pub use reference::{ConvInput, Reference, reference};
-pub use way::{Algorithm, Format};
+pub use way::{Algorithm, Choice, Format};

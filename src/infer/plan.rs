@@ -1,26 +1,16 @@
 //! A network made ready for one device, batch size and mode.
 
-use super::choose;
+use super::choose::{self, Chosen};
 use super::cpu::CpuPlan;
 use super::fused::{LayerOp, Network};
 use super::gpu::GpuPlan;
 use super::gpu_ready::{GpuSettings, ReadyLayers, TileChoice};
-use super::way::{Algorithm, Format, Way};
+use super::way::{Algorithm, Choice, Format};
 use crate::dtype::DType;
 use crate::nn::Model;
 use crate::{Device, Error, Mode, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
-
-/// How the algorithm of each convolution is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// This one everywhere.
-    Forced(Algorithm),
-    /// The fastest on this device, measured once for a network, batch size and mode, then remembered on disk. Algorithms
-    /// sum in different orders, so their logits differ by rounding.
-    Measured,
-}
 
 /// A compiled network: batch norm folded, sums, ReLU and pooling fused into the convolutions, filters packed.
 ///
@@ -61,8 +51,8 @@ pub struct PlannedLayer {
     pub weights: usize,
     /// Weights that are not 0.
     pub kept: usize,
-    /// Measured time of the layer for one image (on a CPU by one core, on a GPU a call's share), in a network that runs
-    /// dense; absent where nothing was measured.
+    /// Measured time of the layer for one image in a network that runs dense; absent where nothing was measured. On a CPU by the
+    /// threads that share the layer (one where each thread takes images of its own), on a GPU a call's share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_ms: Option<f64>,
     /// Measured time of the layer in a network that runs sparse, in the format that took the shortest.
@@ -75,7 +65,7 @@ pub struct PlannedLayer {
 pub struct BuildTimes {
     /// Reading the tensors, folding batch norms, fusing.
     pub fuse_ms: f64,
-    /// Measuring the algorithms; 0 where the choice was forced or remembered.
+    /// Measuring algorithms and numbers of threads; 0 where the choice was remembered.
     pub measure_ms: f64,
     /// Packing filters and sparse formats, planning buffers; 0 where the plan is one of those that were measured.
     pub pack_ms: f64,
@@ -84,7 +74,8 @@ pub struct BuildTimes {
 impl Plan {
     /// Makes `model` ready for calls of up to `batch` images.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] for a batch of 0; those of reading the model's tensors.
+    /// Errors: [`crate::ErrorKind::Param`] for a batch of 0; [`crate::ErrorKind::Device`] where the memory that is free
+    /// does not hold the batch and a pass of one image; those of reading the model's tensors.
     pub fn build(model: &Model, batch: usize, mode: Mode, choice: Choice) -> Result<Self> {
         if batch == 0 {
             return Err(Error::param("batch", batch, "at least 1"));
@@ -94,16 +85,13 @@ impl Plan {
         let fuse_ms = milliseconds(start.elapsed());
         let start = Instant::now();
         let device = model.device();
-        let (chosen, kept) = match (choice, device) {
-            (Choice::Forced(algorithm), _) => {
-                (choose::forced(&network, Way::forced(algorithm, device, mode)), None)
-            }
-            (Choice::Measured, Device::Cpu) => {
-                let (chosen, plan) = choose::measured_on_cpu(&network, batch, mode)?;
+        let (chosen, kept) = match device {
+            Device::Cpu => {
+                let (chosen, plan) = choose::on_cpu(&network, batch, mode, choice)?;
                 (chosen, plan.map(Backend::Cpu))
             }
-            (Choice::Measured, Device::Gpu(_)) => {
-                let (chosen, plan) = choose::measured_on_gpu(&network, batch, mode, device)?;
+            Device::Gpu(_) => {
+                let (chosen, plan) = choose::on_gpu(&network, batch, mode, device, choice)?;
                 (chosen, plan.map(|plan| Backend::Gpu(Box::new(plan))))
             }
         };
@@ -112,12 +100,14 @@ impl Plan {
         let backend = match (kept, device) {
             (Some(backend), _) => backend,
             (None, Device::Cpu) => {
-                Backend::Cpu(CpuPlan::build(&network, batch, mode, &chosen.algorithms()))
+                let Chosen { threads, .. } = chosen;
+                let algorithms = chosen.algorithms();
+                Backend::Cpu(CpuPlan::build(&network, batch, mode, &algorithms, threads)?)
             }
             (None, Device::Gpu(_)) => {
                 let tiles = match choice {
                     Choice::Forced(_) => TileChoice::Guessed,
-                    Choice::Measured => TileChoice::Known(&chosen.tiles),
+                    _ => TileChoice::Known(&chosen.tiles),
                 };
                 let settings = GpuSettings { device, batch, mode, tiles };
                 let mut ready = ReadyLayers::new(&network, settings);
@@ -145,15 +135,7 @@ impl Plan {
             Backend::Gpu(plan) => return plan.run(x),
         };
         let mut logits = Tensor::empty(&[n, self.classes], DType::F32, &Device::Cpu)?;
-        if n == self.batch {
-            plan.run(x.cpu()?, logits.cpu_mut()?);
-        } else {
-            let mut pixels = x.to_vec::<f32>()?;
-            pixels.resize(self.batch * h * w * c, 0.0);
-            let mut all = vec![0.0; self.batch * self.classes];
-            plan.run(&pixels, &mut all);
-            logits.cpu_mut()?.copy_from_slice(&all[..n * self.classes]);
-        }
+        plan.run(x.cpu()?, logits.cpu_mut()?);
         Ok(logits)
     }
 
@@ -165,6 +147,14 @@ impl Plan {
     /// The convolutions and fully connected layers in the order they run.
     pub fn layers(&self) -> &[PlannedLayer] {
         &self.layers
+    }
+
+    /// Threads of the CPU that a call runs on; `None` on a GPU.
+    pub fn threads(&self) -> Option<usize> {
+        match &self.backend {
+            Backend::Cpu(plan) => Some(plan.threads()),
+            Backend::Gpu(_) => None,
+        }
     }
 
     /// How long building took.
@@ -181,7 +171,7 @@ impl Plan {
     }
 }
 
-fn layers(network: &Network, chosen: &choose::Chosen) -> Vec<PlannedLayer> {
+fn layers(network: &Network, chosen: &Chosen) -> Vec<PlannedLayer> {
     let named = network.layers.iter().enumerate().filter_map(|(i, layer)| match &layer.op {
         LayerOp::Conv(conv) => Some((i, conv)),
         _ => None,

@@ -32,9 +32,11 @@ struct Map {
 
 /// Evaluates `model` (running statistics) on `x [N, H, W, C]`, products and sums in float64.
 ///
-/// Errors: those of reading the model's tensors.
+/// Errors: those of reading the model's tensors; [`crate::ErrorKind::Device`] where the host's free memory does not hold
+/// the pass.
 pub fn reference(model: &Model, x: &Tensor) -> Result<Reference> {
     let [n, h, w, c] = x.dims4("reference", "x")?;
+    model.check_memory(n, size_of::<f64>())?;
     let pixels = x.to_vec::<f32>()?;
     let parameters = Parameters::of(model)?;
     let per_image: Vec<(Vec<f64>, Vec<ConvInput>)> = (0..n)
@@ -83,9 +85,12 @@ impl Parameters {
 }
 
 fn evaluate(model: &Model, parameters: &Parameters, x: Map) -> Result<(Vec<f64>, Vec<ConvInput>)> {
-    let (mut values, mut seen): (Vec<Map>, Vec<ConvInput>) = (Vec::new(), Vec::new());
-    for node in &model.graph().nodes {
-        let input = node.inputs.first().map_or(&x, |&index| &values[index]);
+    let (mut values, mut seen): (Vec<Option<Map>>, Vec<ConvInput>) = (Vec::new(), Vec::new());
+    let last_use = model.graph().last_use();
+    for (i, node) in model.graph().nodes.iter().enumerate() {
+        // A value goes after its last use; the nodes that read it stand before that.
+        let operand = |place: usize| node.inputs.get(place).and_then(|&i| values[i].as_ref());
+        let input = operand(0).unwrap_or(&x);
         let y = match &node.op {
             Op::Input => x.clone(),
             Op::Normalize { mean, std } => {
@@ -122,14 +127,17 @@ fn evaluate(model: &Model, parameters: &Parameters, x: Map) -> Result<(Vec<f64>,
                 input.conv(&[shape[0], 1, 1, shape[1]], weight, &bias, 1, 0)
             }
             Op::Add => {
-                let other = &values[node.inputs[1]];
+                let other = operand(1).unwrap_or(input);
                 let sums = input.data.iter().zip(&other.data).map(|(a, b)| a + b);
                 Map { shape: input.shape, data: sums.collect() }
             }
         };
-        values.push(y);
+        values.push(Some(y));
+        for &input in node.inputs.iter().filter(|&&input| last_use[input] == i) {
+            values[input] = None;
+        }
     }
-    Ok((values.pop().map(|logits| logits.data).unwrap_or_default(), seen))
+    Ok((values.pop().flatten().map(|logits| logits.data).unwrap_or_default(), seen))
 }
 
 impl Map {

@@ -1,6 +1,8 @@
 //! The steps of a network on the CPU, and the program that they are.
 
+use crate::Result;
 use crate::cpu::aligned::Aligned;
+use crate::device::host_memory;
 use std::time::Instant;
 
 /// What a step does with x, the residual where it adds one, and y, which it writes.
@@ -46,8 +48,13 @@ pub(super) struct Program {
 
 impl Program {
     /// Buffers for a run.
-    pub(super) fn memory(&self) -> Vec<Aligned> {
-        self.lens.iter().copied().map(Aligned::zeros).collect()
+    ///
+    /// Errors: [`crate::ErrorKind::Device`] where the system has no memory for one.
+    pub(super) fn memory(&self) -> Result<Vec<Aligned>> {
+        let buffer = |&len: &usize| {
+            Aligned::try_zeros(len).ok_or_else(|| host_memory::refused(len * size_of::<f32>()))
+        };
+        self.lens.iter().map(buffer).collect()
     }
 
     /// Computes the logits of at most as many images as the program was planned for. Adds the seconds of each layer to

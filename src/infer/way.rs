@@ -13,6 +13,22 @@ pub enum Algorithm {
     Sparse,
 }
 
+/// How the algorithm of each convolution is chosen.
+///
+/// On a CPU every plan also chooses its number of threads by measuring, at most those of the pool; what was measured is
+/// remembered on disk. The number of threads changes no bit of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// This algorithm everywhere.
+    Forced(Algorithm),
+    /// The fastest on this device, measured once for a network, batch size and mode, then remembered on disk. Algorithms
+    /// sum in different orders, so their logits differ by rounding. A network none of whose convolutions holds a 0
+    /// is always dense on a CPU.
+    Measured,
+    /// As [`Self::Measured`], but measured anew and remembered in place of what was.
+    Remeasured,
+}
+
 /// How the kept weights of a sparse convolution are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

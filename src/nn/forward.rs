@@ -1,8 +1,9 @@
 //! The interpreter that runs a network on a tape.
 
+use super::memory::PassMemory;
 use super::model::RunningStats;
 use super::{Arch, Graph, Model, Op, Weights};
-use crate::{Error, Result, Tape, Tensor, ops};
+use crate::{Device, Error, Result, Tape, Tensor, ops};
 use std::collections::BTreeMap;
 
 /// Running statistics as a pass may use them.
@@ -15,21 +16,23 @@ impl Model {
     /// Logits in training mode: batch normalisation uses the statistics of the batch and updates the running ones.
     ///
     /// Shapes: `x [N, H, W, C]`, pixels in [0, 1]; result `[N, classes]`.
-    /// Errors: [`crate::ErrorKind::Shape`] for images of another size than the network's.
+    ///
+    /// Errors: [`crate::ErrorKind::Shape`] for images of another size than the network's; [`crate::ErrorKind::Device`] on a CPU
+    /// whose free memory does not hold the pass, with what `tape` keeps of it.
     pub fn forward_train(
         &mut self,
         tape: &mut Tape,
         x: &Tensor,
         weights: &Weights,
     ) -> Result<Tensor> {
-        let Self { arch, graph, params, running, constants, last_use, .. } = self;
-        let pass = Pass { arch, graph, params, constants, last_use, weights };
+        let Self { arch, graph, params, running, constants, last_use, memory, .. } = self;
+        let pass = Pass { arch, graph, params, constants, last_use, memory, weights };
         pass.run(tape, x, Statistics::Update(running))
     }
 
     /// Logits in evaluation mode: batch normalisation uses the running statistics. Shapes and errors as [`Self::forward_train`].
     pub fn forward_eval(&self, tape: &mut Tape, x: &Tensor, weights: &Weights) -> Result<Tensor> {
-        let Self { arch, graph, params, running, constants, last_use, .. } = self;
+        let Self { arch, graph, params, running, constants, last_use, memory, .. } = self;
         let noisy = match &weights.noise {
             None => None,
             Some(noise) => {
@@ -38,7 +41,7 @@ impl Model {
             }
         };
         let weights = noisy.as_ref().unwrap_or(weights);
-        let pass = Pass { arch, graph, params, constants, last_use, weights };
+        let pass = Pass { arch, graph, params, constants, last_use, memory, weights };
         pass.run(tape, x, Statistics::Keep(running))
     }
 }
@@ -50,16 +53,20 @@ struct Pass<'a> {
     params: &'a BTreeMap<String, Tensor>,
     constants: &'a [Vec<Tensor>],
     last_use: &'a [usize],
+    memory: &'a PassMemory,
     weights: &'a Weights,
 }
 
 impl Pass<'_> {
     fn run(&self, tape: &mut Tape, x: &Tensor, mut statistics: Statistics) -> Result<Tensor> {
-        let [_, h, w, c] = x.dims4("model", "x")?;
+        let [n, h, w, c] = x.dims4("model", "x")?;
         if [h, w, c] != [self.arch.size, self.arch.size, self.arch.in_channels] {
             let Arch { size, in_channels, .. } = self.arch;
             let want = format!("[N, {size}, {size}, {in_channels}]");
             return Err(Error::shape("model", "x", want, x.shape()));
+        }
+        if x.device() == Device::Cpu {
+            self.memory.check(n, size_of::<f32>(), tape.records())?;
         }
         // A result goes as soon as nobody reads it any more; the tape keeps what gradients need.
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());

@@ -66,6 +66,8 @@ pub enum Op {
 
 /// Values that a node may have for one image: 1 GiB.
 const MOST_VALUES: usize = 1 << 28;
+/// Nodes of a network. The largest that are published have some thousand; each costs a pass memory, however small its result.
+const MOST_NODES: usize = 1 << 14;
 
 impl Op {
     /// The operation's name in messages.
@@ -178,6 +180,14 @@ impl Graph {
         input: [usize; 3],
         shape: &impl Fn(&str) -> Option<&'a [usize]>,
     ) -> Result<Vec<Vec<usize>>> {
+        if self.nodes.len() > MOST_NODES {
+            let got = format!("{} nodes", self.nodes.len());
+            return Err(Error::param(
+                "graph",
+                got,
+                format!("a network of at most {MOST_NODES} nodes"),
+            ));
+        }
         let mut shapes: Vec<Vec<usize>> = Vec::with_capacity(self.nodes.len());
         for (i, node) in self.nodes.iter().enumerate() {
             let earlier = node.inputs.iter().all(|&input| input < i);

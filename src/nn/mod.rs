@@ -9,6 +9,7 @@ mod forward;
 mod graph;
 mod init;
 mod layers;
+mod memory;
 mod model;
 mod normalization;
 mod weights;

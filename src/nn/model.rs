@@ -1,5 +1,6 @@
 //! A network with its tensors on a device.
 
+use super::memory::PassMemory;
 use super::{Arch, Blueprint, Graph, Op};
 use crate::{Device, Error, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Model {
     pub(super) constants: Vec<Vec<Tensor>>,
     /// By node: the last node that reads it.
     pub(super) last_use: Vec<usize>,
+    /// What a pass holds.
+    pub(super) memory: PassMemory,
     device: Device,
     class_names: Vec<String>,
 }
@@ -62,7 +65,8 @@ impl Model {
         mut tensors: BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        check(&arch, &graph, &|name| tensors.get(name).map(Tensor::shape))?;
+        let shapes = check(&arch, &graph, &|name| tensors.get(name).map(Tensor::shape))?;
+        let memory = PassMemory::of(&graph, &shapes);
         let names = graph.tensors();
         let mut params = BTreeMap::new();
         for name in &names {
@@ -85,7 +89,7 @@ impl Model {
         let constants = constants(&graph, device)?;
         let (last_use, device) = (graph.last_use(), device.clone());
         let class_names = Vec::new();
-        Ok(Self { arch, graph, params, running, constants, last_use, device, class_names })
+        Ok(Self { arch, graph, params, running, constants, last_use, memory, device, class_names })
     }
 
     /// What the network was built as. Channel counts of a shrunk network are those of its tensors, not those of its
@@ -170,18 +174,25 @@ impl Model {
         self.graph.nodes.iter().filter_map(|node| convolution(&node.op)).collect()
     }
 
+    /// Checks that the host's free memory holds a pass over `images` images, without a tape and in values of `bytes` each.
+    ///
+    /// Errors: [`crate::ErrorKind::Device`] that names the largest layer.
+    pub(crate) fn check_memory(&self, images: usize, bytes: usize) -> Result<()> {
+        self.memory.check(images, bytes, false)
+    }
+
     /// Asks `tape` for the gradients of all parameters, before a forward pass.
     pub fn watch(&self, tape: &mut Tape) {
         self.params.values().for_each(|tensor| tape.watch(tensor));
     }
 }
 
-/// Checks that operations, tensors and description fit each other.
+/// Checks that operations, tensors and description fit each other, and returns the shape of each node's result.
 fn check<'a>(
     arch: &Arch,
     graph: &Graph,
     shape: &impl Fn(&str) -> Option<&'a [usize]>,
-) -> Result<()> {
+) -> Result<Vec<Vec<usize>>> {
     arch.check()?;
     let shapes = graph.shapes([arch.size, arch.size, arch.in_channels], shape)?;
     match shapes.last() {
@@ -189,7 +200,7 @@ fn check<'a>(
             let want = format!("[{}], a logit for each of the classes of {arch}", arch.classes);
             Err(Error::param("shape of the network's result", format!("{logits:?}"), want))
         }
-        _ => Ok(()),
+        _ => Ok(shapes),
     }
 }
 

@@ -98,7 +98,7 @@ impl Bf16Conv {
         let tasks = |panels: usize, together: usize| {
             count.div_ceil(panels) * units.all.len().div_ceil(together)
         };
-        let wanted = TASKS * rayon::current_num_threads();
+        let wanted = TASKS * team::threads();
         while panels > 1 && tasks(panels, together) < wanted {
             panels = panels.div_ceil(2);
         }

@@ -1,7 +1,7 @@
 //! Passes over `[block][h][w][c][lane]` other than convolutions.
 
 use super::lanes;
-use rayon::prelude::*;
+use crate::cpu::team;
 
 /// `y` is the NHWC tensor x with images in lanes; the images that fill up the last block are zeros.
 ///
@@ -12,8 +12,7 @@ pub(crate) fn from_nhwc([n, pixels, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
     if y.is_empty() {
         return;
     }
-    let values = y.par_chunks_exact_mut(len * lanes).enumerate();
-    values.for_each(|(block, y)| {
+    team::for_each_chunk(y, len * lanes, |block, y| {
         let images = &x[block * lanes * len..n.min((block + 1) * lanes) * len];
         let count = images.len() / len;
         for (i, y) in y.chunks_exact_mut(lanes).enumerate() {
@@ -34,7 +33,7 @@ pub(crate) fn to_nhwc([n, pixels, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
     if y.is_empty() {
         return;
     }
-    y.par_chunks_exact_mut(len).enumerate().for_each(|(image, y)| {
+    team::for_each_chunk(y, len, |image, y| {
         let (block, lane) = (image / lanes, image % lanes);
         let values = x[block * len * lanes..].chunks_exact(lanes);
         y.iter_mut().zip(values).for_each(|(y, x)| *y = x[lane]);
@@ -48,8 +47,8 @@ pub(crate) fn pick(c: usize, index: &[usize], x: &[f32], y: &mut [f32]) {
     if y.is_empty() {
         return;
     }
-    let pixels = y.par_chunks_exact_mut(index.len() * lanes).zip(x.par_chunks_exact(c * lanes));
-    pixels.for_each(|(y, x)| {
+    team::for_each_chunk(y, index.len() * lanes, |pixel, y| {
+        let x = &x[pixel * c * lanes..][..c * lanes];
         for (y, &channel) in y.chunks_exact_mut(lanes).zip(index) {
             y.copy_from_slice(&x[channel * lanes..][..lanes]);
         }

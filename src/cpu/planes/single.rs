@@ -68,7 +68,7 @@ impl Single {
     ) -> (Self, Offsets, ListOrder) {
         let &ConvShape { w, c, k, r, s, stride, pad, .. } = shape;
         let (p, q) = (shape.p(), shape.q());
-        let together = shape.n * k / (TASKS * rayon::current_num_threads());
+        let together = shape.n * k / (TASKS * team::threads());
         let most = (PLANES / (p * q).max(1)).max(1);
         let groups = split(k, together.max(FILTERS).min(most)).count();
         let order = |slices: usize, lists: usize| ListOrder {

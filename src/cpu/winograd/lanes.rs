@@ -100,7 +100,7 @@ impl LaneWinogradConv {
         let (y, strips) = (Shared::new(y), self.strips.len());
         let panels = self.filters.div_ceil(self.register_tiles.filters());
         // Where there are few tiles threads share the filters too: every group of panels transforms the tiles for itself.
-        let threads = rayon::current_num_threads();
+        let threads = team::threads();
         let parts = if threads > 1 { (TASKS * threads).div_ceil(strips.max(1)) } else { 1 };
         let groups: Vec<_> = split(panels, panels.div_ceil(parts)).collect();
         team::for_each(strips * groups.len(), |task| {

@@ -70,7 +70,7 @@ impl WinogradConv {
         let (most, together) = cut(register_tiles, shape, count.min(TILES));
         let panels = Panel::cut(shape.k, n * n * c, lanes, most);
         // Threads share the panels first, so that each reads few weights, and then the tiles.
-        let threads = rayon::current_num_threads();
+        let threads = team::threads();
         let groups: Vec<_> = split(panels.len(), panels.len().div_ceil(threads)).collect();
         let range = (count * groups.len()).div_ceil(threads).clamp(FEW_TILES, TILES);
         let ranges = split(count, range).collect();
