@@ -31,8 +31,8 @@
 //! net.linear(x, "fc", arch.classes, true);
 //! let model = Model::initialised(arch, net.finish(), seed, &device)?;
 //!
-//! // Prune and train: DNR keeps half of the filters and chooses anew after every epoch.
-//! let (granularity, keys) = (Granularity::Filter, Default::default());
+//! // Prune and train: DNR keeps half of the input channels and chooses them anew after every epoch.
+//! let (granularity, keys) = (Granularity::Channel, Default::default());
 //! let half = PruneSettings { method: "dnr".into(), granularity, density: 0.5, keys };
 //! let pruner = Pruner::new(&half, &model, seed)?;
 //! let settings = TrainSettings { epochs: 2, batch_size: 64, ..Default::default() };
@@ -51,7 +51,7 @@
 //!     attack::evaluate(&network, &images, &[pgd], 50, seed, Outcome::default(), &mut |_| Ok(()))?;
 //! println!("{:.1} % of them withstand PGD", Outcome::percent(&outcome.worst));
 //!
-//! // Shrink: pruned filters, and the weights that read them, are removed. The logits stay the same.
+//! // Shrink: channels that no weight reads are removed. The logits stay the same.
 //! let small = prune::shrink(model)?;
 //! assert!(small.parameter_count() < model.parameter_count());
 //!

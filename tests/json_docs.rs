@@ -51,7 +51,8 @@ const COMMANDS: [(&str, &str); 29] = [
     ("predict", "predict m.safetensors --data DATA -o l.npy"),
     ("inspect", "inspect m.safetensors"),
     ("inspect, any other safetensors file", "inspect run/checkpoints/state.safetensors"),
-    ("bench", "bench p.safetensors --batch 1 --seconds 0"),
+    // So few weights are kept that sparse layers are worth measuring.
+    ("bench", "bench m.safetensors --batch 1 --seconds 0 --density 0.1 --granularity irregular"),
     ("bench --train-step", "bench m.safetensors --batch 1 --seconds 0 --train-step"),
     ("report", "report run"),
     ("shrink", "shrink m.safetensors -o s.safetensors"),
