@@ -222,7 +222,7 @@ pub fn read_image(path: &Path, size: usize) -> Result<Tensor> {
 
 /// [3, height, width], or [3, size, size].
 fn decode(path: &Path, size: Option<usize>) -> Result<Vec<u8>> {
-    let bytes = file::read(path)?;
+    let bytes = file::read_bounded(path, 1 << 30)?;
     let reader = reader(path, Cursor::new(bytes.as_slice()))?;
     if reader.format() == Some(ImageFormat::Jpeg) && jpeg_is_cut(&bytes) {
         return Err(Error::file(path, "is cut short: a JPEG without its end"));
