@@ -209,7 +209,8 @@ impl Graph {
         match shapes.last() {
             Some(logits) if logits.len() == 1 => Ok(shapes),
             last => {
-                Err(Error::param("graph", format!("{last:?}"), "a network that ends in [classes]"))
+                let got = last.map_or("empty".into(), |last| format!("ends in {last:?}"));
+                Err(Error::param("graph", got, "a network that ends in [classes]"))
             }
         }
     }
@@ -276,7 +277,8 @@ fn result<'a>(
                 (Some(p), Some(q)) => Ok(vec![p, q, c]),
                 _ => Err(misfit(
                     &format!(
-                        "an image that fits {op:?}: at most 15 wide, padded by at most half of it"
+                        "an image that the windows fit into: {0}×{0} pixels, at most 15×15, padded by {1}, at most half of that",
+                        window.size, window.padding
                     ),
                     x,
                 )),
@@ -348,6 +350,7 @@ fn vector<'a>(
     match shape(name) {
         Some(&[l]) if present && l == len => Ok(()),
         _ if !present => Ok(()),
-        other => Err((format!("{name} of shape [{len}]"), format!("{other:?}"))),
+        None => Err((format!("{name} of shape [{len}]"), "none".into())),
+        Some(other) => Err(misfit(&format!("{name} of shape [{len}]"), other)),
     }
 }

@@ -56,7 +56,7 @@ impl Model {
         let shape = |name: &str| tensors.get(name).map(Tensor::shape);
         let shapes = graph.shapes([arch.size, arch.size, arch.in_channels], &shape)?;
         if shapes.last().map(Vec::as_slice) != Some(&[arch.classes]) {
-            let got = format!("{:?}", shapes.last());
+            let got = format!("{:?}", shapes.last().map_or(&[][..], Vec::as_slice));
             return Err(Error::param("logits", got, format!("[{}]", arch.classes)));
         }
         let names = graph.tensors();
