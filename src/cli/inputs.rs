@@ -1,6 +1,6 @@
 //! Arguments that many commands share: a network and a data set.
 
-use super::Context;
+use super::{Context, note};
 use crate::data::{Dataset, Need, Split};
 use crate::infer::{Algorithm, Choice, Plan};
 use crate::io::{self, Hints};
@@ -131,6 +131,7 @@ impl ModelArgs {
             in_channels: data.map(|data| data.channels),
             classes: data.and_then(|data| data.classes),
             size: data.map(|data| data.height),
+            note: Some(note),
         };
         io::load_model(&self.model, &hints, &context.device()?)
     }
