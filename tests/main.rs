@@ -10,6 +10,7 @@ mod driver;
 mod example;
 mod fixture;
 mod host;
+mod inputs;
 mod json;
 mod kernels;
 mod layers;
