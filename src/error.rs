@@ -1,5 +1,6 @@
 //! The error type of the library.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// An error of this crate. [`Error::kind`] says what went wrong.
@@ -147,9 +148,31 @@ impl From<ErrorKind> for Error {
 }
 
 impl std::fmt::Display for Error {
+    /// The message, [`printable`].
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        f.write_str(&printable(&self.0.to_string()))
     }
+}
+
+/// `text` as a terminal may show it. Names that come from files can hold control characters, which would move the cursor, colour
+/// the text or set the window's title, and characters that turn the direction of writing: each becomes its escape, `\u{1b}`.
+/// Line ends and tabs stay.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || (c.is_control() && c != '\n' && c != '\t')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match harmful(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 impl std::error::Error for Error {

@@ -13,25 +13,51 @@ use crate::error::{Error, Result};
 /// Errors: `Io` when it cannot be opened, `File` when it is not a regular file (a pipe would wait for ever).
 pub fn open(path: &Path) -> Result<File> {
     let metadata = fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    if metadata.is_dir() {
+        return Err(Error::file(path, "is a folder; must be a file"));
+    }
     if !metadata.is_file() {
-        return Err(Error::file(path, "is not a regular file"));
+        return Err(Error::file(path, "is a pipe, a socket or a device; must be a regular file"));
     }
     File::open(path).map_err(|e| Error::io(path, e))
 }
 
-/// The whole content of `path`.
+/// Of a file that is read whole, where its reader knows no tighter limit: 64 GiB.
+const MOST_BYTES: u64 = 1 << 36;
+
+/// The whole content of `path`, at most 64 GiB.
 ///
-/// Errors: as [`open`], and `File` when it does not fit into memory.
+/// Errors: as [`read_bounded`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut file = open(path)?;
+    read_bounded(path, MOST_BYTES)
+}
+
+/// The whole content of `path`, at most `most_bytes`.
+///
+/// Errors: as [`open`], and `File` when the file is longer or does not fit into memory.
+pub fn read_bounded(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
     let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let too_long = |len: u64| {
+        let want = format!("a file of this kind may have {most_bytes} at most");
+        Err(Error::file(path, format!("is {len} bytes long; {want}")))
+    };
+    if len > most_bytes {
+        return too_long(len);
+    }
     let mut bytes = Vec::new();
     let reserved = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
     if !reserved {
         return Err(Error::file(path, format!("its {len} bytes do not fit into memory")));
     }
-    file.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
-    Ok(bytes)
+    // A file may grow while it is read, and those of the system say that they are empty.
+    file.take(most_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io(path, e))?;
+    match bytes.len() as u64 {
+        len if len > most_bytes => too_long(len),
+        _ => Ok(bytes),
+    }
 }
 
 /// Writes `path` so that a reader, or a run after a crash, sees the old content or the new one, never a part:
@@ -63,16 +89,6 @@ pub fn write(
 /// [`write()`] of bytes that are there already.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
-}
-
-/// The content of a file that may be absent, as one of a cache: `None` where `path` is not there, cannot be read, is no
-/// regular file (a pipe would wait for ever), or holds more than `most` bytes.
-pub fn read_regular(path: &Path, most: u64) -> Option<Vec<u8>> {
-    let file = open(path).ok()?;
-    let mut bytes = Vec::new();
-    // One byte more than there may be: the file may grow while it is read.
-    file.take(most + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= most).then_some(bytes)
 }
 
 /// Removes the temporary files that killed writers left in `folder`. Only for a folder with no other writer.

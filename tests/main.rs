@@ -12,6 +12,7 @@ mod example;
 mod example_infer;
 mod fixture;
 mod host;
+mod inputs;
 mod json;
 mod json_docs;
 mod kernels;

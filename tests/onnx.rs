@@ -145,7 +145,8 @@ fn unfolded_networks_have_pytorchs_state_dict() {
 #[test]
 fn normalisation_and_size_may_come_from_the_caller() {
     let normalize = Normalization { mean: vec![0.5, 0.4, 0.3], std: vec![0.2, 0.3, 0.4] };
-    let settings = ImportSettings { normalize: Some(normalize.clone()), size: None };
+    let settings =
+        ImportSettings { normalize: Some(normalize.clone()), ..ImportSettings::default() };
     let model = load_onnx(&file("plain_script.onnx"), &settings, &CPU).unwrap();
     assert_eq!(model.arch().normalize, Some(normalize.clone()));
     assert_eq!(
@@ -292,13 +293,13 @@ fn wrong(name: &str) -> Vec<u8> {
 fn everything_that_is_not_supported_is_named_at_once() {
     let message = refused(&wrong("faults"));
     for words in [
-        "grouped (Conv) has 3 groups",
-        "dilated (Conv) is dilated",
-        "lopsided (Conv) has pads [0, 0, 1, 1]",
-        "curved (Sigmoid) is not supported",
-        "rounded (MaxPool) rounds the number of windows up",
-        "foreign (Own) is not supported",
-        "joined (Sum) is not supported",
+        "Conv `grouped`: 3 groups",
+        "Conv `dilated`: dilation 2",
+        "Conv `lopsided`: pads [0, 0, 1, 1] differ",
+        "Sigmoid `curved`: not supported",
+        "MaxPool `rounded`: ceil_mode=1",
+        "Own `foreign`: the operator is of the domain `com.example`",
+        "Sum `joined`: not supported",
     ] {
         assert!(message.contains(words), "{words} is not in: {message}");
     }
@@ -310,23 +311,23 @@ fn everything_that_is_not_supported_is_named_at_once() {
 fn files_that_lie_are_refused() {
     for (name, words) in [
         ("cycle", "nothing before it computes"),
-        ("absent", "reads nowhere, which nothing before it computes"),
+        ("absent", "reads `nowhere`, which nothing before it computes"),
         ("huge", "shape [4611686018427387904, 4611686018427387904]"),
         ("negative", "shape [-5, -3]"),
         ("short", "holds 1 values; its shape is [5, 3]"),
         ("sparse", "too many for a file of few values"),
-        ("outside", "lies in another file"),
+        ("outside", "lies in another file, `../secret`"),
         ("shared", "more values than the file can be meant to hold"),
         ("expanded", "more values than the file can be meant to hold"),
         ("doubled", "joins lists"),
-        ("bare", "BatchNormalization) lacks its weight"),
+        ("bare", "its weight is missing"),
         ("two outputs", "one output"),
-        ("an image as logits", "must be logits [N, classes]"),
+        ("an image as logits", "is [N, 3, 8, 8]; must be logits [N, classes]"),
         ("old", "opset 8"),
-        ("alias", "aside (Add) adds a constant to what is no matrix product read here alone"),
-        ("integers", "floating point pixels"),
-        ("oblong", "oblong (AveragePool)"),
-        ("turned", "turned (Transpose) transposes a constant of shape [0, "),
+        ("alias", "Add `aside`: adds a constant; only the bias of a matrix product"),
+        ("integers", "holds uint8; must hold floating point pixels"),
+        ("oblong", "AveragePool `oblong`: kernel_shape [4, 6] differ"),
+        ("turned", "Transpose `turned`: transposes a constant of the shape [0, "),
     ] {
         let message = refused(&wrong(name));
         assert!(message.contains(words), "{name}: {words} is not in: {message}");
@@ -345,7 +346,11 @@ fn files_that_lie_are_refused() {
     assert!(load().contains("residual_dynamo.onnx.data"), "{}", load());
     let values = std::fs::read(file("residual_dynamo.onnx.data")).unwrap();
     std::fs::write(folder.path().join("residual_dynamo.onnx.data"), &values[..100]).unwrap();
-    assert!(load().contains("of 100"), "{}", load());
+    assert!(load().contains("residual_dynamo.onnx.data is 100 bytes long, but `"), "{}", load());
+    assert!(load().contains("cut short"), "{}", load());
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9999\n";
+    std::fs::write(folder.path().join("residual_dynamo.onnx.data"), pointer).unwrap();
+    assert!(load().contains("is a Git LFS pointer; fetch"), "{}", load());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rewire::{Device, prune};
 use std::path::Path;
 
 fuzz_target!(|bytes: &[u8]| {
-    let (path, settings) = (Path::new("fuzzed"), ImportSettings { size: Some(4), normalize: None });
+    let (path, settings) = (Path::new("fuzzed"), ImportSettings { size: Some(4), ..ImportSettings::default() });
     let Ok(model) = read_onnx(path, bytes, None, &settings, &Device::Cpu) else { return };
     model_bytes(path, &model).unwrap();
     prune::shrink(&model).unwrap();

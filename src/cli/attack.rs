@@ -4,7 +4,7 @@ mod print;
 mod settings;
 
 use super::inputs::{DataArgs, ModelArgs, warn};
-use super::{Context, Outcome, interrupt, progress};
+use super::{Context, Outcome, interrupt, note, progress};
 use crate::attack::{self, AttackSettings, Epsilon, Network};
 use crate::data::{Dataset, Need, Split};
 use crate::io::{self, Hints};
@@ -95,7 +95,7 @@ impl Args {
         if let Some(folder) = &folder {
             folder.finish(&result)?;
         }
-        result.warnings.iter().for_each(|line| eprintln!("warning: {line}"));
+        result.warnings.iter().for_each(|line| note(&format!("warning: {line}")));
         context.print(&print::text(&result)?, &result)?;
         Ok(Outcome::Done)
     }

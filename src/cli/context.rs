@@ -1,5 +1,6 @@
 //! What every command is given, and how it answers.
 
+use crate::error::printable;
 use crate::{Device, Mode, Seed};
 use serde::Serialize;
 use std::io::Write;
@@ -79,18 +80,41 @@ impl Context {
     pub(super) fn print(&self, text: &str, json: &impl Serialize) -> anyhow::Result<()> {
         match self.json {
             true => write_line(&serde_json::to_string_pretty(json)?),
-            false => write_line(text.trim_end()),
+            false => write_line(&printable(text.trim_end())),
         }
     }
 
     /// Says that the work was interrupted, and what goes on with it.
     pub(super) fn interrupted(&self, how: &impl std::fmt::Display) -> anyhow::Result<()> {
-        eprintln!("{how}");
+        note(&how.to_string());
         match self.json {
             true => write_line(&error_document(&how.to_string())),
             false => Ok(()),
         }
     }
+}
+
+/// Characters of an error's line: names and values from files can be of any length.
+const MOST_CHARACTERS: usize = 2000;
+
+/// `message` as one line that a terminal may show, its middle left out where it is long.
+pub(super) fn one_line(message: &str) -> String {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let line = printable(&words.join(" ")).into_owned();
+    let count = line.chars().count();
+    if count <= MOST_CHARACTERS {
+        return line;
+    }
+    let half = MOST_CHARACTERS / 2;
+    let (head, tail): (String, String) =
+        (line.chars().take(half).collect(), line.chars().skip(count - half).collect());
+    format!("{head} … ({} characters left out) … {tail}", count - 2 * half)
+}
+
+/// A line for people on standard error, beside a command's result.
+pub(super) fn note(line: &str) {
+    // A reader that has gone away is no error.
+    let _ = writeln!(std::io::stderr(), "{}", printable(line));
 }
 
 /// To standard output; a reader that has gone away is no error.

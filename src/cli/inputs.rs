@@ -1,6 +1,6 @@
 //! Arguments that many commands share: a network and a data set.
 
-use super::Context;
+use super::{Context, note};
 use crate::data::{Dataset, Need, Split};
 use crate::infer::{Algorithm, Choice, Plan};
 use crate::io::{self, Hints};
@@ -87,13 +87,7 @@ impl PlanArgs {
 /// What a user should know of the images before the results, on standard error. Names of files and classes may hold
 /// anything: control characters are escaped.
 pub(super) fn warn(warnings: &[String]) {
-    for line in warnings {
-        let shown = line.chars().map(|c| match c.is_control() {
-            true => c.escape_default().to_string(),
-            false => c.to_string(),
-        });
-        eprintln!("warning: {}", shown.collect::<String>());
-    }
+    warnings.iter().for_each(|line| note(&format!("warning: {line}")));
 }
 
 impl DataArgs {
@@ -143,6 +137,7 @@ impl ModelArgs {
             in_channels: data.map(|data| data.channels),
             classes: data.and_then(|data| data.classes),
             size: data.map(|data| data.height),
+            note: Some(note),
         };
         io::load_model(&self.model, &hints, &context.device()?)
     }

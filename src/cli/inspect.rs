@@ -1,7 +1,7 @@
 //! `rewire inspect`: what the layers of a network hold, or the tensors of any other file.
 
 use super::inputs::ModelArgs;
-use super::{Context, Outcome};
+use super::{Context, Outcome, one_line};
 use crate::io::{self, StoredTensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -104,6 +104,7 @@ impl Listed {
         let width = names.max().unwrap_or(0).max(6);
         writeln!(text, "{:<width$} {:<8} {:<20} {:>28}", "tensor", "type", "shape", "nonzero")?;
         for StoredTensor { name, dtype, shape, nonzero } in &self.tensors {
+            let name = one_line(name);
             let all: usize = shape.iter().product();
             let share = nonzero.map_or("-".to_owned(), |nonzero| {
                 format!("{nonzero}/{all} {:6.2} %", 100.0 * nonzero as f64 / all.max(1) as f64)
@@ -111,7 +112,7 @@ impl Listed {
             writeln!(text, "{name:<width$} {dtype:<8} {:<20} {share:>28}", format!("{shape:?}"))?;
         }
         for (key, value) in &self.metadata {
-            writeln!(text, "{key}: {value}")?;
+            writeln!(text, "{}: {}", one_line(key), one_line(value))?;
         }
         Ok(text)
     }
@@ -174,7 +175,11 @@ impl Printed {
             "layer", "shape", "nonzero weights", "used channels", "used filters", "nonzero MACs"
         )?;
         for row in &self.layers {
-            writeln!(text, "{}", row.counts.line(&row.name, &format!("{:?}", row.shape)))?;
+            writeln!(
+                text,
+                "{}",
+                row.counts.line(&one_line(&row.name), &format!("{:?}", row.shape))
+            )?;
         }
         writeln!(text, "{}", self.prunable.line("convolutions", ""))?;
         writeln!(text, "{}", self.total.line("total", ""))?;

@@ -24,8 +24,7 @@ mod shrink;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use context::{Context, Global, Outcome, error_document, write_line};
-use std::io::Write;
+use context::{Context, Global, Outcome, error_document, note, one_line, write_line};
 use std::process::ExitCode;
 
 /// Trains, prunes, attacks and serves convolutional networks.
@@ -112,13 +111,12 @@ pub fn main() -> ExitCode {
 
 /// One line on standard error, status 2.
 fn refuse(message: &str, json: bool) -> ExitCode {
-    let words: Vec<&str> = message.split_whitespace().collect();
-    let message = words.join(" ");
+    let message = one_line(message);
     if json {
         // What cannot be written to one of the two still goes to the other.
         let _ = write_line(&error_document(&message));
     }
-    let _ = writeln!(std::io::stderr(), "error: {message}");
+    note(&format!("error: {message}"));
     ExitCode::from(2)
 }
 

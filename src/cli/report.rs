@@ -60,6 +60,7 @@ impl Args {
 
 /// Whether a JSON file is a result of attacks; anything else is read as one of peers.
 fn is_attacked(path: &Path) -> crate::Result<bool> {
-    let document: Option<serde_json::Value> = serde_json::from_slice(&file::read(path)?).ok();
+    let document: Option<serde_json::Value> =
+        serde_json::from_slice(&file::read_bounded(path, 1 << 30)?).ok();
     Ok(document.is_some_and(|document| document.get("attacks").is_some()))
 }

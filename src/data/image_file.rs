@@ -78,7 +78,7 @@ pub(super) fn sides(path: &Path) -> Result<(usize, usize)> {
 
 /// The pixels as RGB, one byte a value: [3, height, width], or [3, size, size].
 pub(super) fn decode(path: &Path, size: Option<usize>) -> Result<Vec<u8>> {
-    let bytes = file::read(path)?;
+    let bytes = file::read_bounded(path, 1 << 30)?;
     let (reader, format) = reader(path, Cursor::new(bytes.as_slice()))?;
     if format == ImageFormat::Jpeg && jpeg_is_cut(&bytes) {
         return Err(Error::file(path, "is cut short: the end of the JPEG image is missing"));

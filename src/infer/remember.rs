@@ -44,7 +44,7 @@ impl Remembered {
         let layers = network.layers.len();
         let read = |file: &PathBuf| -> Option<Content> {
             let content: Content =
-                serde_json::from_slice(&file::read_regular(file, MOST_BYTES)?).ok()?;
+                serde_json::from_slice(&file::read_bounded(file, MOST_BYTES).ok()?).ok()?;
             let tiles = if *device == Device::Cpu { 0 } else { layers };
             let there = |way: &Way| *way == Way::Dense || Way::sparse(device, mode).contains(way);
             let fits = content.ways.len() == layers && content.tiles.len() == tiles;

@@ -3,11 +3,12 @@
 //! The metadata key `rewire` holds what the tensors alone do not say. A file without it, saved from
 //! PyTorch, is read with an architecture given by the caller.
 
-use super::tensors::{bytes, document, read_tensors};
+use super::state_dict::{self, Renamed};
+use super::tensors::{MOST_BYTES, bytes, document, read_named, read_tensors, shapes};
 use crate::nn::{Arch, ArchSpec, Blueprint, Graph, Model, Normalization, Op};
-use crate::{DType, Device, Error, Result, Tensor, file, models};
+use crate::{DType, Device, Error, ErrorKind, Result, Tensor, file, models};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The JSON document of a network's file; its fields stand in alphabetical order.
@@ -54,6 +55,8 @@ pub struct Hints {
     pub classes: Option<usize>,
     /// Its image size.
     pub size: Option<usize>,
+    /// Hears in a sentence what was done to the names of a state dict.
+    pub note: Option<fn(&str)>,
 }
 
 /// Writes a network to `path`, atomically. The bytes depend on the network alone.
@@ -94,26 +97,27 @@ pub fn model_bytes(path: &Path, model: &Model) -> Result<Vec<u8>> {
 ///
 /// Errors: [`crate::ErrorKind::Io`] where the file cannot be read; as [`read_model`].
 pub fn load_model(path: &Path, hints: &Hints, device: &Device) -> Result<Model> {
-    read_model(path, &file::read(path)?, hints, device)
+    read_model(path, &file::read_bounded(path, MOST_BYTES)?, hints, device)
 }
 
-/// The network in the bytes of a safetensors file; `path` is for messages. Pairs `X_orig` and `X_mask`, as
-/// `torch.nn.utils.prune` leaves them in a state dict, are the tensor `X` = orig · mask.
+/// The network in the bytes of a safetensors file; `path` is for messages.
+///
+/// A state dict without metadata may have its names behind a prefix (`module.`, `model.`, `_orig_mod.`, `state_dict.`, `net.`, also
+/// several of them), stand in a checkpoint dictionary beside `epoch` and `optimizer`, and name the layers of residual networks
+/// `shortcut` and `linear` instead of `downsample` and `fc`; `hints.note` hears of it. Pairs `X_orig` and `X_mask`, as
+/// `torch.nn.utils.prune` leaves them, are the tensor `X` = orig · mask.
 ///
 /// Errors: [`crate::ErrorKind::File`] for a file that is corrupt, holds a value that is not finite, or does not fit the
-/// architecture: then all missing, unexpected and misshaped tensors are named. [`crate::ErrorKind::Param`] for hints that
-/// contradict the file.
+/// architecture: then missing, unexpected and misshaped tensors are counted and the first of them named.
+/// [`crate::ErrorKind::Param`] for hints that contradict the file.
 pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -> Result<Model> {
-    // On the host first: values are checked and turned before they travel.
-    let (mut tensors, json) = read_tensors(path, content, &Device::Cpu)?;
-    let (arch, graph, class_names) = match json {
-        Some(json) => described(path, &json, hints)?,
-        None => {
-            apply_masks(path, &mut tensors)?;
-            (guessed(path, &tensors, hints)?, None, Vec::new())
-        }
+    let Some(json) = document(path, content)? else {
+        return foreign(path, content, hints, device);
     };
-    let model = match &graph {
+    // On the host first: values are checked and turned before they travel.
+    let (tensors, _) = read_tensors(path, content, &Device::Cpu)?;
+    let (arch, graph, class_names) = described(path, &json, hints)?;
+    let model = match graph {
         None => {
             let blueprint = models::blueprint(&arch)?;
             check_names(path, &arch, &blueprint.graph, &tensors, Some(&blueprint))?;
@@ -121,20 +125,72 @@ pub fn read_model(path: &Path, content: &[u8], hints: &Hints, device: &Device) -
             Model::new(arch, blueprint.graph, tensors, device)
         }
         Some(graph) => {
-            check_names(path, &arch, graph, &tensors, None)?;
+            check_names(path, &arch, &graph, &tensors, None)?;
             check_values(path, &tensors)?;
-            Model::new(arch, graph.clone(), tensors, device)
+            Model::new(arch, graph, tensors, device)
                 .map_err(|error| Error::file(path, format!("its graph does not fit: {error}")))
         }
     };
     Ok(model?.with_class_names(class_names))
 }
 
+/// What a network that PyTorch knows how to write needs to be read here.
+const BY_ONNX: &str = "a network of another architecture comes in as ONNX: write it with torch.onnx.export(model, images, \
+                       'model.onnx') and read it with `rewire import model.onnx -o model.safetensors`";
+
+/// A state dict without metadata.
+fn foreign(path: &Path, content: &[u8], hints: &Hints, device: &Device) -> Result<Model> {
+    let Some(spec) = hints.arch.clone() else {
+        let known: Vec<&str> = models::MODELS.iter().map(|model| model.name).collect();
+        let message = format!(
+            "holds no metadata `rewire`; its architecture must be given by --arch NAME[:key=value,…], NAME one of {}; {BY_ONNX}",
+            known.join(", ")
+        );
+        return Err(Error::file(path, message));
+    };
+    let own = models::blueprint(&spec.clone().or(None, None, hints.size).resolve())?;
+    let wanted: BTreeSet<String> = own.graph.tensors().into_iter().collect();
+    let shapes = shapes(path, content)?;
+    let Renamed { names, notes } = state_dict::renamed(shapes.keys(), &wanted);
+    let shape = |name: &str| {
+        let (old, _) = names.iter().find(|(_, new)| *new == name)?;
+        shapes.get(old).map(Vec::as_slice)
+    };
+    if let Some(found) = state_dict::imagenet_variant(&wanted, shape) {
+        let name = &spec.name;
+        return Err(Error::file(
+            path,
+            format!(
+                "is the ImageNet variant of {name}, as torchvision has it, with {found}; --arch {name} is the variant for small images; \
+                 {BY_ONNX}"
+            ),
+        ));
+    }
+    let mut tensors = read_named(path, content, &names)?;
+    apply_masks(path, &mut tensors)?;
+    let arch = guessed(&own.graph, &tensors, spec, hints)?;
+    let blueprint = models::blueprint(&arch)?;
+    check_names(path, &arch, &blueprint.graph, &tensors, Some(&blueprint)).map_err(|error| {
+        match error.kind() {
+            ErrorKind::File { message, .. } => {
+                let hint = "check the name and the keys of --arch";
+                Error::file(path, format!("{message}; {hint}; {BY_ONNX}"))
+            }
+            _ => error,
+        }
+    })?;
+    check_values(path, &tensors)?;
+    if let (Some(note), false) = (hints.note, notes.is_empty()) {
+        note(&format!("{}: {}", path.display(), notes.join("; ")));
+    }
+    Model::new(arch, blueprint.graph, tensors, device)
+}
+
 /// The architecture that a file's metadata name; `None` for one of another origin.
 ///
 /// Errors: as [`load_model`].
 pub fn stored_arch(path: &Path) -> Result<Option<Arch>> {
-    let json = document(path, &file::read(path)?)?;
+    let json = document(path, &file::read_bounded(path, MOST_BYTES)?)?;
     json.map(|json| described(path, &json, &Hints::default()).map(|(arch, ..)| arch)).transpose()
 }
 
@@ -190,20 +246,25 @@ fn described(path: &Path, json: &str, hints: &Hints) -> Result<(Arch, Option<Gra
         return Err(Error::param("--arch", &spec.name, want));
     }
     if hints.normalize.as_ref().is_some_and(|given| *given != arch.normalize) {
-        let want = format!("left out or what {} says: {:?}", path.display(), arch.normalize);
-        return Err(Error::param("--normalize", format!("{:?}", hints.normalize), want));
+        let words = |normalize: Option<&Normalization>| {
+            normalize.map_or("none".to_owned(), ToString::to_string)
+        };
+        let want =
+            format!("left out or what {} says: {}", path.display(), words(arch.normalize.as_ref()));
+        let given = words(hints.normalize.as_ref().and_then(Option::as_ref));
+        return Err(Error::param("--normalize", given, want));
     }
     Ok((arch, graph, class_names))
 }
 
-/// The architecture of a file without metadata.
-fn guessed(path: &Path, tensors: &BTreeMap<String, Tensor>, hints: &Hints) -> Result<Arch> {
-    let Some(spec) = hints.arch.clone() else {
-        let want = "holds no metadata `rewire`; its architecture must be given by --arch NAME[:key=value,…]";
-        return Err(Error::file(path, want));
-    };
+/// The architecture of a file without metadata, whose layers have the names of `graph`.
+fn guessed(
+    graph: &Graph,
+    tensors: &BTreeMap<String, Tensor>,
+    spec: ArchSpec,
+    hints: &Hints,
+) -> Result<Arch> {
     // The names of the first convolution and of the last layer do not depend on what is looked for.
-    let graph = models::blueprint(&spec.clone().or(None, None, hints.size).resolve())?.graph;
     let shape = |name: &String| tensors.get(&format!("{name}.weight")).map(Tensor::shape);
     let first = graph.nodes.iter().find_map(|node| match &node.op {
         Op::Conv { name, .. } => shape(name).filter(|shape| shape.len() == 4).map(|s| s[3]),
@@ -220,7 +281,7 @@ fn guessed(path: &Path, tensors: &BTreeMap<String, Tensor>, hints: &Hints) -> Re
     Ok(arch)
 }
 
-/// Names all tensors that are missing, unexpected or of another shape.
+/// Counts the tensors that are missing, unexpected or of another shape, and names the first.
 fn check_names(
     path: &Path,
     arch: &Arch,
@@ -229,27 +290,33 @@ fn check_names(
     blueprint: Option<&Blueprint>,
 ) -> Result<()> {
     let names = graph.tensors();
+    let known: BTreeSet<&String> = names.iter().collect();
     let missing = names.iter().filter(|name| !tensors.contains_key(*name)).cloned();
-    let unexpected = tensors.keys().filter(|name| !names.contains(name)).cloned();
+    let unexpected = tensors.keys().filter(|name| !known.contains(name)).cloned();
     let misshaped = blueprint.into_iter().flat_map(|b| &b.parameters).filter_map(|p| {
         let got = tensors.get(&p.name)?.shape();
         (got != p.shape)
             .then(|| format!("{} {:?} (must be {:?})", p.name, oihw(got), oihw(&p.shape)))
     });
-    let (missing, unexpected, misshaped): (Vec<_>, Vec<_>, Vec<_>) =
-        (missing.collect(), unexpected.collect(), misshaped.collect());
-    let mut faults = Vec::new();
-    for (what, names) in
-        [("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)]
-    {
-        if !names.is_empty() {
-            faults.push(format!("{what}: {}", names.join(", ")));
-        }
-    }
+    let faults = [
+        listed(missing.collect(), "missing"),
+        listed(unexpected.collect(), "unexpected"),
+        listed(misshaped.collect(), "of another shape"),
+    ];
+    let faults: Vec<String> = faults.into_iter().flatten().collect();
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::file(path, format!("does not fit {arch}; {}", faults.join("; "))))
+    Err(Error::file(path, format!("does not fit {arch}: {}", faults.join("; "))))
+}
+
+/// The count of some tensors and the first names.
+fn listed(names: Vec<String>, what: &str) -> Option<String> {
+    const MOST: usize = 4;
+    let tensors = if names.len() == 1 { "tensor is" } else { "tensors are" };
+    let more = if names.len() > MOST { ", …" } else { "" };
+    let first = names.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| format!("{} {tensors} {what}: {first}{more}", names.len()))
 }
 
 /// A stored filter's shape in PyTorch's order.

@@ -3,6 +3,7 @@
 //! In a file filters stand in PyTorch's order OIHW, so every tensor of four dimensions (weights, masks,
 //! momentum alike) is turned on the way in and out. The bytes depend on the content alone.
 
+use super::kind::{self, Expected};
 use crate::tensor::{nchw_to_nhwc, nhwc_to_nchw};
 use crate::{DType, Device, Error, Result, Tensor, file};
 use half::{bf16, f16};
@@ -12,6 +13,8 @@ use std::path::Path;
 
 /// The only key in the header's metadata.
 const KEY: &str = "rewire";
+/// Of a file: the weights of the largest network, with what training keeps for each of them.
+pub(super) const MOST_BYTES: u64 = 1 << 34;
 
 /// Writes `tensors` and the JSON document `json` to `path`, atomically.
 ///
@@ -28,7 +31,7 @@ pub fn load_tensors(
     path: &Path,
     device: &Device,
 ) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
-    read_tensors(path, &file::read(path)?, device)
+    read_tensors(path, &file::read_bounded(path, MOST_BYTES)?, device)
 }
 
 /// [`load_tensors`] of bytes that are there already; `path` is for messages.
@@ -38,16 +41,41 @@ pub fn read_tensors(
     device: &Device,
 ) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
     let (stored, metadata) = parse(path, content)?;
-    let json = metadata.get(KEY).cloned();
+    let names = stored.iter().map(|(name, _)| (name.to_owned(), name.to_owned())).collect();
+    Ok((decoded(path, &stored, &names, device)?, metadata.get(KEY).cloned()))
+}
+
+/// The tensors `names` of a file on the host, each under its new name.
+pub(super) fn read_named(
+    path: &Path,
+    content: &[u8],
+    names: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Tensor>> {
+    decoded(path, &parse(path, content)?.0, names, &Device::Cpu)
+}
+
+/// Shapes by name, as they stand in the file.
+pub(super) fn shapes(path: &Path, content: &[u8]) -> Result<BTreeMap<String, Vec<usize>>> {
+    let (stored, _) = parse(path, content)?;
+    Ok(stored.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect())
+}
+
+fn decoded(
+    path: &Path,
+    stored: &SafeTensors,
+    names: &BTreeMap<String, String>,
+    device: &Device,
+) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
-    for (name, view) in stored.iter().filter(|(name, _)| !name.ends_with(".num_batches_tracked")) {
+    for (name, view) in stored.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")) {
+        let Some(new) = names.get(name) else { continue };
         let tensor = tensor(&view, device)?.ok_or_else(|| {
             let want = "must be F64, F32, F16, BF16, I32, U8 or BOOL";
-            Error::file(path, format!("{name} is of type {:?}; {want}", view.dtype()))
+            Error::file(path, format!("{name} is of type {}; {want}", view.dtype()))
         })?;
-        tensors.insert(name.to_owned(), tensor);
+        tensors.insert(new.clone(), tensor);
     }
-    Ok((tensors, json))
+    Ok(tensors)
 }
 
 /// The JSON document in a file's metadata.
@@ -60,8 +88,11 @@ fn parse<'a>(
     path: &Path,
     content: &'a [u8],
 ) -> Result<(SafeTensors<'a>, BTreeMap<String, String>)> {
-    refuse_pickle(path, content)?;
-    let invalid = |error| Error::file(path, format!("is not a whole safetensors file: {error}"));
+    kind::check(path, content, Expected::Safetensors)?;
+    let invalid = |error| {
+        let what = "is not a whole safetensors file: it is cut short or damaged";
+        Error::file(path, format!("{what} ({error})"))
+    };
     let (_, header) = SafeTensors::read_metadata(content).map_err(invalid)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok((SafeTensors::deserialize(content).map_err(invalid)?, metadata))
@@ -85,13 +116,13 @@ pub struct StoredTensor {
 ///
 /// Errors: as [`load_tensors`], but for types.
 pub fn list_tensors(path: &Path) -> Result<(Vec<StoredTensor>, BTreeMap<String, String>)> {
-    let content = file::read(path)?;
+    let content = file::read_bounded(path, MOST_BYTES)?;
     let (stored, metadata) = parse(path, &content)?;
     let mut tensors: Vec<StoredTensor> = stored
         .iter()
         .map(|(name, view)| StoredTensor {
             name: name.to_owned(),
-            dtype: format!("{:?}", view.dtype()),
+            dtype: view.dtype().to_string(),
             shape: view.shape().to_vec(),
             nonzero: nonzero(&view),
         })
@@ -192,23 +223,4 @@ fn place<T: crate::dtype::Element>(
         }
         _ => Tensor::from_vec(values, shape, device),
     }
-}
-
-/// A file of `torch.save` is code to be executed, which this crate does not do.
-fn refuse_pickle(path: &Path, content: &[u8]) -> Result<()> {
-    let pickled = content.starts_with(b"PK\x03\x04") || content.starts_with(&[0x80, 0x02]);
-    let named = path.extension().is_some_and(|e| e == "pt" || e == "pth");
-    if !pickled && !named {
-        return Ok(());
-    }
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-    let (from, to) = (quoted(path), quoted(&path.with_extension("safetensors")));
-    // Whole checkpoints keep the state dict under a key; clones share no memory, which safetensors refuses.
-    let convert = "import sys, torch, safetensors.torch as s; \
-         d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); \
-         s.save_file({k: v.detach().clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, sys.argv[2])";
-    Err(Error::file(
-        path,
-        format!("is a pickle of torch.save; convert it: python -c \"{convert}\" {from} {to}"),
-    ))
 }

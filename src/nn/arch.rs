@@ -42,13 +42,17 @@ impl ArchSpec {
     pub fn parse(text: &str) -> Result<Self> {
         let (name, keys) = text.split_once(':').unwrap_or((text, ""));
         let mut spec = Self::named(name);
+        let mut given = std::collections::BTreeSet::new();
         for pair in keys.split(',').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(Error::param("arch", text, "NAME:key=value,… such as vgg16:width=0.5"));
             };
+            if !given.insert(key) {
+                return Err(Error::param(format!("arch.{key}"), text, "given once"));
+            }
             match key {
                 "in_channels" => spec.in_channels = Some(count("arch.in_channels", value, 4096)?),
-                "classes" => spec.classes = Some(count("arch.classes", value, 100_000)?),
+                "classes" => spec.classes = Some(classes(value)?),
                 "size" => spec.size = Some(count("arch.size", value, 4096)?),
                 "divisor" => spec.divisor = Some(count("arch.divisor", value, 4096)?),
                 "width" => spec.width = Some(width(value)?),
@@ -99,6 +103,16 @@ impl ArchSpec {
 fn count(key: &str, value: &str, most: usize) -> Result<usize> {
     let parsed = value.parse().ok().filter(|n| (1..=most).contains(n));
     parsed.ok_or_else(|| Error::param(key, value, format!("a whole number from 1 to {most}")))
+}
+
+/// One logit says nothing: its softmax is 1 for every image.
+fn classes(value: &str) -> Result<usize> {
+    let parsed = value.parse().ok().filter(|n| (2..=100_000).contains(n));
+    parsed.ok_or_else(|| {
+        let want = "a whole number from 2 to 100000 (two classes have two logits; a network of one logit, as for a sigmoid, comes \
+                    in by `rewire import` of its ONNX file)";
+        Error::param("arch.classes", value, want)
+    })
 }
 
 fn width(value: &str) -> Result<f64> {
@@ -152,7 +166,7 @@ impl Arch {
             return Err(Error::param("name", &self.name, "not empty, without ':' and ','"));
         }
         count("in_channels", &self.in_channels.to_string(), 4096)?;
-        count("classes", &self.classes.to_string(), 100_000)?;
+        classes(&self.classes.to_string())?;
         count("size", &self.size.to_string(), 4096)?;
         count("divisor", &self.divisor.to_string(), 4096)?;
         width(&self.width.to_string())?;
@@ -184,6 +198,8 @@ mod tests {
             ("vgg16:in_channels=", "arch.in_channels"),
             ("vgg16:depth=3", "depth"),
             ("vgg16:width", "vgg16:width"),
+            ("vgg16:width=1,size=64,width=2", "arch.width"),
+            ("vgg16:classes=1", "two logits"),
         ] {
             let message = ArchSpec::parse(text).unwrap_err().to_string();
             assert!(message.contains(word), "{text}: {message}");

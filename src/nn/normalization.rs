@@ -100,14 +100,16 @@ impl Normalization {
     ///
     /// Errors: [`crate::ErrorKind::Param`].
     pub fn check(&self, in_channels: usize) -> Result<()> {
-        let given = format!("mean {:?}, std {:?}", self.mean, self.std);
         if self.mean.len() != in_channels || self.std.len() != in_channels {
-            return Err(Error::param("normalize", given, format!("{in_channels} values each")));
+            let want = format!(
+                "one mean and one std for each of the {in_channels} channels of the images"
+            );
+            return Err(Error::param(KEY, self, want));
         }
         let usable = self.mean.iter().all(|m| m.is_finite())
             && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
         if !usable {
-            return Err(Error::param("normalize", given, "finite, every std above 0"));
+            return Err(Error::param(KEY, self, "finite numbers, every std above 0"));
         }
         Ok(())
     }

@@ -13,12 +13,10 @@ pub struct Csv {
 impl Csv {
     /// Reads it; a file that is not there is one without columns.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(Error::io(path, error)),
+        let text = match crate::file::read_bounded(path, 1 << 30) {
+            Ok(text) => String::from_utf8(text).map_err(|_| Error::file(path, "is not text"))?,
+            Err(_) if !path.exists() => return Ok(Self::default()),
+            Err(error) => return Err(error),
         };
         Self::parse(&text).map_err(|message| Error::file(path, message))
     }

@@ -52,10 +52,10 @@ impl Run {
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match std::fs::read(path) {
+    let text = match crate::file::read_bounded(path, 1 << 30) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(path, error)),
+        Err(_) if !path.exists() => return Ok(None),
+        Err(error) => return Err(error),
     };
     serde_json::from_slice(&text).map(Some).map_err(|error| Error::file(path, error.to_string()))
 }

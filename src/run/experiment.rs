@@ -110,6 +110,7 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
                 in_channels: Some(data.channels),
                 classes: data.classes,
                 size: Some(data.height),
+                ..Hints::default()
             };
             io::load_model(path, &hints, device)?
         }

@@ -223,7 +223,7 @@ impl Recipe {
 }
 
 fn text_of(path: &Path) -> Result<String> {
-    String::from_utf8(file::read(path)?)
+    String::from_utf8(file::read_bounded(path, 1 << 24)?)
         .map_err(|_| Error::file(path, "is not UTF-8 text; must be a TOML recipe"))
 }
 

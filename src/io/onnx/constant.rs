@@ -2,6 +2,7 @@
 
 use super::proto::{self, data};
 use crate::file;
+use crate::io::kind::{LFS_ADVICE, is_lfs_pointer};
 use half::{bf16, f16};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
@@ -28,6 +29,10 @@ pub(super) enum Data {
 
 /// Why something cannot be used.
 pub(super) type Refusal = String;
+
+/// Of a file whose weights or activations are small integers.
+pub(super) const QUANTISED: &str =
+    "a quantised file; import the float32 file that it was made from";
 
 impl Constant {
     /// A vector of integers.
@@ -69,14 +74,20 @@ impl Constant {
                 let values = stored.int32_data.iter().map(|&value| Some(value.into()));
                 Data::Ints(Rc::new(values.collect()))
             }
+            (other, _) if data::is_quantised(other) => {
+                return Err(format!("`{}` holds {}: {QUANTISED}", stored.name, data::name(other)));
+            }
             (other, _) => {
-                return Err(format!("{} holds numbers of ONNX's type {other}", stored.name));
+                let (name, found) = (&stored.name, data::name(other));
+                return Err(format!(
+                    "`{name}` holds {found}; must hold floating point numbers, int32, int64 or booleans"
+                ));
             }
         };
         let constant = Self { dims, data };
         if constant.len() != len {
             let (found, dims) = (constant.len(), &constant.dims);
-            return Err(format!("{} holds {found} values; its shape is {dims:?}", stored.name));
+            return Err(format!("`{}` holds {found} values; its shape is {dims:?}", stored.name));
         }
         Ok(constant)
     }
@@ -101,20 +112,21 @@ impl Constant {
         };
         let name = &values.name;
         if len > room {
-            return Err(format!("{name} has {len} elements, too many for a file of few values"));
+            return Err(format!("`{name}` has {len} elements, too many for a file of few values"));
         }
         let (values, indices) = (Self::decode(values, folder)?, Self::decode(indices, folder)?);
         let (Data::Floats(values), Data::Ints(positions)) = (&values.data, &indices.data) else {
-            return Err(format!("{name} needs values of floating point type and integer indices"));
+            return Err(format!(
+                "the sparse `{name}` must hold floating point values and integer indices"
+            ));
         };
         let each = match *indices.dims {
             [count] if count == values.len() => 1,
             [count, rank] if count == values.len() && rank == dims.len() && rank > 0 => rank,
             _ => {
+                let (count, shape) = (values.len(), &indices.dims);
                 return Err(format!(
-                    "{name} has {} values, indices {:?}",
-                    values.len(),
-                    indices.dims
+                    "the sparse `{name}` has {count} values and indices of the shape {shape:?}"
                 ));
             }
         };
@@ -126,8 +138,10 @@ impl Constant {
             };
             let own = if each == 1 { vec![len] } else { dims.clone() };
             let at = position.iter().zip(own).fold(Some(0), place);
-            *at.and_then(|at| dense.get_mut(at))
-                .ok_or_else(|| format!("{name} has the index {position:?} in {dims:?}"))? = *value;
+            *at.and_then(|at| dense.get_mut(at)).ok_or_else(|| {
+                let at: Vec<i64> = position.iter().flatten().copied().collect();
+                format!("the sparse `{name}` has the index {at:?} in the shape {dims:?}")
+            })? = *value;
         }
         Ok(Self { dims, data: Data::Floats(Rc::new(dense)) })
     }
@@ -157,7 +171,7 @@ impl Constant {
     pub(super) fn widened(&self) -> Result<Self, Refusal> {
         let Data::Ints(values) = &self.data else { return Ok(self.clone()) };
         let values: Option<Vec<f32>> = values.iter().map(|value| value.map(|v| v as f32)).collect();
-        let values = values.ok_or("turns the number of images into a value")?;
+        let values = values.ok_or("the number of images cannot become a value")?;
         Ok(Self { dims: self.dims.clone(), data: Data::Floats(Rc::new(values)) })
     }
 
@@ -165,7 +179,10 @@ impl Constant {
     pub(super) fn shaped(&self, dims: Vec<usize>) -> Result<Self, Refusal> {
         let len = |dims: &[usize]| dims.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
         if len(&dims) != len(&self.dims) {
-            return Err(format!("cannot shape {:?} as {dims:?}", self.dims));
+            return Err(format!(
+                "a constant of the shape {:?} cannot have the shape {dims:?}",
+                self.dims
+            ));
         }
         Ok(Self { dims, data: self.data.clone() })
     }
@@ -174,13 +191,20 @@ impl Constant {
     pub(super) fn repeated(&self, dims: Vec<usize>) -> Result<Self, Refusal> {
         let len = dims.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
         let len = len.filter(|&len| len <= MOST_REPEATED);
-        let len = len.ok_or_else(|| format!("repeats a constant to {dims:?}"))?;
+        let len = len.ok_or_else(|| {
+            format!("repeats a constant to the shape {dims:?}, which is too large")
+        })?;
         let data = match &self.data {
             Data::Floats(values) if values.len() == 1 => {
                 Data::Floats(Rc::new(vec![values[0]; len]))
             }
             Data::Ints(values) if values.len() == 1 => Data::Ints(Rc::new(vec![values[0]; len])),
-            _ => return Err(format!("repeats a constant of shape {:?}", self.dims)),
+            _ => {
+                return Err(format!(
+                    "repeats a constant of the shape {:?}; only single numbers can be repeated",
+                    self.dims
+                ));
+            }
         };
         Ok(Self { dims, data })
     }
@@ -188,10 +212,16 @@ impl Constant {
     /// A matrix with rows and columns exchanged.
     pub(super) fn transposed(&self) -> Result<Self, Refusal> {
         let (&[rows, columns], Some(values)) = (self.dims.as_slice(), self.as_floats()) else {
-            return Err(format!("transposes a constant of shape {:?}", self.dims));
+            return Err(format!(
+                "transposes a constant of the shape {:?}; must be a matrix of numbers",
+                self.dims
+            ));
         };
         if values.is_empty() {
-            return Err(format!("transposes a constant of shape {:?}", self.dims));
+            return Err(format!(
+                "transposes a constant of the shape {:?}; must be a matrix of numbers",
+                self.dims
+            ));
         }
         let columns_first =
             (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j]));
@@ -203,9 +233,12 @@ impl Constant {
 /// Extents and their product.
 fn extents(dims: &[i64]) -> Result<(Vec<usize>, usize), Refusal> {
     if dims.len() > MOST_DIMENSIONS {
-        return Err(format!("has a tensor of {} dimensions", dims.len()));
+        return Err(format!(
+            "a tensor of {} dimensions; at most {MOST_DIMENSIONS} are read",
+            dims.len()
+        ));
     }
-    let wrong = || format!("has a tensor of the shape {dims:?}");
+    let wrong = || format!("a tensor of the impossible shape {dims:?}");
     let extents: Option<Vec<usize>> =
         dims.iter().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim < 1 << 31)).collect();
     let extents = extents.ok_or_else(wrong)?;
@@ -259,13 +292,16 @@ fn external(stored: &proto::Tensor, len: usize, folder: Option<&Path>) -> Result
     let folder = match folder {
         Some(folder) if inside && !location.is_empty() => folder,
         _ => {
-            let message = "lies in another file, which may only be one beside this one or below";
-            return Err(format!("{name} {message}: {location:?}"));
+            let want = "which must be in the folder of this one or below";
+            return Err(format!("`{name}` lies in another file, `{location}`, {want}"));
         }
     };
     let number = |key: &str| match entry(key) {
         None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}: {key} {text:?}")),
+        Some(text) => text
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| format!("the {key} of `{name}` is `{text}`; must be a number of bytes")),
     };
     let size = match stored.data_type {
         data::DOUBLE | data::INT64 => 8,
@@ -276,13 +312,26 @@ fn external(stored: &proto::Tensor, len: usize, folder: Option<&Path>) -> Result
     let bytes = len as u64 * size;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(bytes));
     let path = folder.join(location);
-    let failed = |error: std::io::Error| format!("{name}: {}: {error}", path.display());
-    let mut file = file::open(&path).map_err(|error| format!("{name}: {error}"))?;
+    let failed = |error: std::io::Error| format!("`{name}` lies in {}: {error}", path.display());
+    let mut file = file::open(&path).map_err(|error| format!("`{name}` lies in {error}"))?;
     let there = file.metadata().map_err(failed)?.len();
-    if length != bytes || offset.checked_add(bytes).is_none_or(|end| end > there) {
+    let shown = path.display();
+    if length != bytes {
         return Err(format!(
-            "{name} needs {bytes} bytes; {} has {length} for it at {offset} of {there}",
-            path.display()
+            "`{name}` needs {bytes} bytes, but this file gives it {length} bytes of {shown}: the two files do not belong together"
+        ));
+    }
+    if offset.checked_add(bytes).is_none_or(|end| end > there) {
+        let mut head = Vec::new();
+        file.take(64).read_to_end(&mut head).map_err(failed)?;
+        if is_lfs_pointer(&head) {
+            return Err(format!(
+                "{shown}, which holds `{name}`, is a Git LFS pointer; {LFS_ADVICE}"
+            ));
+        }
+        return Err(format!(
+            "{shown} is {there} bytes long, but `{name}` lies in its bytes {offset} to {}: that file is cut short or another one",
+            offset.saturating_add(bytes)
         ));
     }
     let mut content = Vec::new();

@@ -15,8 +15,10 @@ use std::path::Path;
 const OPSET: i64 = 17;
 /// Of the file; the one that came with them.
 const IR_VERSION: i64 = 8;
+/// Who wrote a file.
+pub(super) const PRODUCER: &str = "rewire";
 /// What a message of protocol buffers can hold.
-const MOST_BYTES: usize = (1 << 31) - 1;
+pub(super) const MOST_BYTES: usize = (1 << 31) - 1;
 
 /// Writes `model` as ONNX, atomically: input `input` `[N, C, H, W]` in [0, 1] with N free, output `logits` `[N, classes]`,
 /// normalisation inside, tensors under their names in the state dict. The bytes depend on the network alone.
@@ -65,7 +67,7 @@ pub fn onnx_bytes(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     writer.graph.output = vec![value_info("logits", &[arch.classes])];
     let model = proto::Model {
         ir_version: Some(IR_VERSION),
-        producer_name: "rewire".to_owned(),
+        producer_name: PRODUCER.to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         graph: Some(writer.graph),
         opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],

@@ -34,6 +34,11 @@ impl Affine {
         Self { scale: vec![1.0; channels], shift: vec![0.0; channels] }
     }
 
+    /// Pixels from 0 to 255.
+    pub(super) fn of_bytes(channels: usize) -> Self {
+        Self { scale: vec![255.0; channels], shift: vec![0.0; channels] }
+    }
+
     /// `(x − mean) / std`.
     pub(super) fn of(normalization: &Normalization) -> Self {
         let Normalization { mean, std } = normalization;
@@ -54,9 +59,9 @@ impl Affine {
         let std = scale.iter().map(|scale| (1.0 / scale) as f32).collect();
         let normalization = Normalization { mean, std };
         let checked = normalization.check(scale.len());
-        checked
-            .map(|()| normalization)
-            .map_err(|_| "normalises by what is not finite or not above 0".into())
+        checked.map(|()| normalization).map_err(|_| {
+            "the normalisation of pixels must be finite and divide by what is above 0".into()
+        })
     }
 }
 
@@ -105,7 +110,7 @@ impl Written {
         let left = self.room.0.checked_sub(len);
         self.room.0 = left.unwrap_or(0);
         left.map(|_| ())
-            .ok_or_else(|| "makes more values than the file can be meant to hold".into())
+            .ok_or_else(|| "the node makes more values than the file can be meant to hold".into())
     }
 
     /// Whether nothing more can be made.
@@ -118,7 +123,7 @@ impl Written {
         let operands: Vec<&[usize]> = inputs.iter().map(|&i| self.shapes[i].as_slice()).collect();
         let shape = |name: &str| self.tensors.get(name).map(Tensor::shape);
         let shape = op.result(&operands, &shape);
-        let shape = shape.map_err(|(want, got)| format!("must have {want}, has {got}"))?;
+        let shape = shape.map_err(|(want, got)| format!("found {got}; must be {want}"))?;
         self.nodes.push(Node { op, inputs: inputs.to_vec() });
         self.shapes.push(shape);
         Ok(self.nodes.len() - 1)
@@ -131,13 +136,14 @@ impl Written {
             Value::Pixels(affine) if affine.is_identity() => return Ok(0),
             Value::Pixels(affine) => affine,
             Value::Pooled(_) => {
-                return Err("reads the mean of an image as if it were an image".into());
+                return Err("its operand is the mean of an image, one pixel; only Flatten, Reshape, Squeeze, Relu and Add may \
+                            follow a global average".into());
             }
             Value::Gathered(..) => {
-                return Err("reads gathered channels; only convolutions may".into());
+                return Err("its operand is gathered channels, which only a Conv may read".into());
             }
             Value::Constant(_) | Value::Unknown => {
-                return Err("reads a constant as if it were an image".into());
+                return Err("its operand is a constant; must be an image or a vector".into());
             }
         };
         let normalization = affine.normalization()?;
@@ -185,6 +191,43 @@ impl Written {
             _ => Tensor::from_vec(values.to_vec(), shape, &Device::Cpu),
         };
         self.tensors.insert(name, tensor.map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    /// What a value is, for messages.
+    pub(super) fn described(&self, value: &Value) -> String {
+        let dims = |dims: &[usize]| {
+            let dims: Vec<String> = dims.iter().map(|dim| format!(", {dim}")).collect();
+            format!("[N{}]", dims.concat())
+        };
+        match value {
+            Value::Pooled(node) => dims(&[self.shapes[*node].as_slice(), &[1, 1]].concat()),
+            Value::Node(node) | Value::Gathered(node, _) => match *self.shapes[*node] {
+                [h, w, c] => dims(&[c, h, w]),
+                ref other => dims(other),
+            },
+            Value::Pixels(_) => "the image itself".into(),
+            Value::Constant(_) => "a constant".into(),
+            Value::Unknown => "unknown".into(),
+        }
+    }
+
+    /// Turns the one logit z of the linear layer `last` into the logits 0 and z.
+    pub(super) fn two_logits(&mut self, last: usize) -> Result<(), Refusal> {
+        let Op::Linear { bias, name } = self.nodes[last].op.clone() else {
+            return Err("has one output, which no linear layer (Gemm or MatMul) computes; export a network with two logits".into());
+        };
+        let parts: &[&str] = if bias { &["weight", "bias"] } else { &["weight"] };
+        for part in parts {
+            let Some(tensor) = self.tensors.get_mut(&format!("{name}.{part}")) else { continue };
+            let values = tensor.to_vec::<f32>().map_err(|error| error.to_string())?;
+            let mut shape = tensor.shape().to_vec();
+            shape[0] = 2;
+            let both = [vec![0.0; values.len()], values].concat();
+            *tensor =
+                Tensor::from_vec(both, &shape, &Device::Cpu).map_err(|error| error.to_string())?;
+        }
+        self.shapes[last] = vec![2];
         Ok(())
     }
 

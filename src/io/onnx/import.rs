@@ -1,20 +1,22 @@
 //! Reads an ONNX file as a network.
 
 use super::constant::Refusal;
-use super::graph::{Affine, Value};
+use super::export::{MOST_BYTES, PRODUCER};
+use super::faults::{Faults, check_names};
+use super::graph::{Affine, Value, Written};
 use super::importer::Importer;
+use super::pixels::{self, Pixels};
 use super::proto;
 use crate::io::checkpoint::check_values;
+use crate::io::kind::{self, Expected};
 use crate::nn::{Arch, Model, Normalization};
 use crate::{Device, Error, Result, file, models};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Versions of the operators: the first whose meaning of what is read here is today's.
-const OLDEST_OPSET: i64 = 9;
-/// Faults that are listed.
-const MOST_FAULTS: usize = 100;
+/// Versions of the operators: the first whose meaning of what is read here is today's, and the newest that ONNX 1.23 defines.
+const OPSETS: std::ops::RangeInclusive<i64> = 9..=28;
 
 /// What the caller knows of a network that its file does not say.
 #[derive(Debug, Clone, Default)]
@@ -23,13 +25,17 @@ pub struct ImportSettings {
     pub size: Option<usize>,
     /// Put in front of a network that expects normalised pixels.
     pub normalize: Option<Normalization>,
+    /// The pixels that the network was made for; recognised by the file's own normalisation where absent.
+    pub pixels: Option<Pixels>,
+    /// Hears in a sentence what the import decided by itself.
+    pub note: Option<fn(&str)>,
 }
 
 /// Reads the network in the ONNX file `path`; values that lie in other files beside it are read from there.
 ///
 /// Errors: [`crate::ErrorKind::Io`] where it cannot be read; as [`read_onnx`].
 pub fn load_onnx(path: &Path, settings: &ImportSettings, device: &Device) -> Result<Model> {
-    let content = file::read(path)?;
+    let content = file::read_bounded(path, MOST_BYTES as u64)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     read_onnx(path, &content, Some(folder), settings, device)
 }
@@ -38,7 +44,8 @@ pub fn load_onnx(path: &Path, settings: &ImportSettings, device: &Device) -> Res
 /// other files are read from there, else refused.
 ///
 /// The model's architecture is called `imported` and its file carries the graph. Weights that several nodes share become
-/// one copy for each.
+/// one copy for each. The model reads pixels in [0, 1], also where the file expects 0 to 255. One logit z of the file becomes the
+/// two logits 0 and z, whose softmax is the sigmoid of z.
 ///
 /// Errors: [`crate::ErrorKind::File`] for bytes that are no ONNX file, with all nodes that cannot be imported and why, and for
 /// values that are not finite; [`crate::ErrorKind::Param`] for settings that contradict the file.
@@ -50,39 +57,61 @@ pub fn read_onnx(
     device: &Device,
 ) -> Result<Model> {
     let invalid = |what: String| Error::file(path, what);
-    let model = proto::Model::decode(content)
-        .map_err(|error| invalid(format!("is not a whole ONNX file: {error}")))?;
-    let own =
-        |set: &&proto::OperatorSet| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx"));
-    let opset = model.opset_import.iter().find(own).and_then(|set| set.version).unwrap_or(0);
+    kind::check(path, content, Expected::Onnx)?;
+    let model = proto::Model::decode(content).map_err(|error| {
+        invalid(format!("is not a whole ONNX file: it is cut short or damaged ({error})"))
+    })?;
     let Some(graph) = &model.graph else {
         return Err(invalid("is not an ONNX file: it holds no graph".into()));
     };
-    if opset < OLDEST_OPSET {
-        return Err(invalid(format!("is of opset {opset}; must be {OLDEST_OPSET} or newer")));
-    }
-    let (input, output) = ends(graph).map_err(invalid)?;
-    let (batch, [channels, size]) = image(input, settings.size).map_err(invalid)?;
-    let affine = match &settings.normalize {
-        Some(normalize) => {
-            normalize.check(channels)?;
-            Affine::of(normalize)
-        }
-        None => Affine::identity(channels),
+    let mut faults = Faults::default();
+    check_opset(&model, &mut faults);
+    check_names(graph, &mut faults);
+    let ends = ends(graph).map_err(|why| faults.file(why));
+    let Ok((input, output)) = ends else { return Err(invalid(faults.message())) };
+    let found = image(input, settings.size).map_err(|why| faults.file(why)).ok();
+    let (batch, [channels, size]) = found.unwrap_or((None, [1, 1]));
+    let affine = start(settings, channels)?;
+    let walk = |affine: Option<Affine>, faults: Faults| {
+        let pixels = affine.map_or(Value::Unknown, Value::Pixels);
+        let pixels = (input.name.as_str(), pixels);
+        let importer = Importer::new(graph, folder, batch, [size, size, channels], pixels);
+        importer.run(graph, &output.name, faults).map_err(invalid)
     };
-    let image = [size, size, channels];
-    let pixels = (input.name.as_str(), Value::Pixels(affine));
-    let mut importer = Importer::new(graph, folder, batch, image, pixels);
-    let logits = importer.run(graph, &output.name).map_err(invalid)?;
-    let written = importer.written;
+    let (mut written, logits) = walk(found.is_some().then_some(affine), faults)?;
+    // What this crate writes reads pixels in [0, 1] whatever its normalisation is.
+    let open = model.producer_name != PRODUCER
+        && settings.pixels.is_none()
+        && settings.normalize.is_none();
+    if let Some((normalization, _)) = written.normalizations.first().filter(|_| open)
+        && pixels::expected(normalization).map_err(invalid)? == Pixels::Bytes
+    {
+        settings.say(&format!(
+            "the first nodes of {} {}: the network was made for pixels from 0 to 255. The network as stored reads pixels from 0 \
+             to 1, as all networks do here, and its normalisation does the rest (--pixels 1 takes the file at its word instead)",
+            path.display(),
+            pixels::described(normalization)
+        ));
+        (written, _) = walk(Some(Affine::of_bytes(channels)), Faults::default())?;
+    }
     let normalize = match written.normalizations.as_slice() {
         [] => None,
         [(normalization, _)] => Some(normalization.clone()),
         _ => return Err(invalid("normalises the image in more than one way".into())),
     };
-    if settings.normalize.is_some() && normalize != settings.normalize {
-        let want = "left out: the file normalises pixels by itself";
-        return Err(Error::param("--normalize", format!("{:?}", settings.normalize), want));
+    if let Some(given) =
+        settings.normalize.as_ref().filter(|given| normalize.as_ref() != Some(given))
+    {
+        let want = format!("left out: {} normalises pixels by its own first nodes", path.display());
+        return Err(Error::param("--normalize", given, want));
+    }
+    if written.shapes[logits] == [1] {
+        written.two_logits(logits).map_err(invalid)?;
+        settings.say(&format!(
+            "{} has one output, z: the network as stored has the two logits 0 and z, so class 1 is predicted where z is above 0, \
+             as a sigmoid above 0.5 says",
+            path.display()
+        ));
     }
     let classes = written.shapes[logits][0];
     let name = models::IMPORTED.to_owned();
@@ -92,6 +121,42 @@ pub fn read_onnx(
     let (graph, tensors) = written.finish(logits);
     check_values(path, &tensors)?;
     Model::new(arch, graph, tensors, device).map_err(|error| invalid(error.to_string()))
+}
+
+impl ImportSettings {
+    fn say(&self, sentence: &str) {
+        if let Some(note) = self.note {
+            note(sentence);
+        }
+    }
+}
+
+/// What happens to pixels in [0, 1] before the file's first node.
+fn start(settings: &ImportSettings, channels: usize) -> Result<Affine> {
+    let bytes = settings.pixels == Some(Pixels::Bytes);
+    match &settings.normalize {
+        Some(normalize) if bytes => {
+            let want = "left out where --pixels 255 is given: the pixels of a normalisation are those from 0 to 1";
+            Err(Error::param("--normalize", normalize, want))
+        }
+        Some(normalize) => normalize.check(channels).map(|()| Affine::of(normalize)),
+        None if bytes => Ok(Affine::of_bytes(channels)),
+        None => Ok(Affine::identity(channels)),
+    }
+}
+
+/// Notes an opset that is not read.
+fn check_opset(model: &proto::Model, faults: &mut Faults) {
+    let own =
+        |set: &&proto::OperatorSet| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx"));
+    let opset = model.opset_import.iter().find(own).and_then(|set| set.version).unwrap_or(0);
+    if !OPSETS.contains(&opset) {
+        let (oldest, newest) = (OPSETS.start(), OPSETS.end());
+        faults.file(format!(
+            "the file is of opset {opset}; opsets {oldest} to {newest} are read: export it with opset_version=17, or convert it \
+             with onnx.version_converter.convert_version(model, 17)"
+        ));
+    }
 }
 
 /// The input, images, and the output, logits; initial values of weights can be listed as inputs, too.
@@ -105,9 +170,9 @@ fn ends(
     let inputs = graph.input.iter().filter(|input| !initial.contains(input.name.as_str()));
     let (inputs, outputs): (Vec<_>, Vec<_>) = (inputs.collect(), graph.output.iter().collect());
     let ([input], [output]) = (inputs.as_slice(), outputs.as_slice()) else {
-        let found = format!("it has {} and {}", inputs.len(), outputs.len());
+        let found = format!("it has {} inputs and {} outputs", inputs.len(), outputs.len());
         return Err(format!(
-            "must have one input, the images, and one output, the logits; {found}"
+            "the file must have one input, the images, and one output, the logits; {found}"
         ));
     };
     Ok((input, output))
@@ -123,78 +188,74 @@ fn image(
     let floats =
         [proto::data::FLOAT, proto::data::FLOAT16, proto::data::BFLOAT16, proto::data::DOUBLE];
     if values.is_some_and(|values| !floats.contains(&values.elem_type)) {
-        return Err(format!("input {name} must hold floating point pixels in [0, 1]"));
+        let found = values.map_or("", |values| proto::data::name(values.elem_type));
+        return Err(format!(
+            "the input `{name}` holds {found}; must hold floating point pixels: export the network with float32 images"
+        ));
     }
     let shape = values.and_then(|values| values.shape.as_ref());
     let Some([n, c, h, w]) = shape.map(|shape| shape.dim.as_slice()) else {
-        return Err(format!("input {name} must be images [N, C, H, W]"));
+        return Err(format!("the input `{name}` must be images [N, C, H, W]"));
     };
     let known = |dim: &proto::Dimension| dim.dim_value.filter(|&value| value > 0);
     let side = |dim: &proto::Dimension| match (known(dim), size) {
         (Some(value), None) => Ok(value as usize),
         (Some(value), Some(size)) if value as usize == size => Ok(size),
         (Some(value), Some(_)) => {
-            Err(format!("input {name} is {value} pixels wide; leave out --size"))
+            Err(format!("the input `{name}` is {value} pixels wide; leave out --size"))
         }
         (None, Some(size)) => Ok(size),
         (None, None) => {
-            Err(format!("input {name} leaves the size of images open; give it by --size"))
+            Err(format!("the input `{name}` leaves the size of images open; give it by --size"))
         }
     };
     let (height, width) = (side(h)?, side(w)?);
     let Some(channels) = known(c) else {
-        return Err(format!("input {name} leaves the number of channels open"));
+        return Err(format!(
+            "the input `{name}` leaves the number of channels open; export it with a fixed one"
+        ));
     };
     if height != width || height > 4096 || channels > 4096 {
         return Err(format!(
-            "input {name} is {channels}×{height}×{width}; must be square, of at most 4096 channels and pixels a side"
+            "the input `{name}` is {channels}×{height}×{width}; must be square, of at most 4096 channels and pixels a side"
         ));
     }
     Ok((known(n), [channels as usize, height]))
 }
 
 impl<'a> Importer<'a> {
-    /// Writes the network that computes `output`; its last node. All faults at once.
+    /// Writes the network that computes `output`: it and its last node. All faults at once, behind those that are known.
     fn run(
-        &mut self,
+        mut self,
         graph: &'a proto::Graph,
         output: &'a str,
-    ) -> std::result::Result<usize, Refusal> {
+        mut faults: Faults,
+    ) -> std::result::Result<(Written, usize), Refusal> {
         let needed = needed(graph, output);
         for node in needed.iter().map(|&i| &graph.node[i]) {
             node.input.iter().for_each(|input| *self.readers.entry(input).or_default() += 1);
         }
         *self.readers.entry(output).or_default() += 1;
-        let mut faults = Vec::new();
         for node in needed.into_iter().map(|i| &graph.node[i]) {
             let value = self.node(node).unwrap_or_else(|why| {
-                let named = [&node.name, &node.output[0]].into_iter().find(|name| !name.is_empty());
-                faults.push(format!("{} ({}) {why}", named.map_or("", |name| name), node.op_type));
+                faults.node(node, why);
                 Value::Unknown
             });
             self.values.insert(&node.output[0], value);
         }
-        let logits = match self.values.get(output) {
-            Some(Value::Node(node)) if self.written.shapes[*node].len() == 1 => Some(*node),
-            Some(Value::Unknown) => None,
-            None => {
-                faults.push(format!("no node computes the output {output}"));
-                None
+        match self.values.get(output) {
+            Some(Value::Node(node)) if self.written.shapes[*node].len() == 1 && faults.is_empty() => {
+                return Ok((self.written, *node));
             }
-            Some(_) => {
-                faults.push(format!("the output {output} must be logits [N, classes]"));
-                None
-            }
-        };
-        if let (Some(logits), []) = (logits, faults.as_slice()) {
-            return Ok(logits);
+            Some(Value::Node(node)) if self.written.shapes[*node].len() == 1 => {}
+            Some(Value::Unknown) => {}
+            None => faults.file(format!("no node computes the output `{output}`")),
+            Some(other) => faults.file(format!(
+                "the output `{output}` is {}; must be logits [N, classes]: export the network up to its logits, flattened",
+                self.written.described(other)
+            )),
         }
-        let more = faults.len().saturating_sub(MOST_FAULTS);
-        faults.truncate(MOST_FAULTS);
-        if more > 0 {
-            faults.push(format!("and {more} more"));
-        }
-        Err(format!("cannot be imported: {}", faults.join("; ")))
+        Err(faults.message())
     }
 
     /// The value that a node computes first.

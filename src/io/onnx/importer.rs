@@ -73,7 +73,9 @@ impl<'a> Importer<'a> {
                 self.written.found(constant.len());
                 constant
             }
-            (None, None) => return Err(format!("reads {name}, which nothing before it computes")),
+            (None, None) => {
+                return Err(format!("reads `{name}`, which nothing before it computes"));
+            }
         };
         if self.readers.get(name).is_some_and(|&count| count > 1) {
             self.values.insert(name, Value::Constant(constant.clone()));

@@ -1,6 +1,7 @@
 //! What each operator of a file becomes.
 
 use super::attributes::Attributes;
+use super::checks::{flattens_images, small, unsupported, whatever_it_reads};
 use super::constant::{Constant, Refusal};
 use super::graph::{Affine, Value};
 use super::importer::Importer;
@@ -11,6 +12,10 @@ use crate::ops::Window;
 
 /// Windows of one pixel each: what they give is what they read.
 const PIXELS: Window = Window { padding: 0, stride: 1, size: 1 };
+
+/// Why a sum with a constant is refused.
+const BIAS: &str = "adds a constant; only the bias of a matrix product without one can be added, where nothing else reads the \
+                    product: give the bias to the Conv or Gemm";
 
 /// Operators that [`Importer::operator`] knows.
 const KNOWN: [&str; 27] = [
@@ -51,15 +56,20 @@ impl<'a> Importer<'a> {
         inputs: &[Option<Value>],
         unknown: bool,
     ) -> Result<Value, Refusal> {
-        let own = matches!(node.domain.as_str(), "" | "ai.onnx");
-        if !own || !KNOWN.contains(&node.op_type.as_str()) {
-            return Err("is not supported".into());
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return Err(format!(
+                "the operator is of the domain `{}`; only ONNX's own are supported",
+                node.domain
+            ));
+        }
+        if !KNOWN.contains(&node.op_type.as_str()) {
+            return Err(unsupported(&node.op_type).into());
         }
         if unknown {
-            return Ok(Value::Unknown);
+            return whatever_it_reads(node, inputs).map(|()| Value::Unknown);
         }
         if self.written.is_full() {
-            return Err("is behind more values than the file can be meant to hold".into());
+            return Err("it stands behind more values than the file can be meant to hold".into());
         }
         let value = self.known_operator(node, inputs)?;
         // These share what they read.
@@ -81,11 +91,11 @@ impl<'a> Importer<'a> {
     ) -> Result<Value, Refusal> {
         let all = Attributes(node);
         let get = |i: usize| inputs.get(i).and_then(Option::as_ref);
-        let operand = |i: usize| get(i).ok_or_else(|| format!("lacks its input {i}"));
+        let operand = |i: usize| get(i).ok_or_else(|| format!("input {i} is missing"));
         let constant = |i: usize| match get(i) {
             Some(Value::Constant(constant)) => Ok(Some(constant)),
             None => Ok(None),
-            Some(_) => Err(format!("computes its input {i}, which must be a constant")),
+            Some(_) => Err(format!("input {i} is computed; must be a constant")),
         };
         match node.op_type.as_str() {
             "Constant" => self.constant(&all),
@@ -94,7 +104,7 @@ impl<'a> Importer<'a> {
             "Identity" => operand(0).cloned(),
             "Dropout" => match constant(2)?.and_then(Constant::as_ints) {
                 Some([Some(0)]) | None => operand(0).cloned(),
-                _ => Err("is in training mode".into()),
+                _ => Err("it is in training mode; export the network behind model.eval()".into()),
             },
             "Conv" => self.convolution(node, operand(0)?, [constant(1)?, constant(2)?]),
             "Gemm" => self.gemm(node, operand(0)?, [constant(1)?, constant(2)?]),
@@ -112,10 +122,12 @@ impl<'a> Importer<'a> {
             }
             "ReduceMean" => self.reduce_mean(operand(0)?, constant(1)?, &all),
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, operand(0)?, operand(1)?),
-            "Flatten" if all.int("axis", 1) != 1 => Err("flattens the images, too".into()),
-            "Flatten" => self.flatten(operand(0)?),
+            "Flatten" => {
+                flattens_images(&all)?;
+                self.flatten(operand(0)?)
+            }
             "Reshape" => {
-                let shape = constant(1)?.and_then(Constant::as_ints).ok_or("lacks a shape")?;
+                let shape = constant(1)?.and_then(Constant::as_ints).ok_or("its shape is missing or no list of integers")?;
                 self.reshape(operand(0)?, shape, all.int("allowzero", 0) != 0)
             }
             "Squeeze" | "Unsqueeze" => {
@@ -131,15 +143,15 @@ impl<'a> Importer<'a> {
                 (Value::Constant(one), Some(dims)) => {
                     one.repeated(extents(&dims)?).map(Value::Constant)
                 }
-                _ => Err("repeats what is no constant".into()),
+                _ => Err("only constants can be expanded".into()),
             },
             "Transpose" => match operand(0)? {
                 Value::Constant(matrix) if all.ints("perm").is_none_or(|perm| *perm == [1, 0]) => {
                     matrix.transposed().map(Value::Constant)
                 }
-                _ => Err("exchanges dimensions of what is no constant matrix".into()),
+                _ => Err("only constant matrices can be transposed: images must be [N, C, H, W] throughout".into()),
             },
-            _ => Err("is not supported".into()),
+            other => Err(unsupported(other).into()),
         }
     }
 
@@ -163,28 +175,12 @@ impl<'a> Importer<'a> {
         let all = Attributes(node);
         let (dims, values) = matrix(weight, 4)?;
         let (r, s) = (dims[2], dims[3]);
-        if all.int("group", 1) != 1 {
-            return Err(format!("has {} groups; must have 1", all.int("group", 1)));
-        }
-        if all.ints("kernel_shape").is_some_and(|kernel| *kernel != [r as i64, s as i64]) {
-            return Err("has a kernel_shape that is not its weight's".into());
-        }
-        if r != s
-            && all
-                .find("auto_pad")
-                .is_some_and(|a| a.s.as_deref().is_some_and(|s| s.starts_with(b"SAME")))
-        {
-            return Err("pads an image for windows that are not square".into());
-        }
+        let (stride, padding) = all.convolution(r, s)?;
         let (from, channels) = match x {
             Value::Gathered(node, channels) => (*node, Some(channels.clone())),
             other => (self.written.node(other)?, None),
         };
-        let side = match *self.written.shapes[from] {
-            [h, w, _] => [h, w],
-            _ => return Err("reads what is no image".into()),
-        };
-        let (stride, padding) = all.windows(r, side)?;
+        self.side(from)?;
         // Exporters add biases of zeros, computed from the weight's shape, where there was none.
         let named = name_of(node, 2).ends_with(".bias");
         let zeros =
@@ -203,11 +199,7 @@ impl<'a> Importer<'a> {
         [weight, bias]: [Option<&Constant>; 2],
     ) -> Result<Value, Refusal> {
         let all = Attributes(node);
-        let scaled =
-            all.float("alpha", 1.0) != 1.0 || (bias.is_some() && all.float("beta", 1.0) != 1.0);
-        if scaled || all.int("transA", 0) != 0 {
-            return Err("scales or transposes its operands".into());
-        }
+        all.product(bias.is_some())?;
         matrix(weight, 2)?;
         let turned = match weight {
             Some(weight) if all.int("transB", 0) == 0 => Some(weight.transposed()?),
@@ -236,7 +228,12 @@ impl<'a> Importer<'a> {
         bias: Option<&Constant>,
     ) -> Result<Value, Refusal> {
         let (dims, values) = matrix(weight, 2)?;
-        let Value::Node(from) = *x else { return Err("reads what is no vector".into()) };
+        let Value::Node(from) = *x else {
+            return Err(format!(
+                "reads {}; must be a vector [N, features]: flatten the image first",
+                self.written.described(x)
+            ));
+        };
         let name = self.written.prefix(name_of(node, 1), node, "linear");
         self.keep(&name, dims, values, bias)?;
         let made = self.written.push(Op::Linear { bias: bias.is_some(), name }, &[from])?;
@@ -264,17 +261,19 @@ impl<'a> Importer<'a> {
         parts: [Option<&Constant>; 4],
     ) -> Result<Value, Refusal> {
         let all = Attributes(node);
-        if all.int("training_mode", 0) != 0 || node.output[1..].iter().any(|name| !name.is_empty())
-        {
-            return Err("is in training mode".into());
+        all.not_training()?;
+        if let Value::Pooled(_) = x {
+            return Err("batch normalisation of a vector is not supported, only of images".into());
         }
         let from = self.written.node(x)?;
-        let channels = self.written.shapes[from].last().copied().unwrap_or(0);
+        let [_, _, channels] = *self.written.shapes[from] else {
+            return Err("batch normalisation of a vector is not supported, only of images".into());
+        };
         let name = self.written.prefix(name_of(node, 1), node, "norm");
         for (part, values) in
             ["weight", "bias", "running_mean", "running_var"].into_iter().zip(parts)
         {
-            let values = vector(values.ok_or_else(|| format!("lacks its {part}"))?, channels)?;
+            let values = vector(values.ok_or_else(|| format!("its {part} is missing"))?, channels)?;
             self.written.keep(format!("{name}.{part}"), &[channels], values)?;
         }
         // ONNX counts the share of the old statistics, of which f32 holds seven digits.
@@ -286,12 +285,16 @@ impl<'a> Importer<'a> {
     /// What a pooling reads, and its windows.
     fn pooling(&mut self, x: &Value, all: &Attributes) -> Result<(usize, Window), Refusal> {
         let from = self.written.node(x)?;
-        let [h, w, _] = *self.written.shapes[from] else {
-            return Err("reads what is no image".into());
-        };
-        let size = all.same("kernel_shape", 0)?;
-        let (stride, padding) = all.windows(size, [h, w])?;
-        Ok((from, Window { padding, stride, size }))
+        let window = all.pooling(Some(self.side(from)?))?;
+        Ok((from, window))
+    }
+
+    /// Height and width of a node's result.
+    fn side(&self, node: usize) -> Result<[usize; 2], Refusal> {
+        match *self.written.shapes[node] {
+            [h, w, _] => Ok([h, w]),
+            _ => Err("reads a vector; must be an image".into()),
+        }
     }
 
     fn max_pool(&mut self, x: &Value, all: &Attributes) -> Result<Value, Refusal> {
@@ -299,23 +302,20 @@ impl<'a> Importer<'a> {
         if window == PIXELS {
             return Ok(Value::Node(from));
         }
+        small(window)?;
         self.written.push(Op::MaxPool(window), &[from]).map(Value::Node)
     }
 
     fn avg_pool(&mut self, x: &Value, all: &Attributes) -> Result<Value, Refusal> {
         let (from, window) = self.pooling(x, all)?;
-        if window.padding > 0 && all.int("count_include_pad", 0) == 0 {
-            return Err("leaves the padding out of its means".into());
-        }
-        let [h, w, _] = *self.written.shapes[from] else {
-            return Err("reads what is no image".into());
-        };
+        let [h, w] = self.side(from)?;
         if window == PIXELS {
             return Ok(Value::Node(from));
         }
         if [window.size, window.size, window.padding] == [h, w, 0] {
             return self.written.push(Op::GlobalAvgPool, &[from]).map(Value::Pooled);
         }
+        small(window)?;
         self.written.push(Op::AvgPool(window), &[from]).map(Value::Node)
     }
 
@@ -334,7 +334,7 @@ impl<'a> Importer<'a> {
         axes.sort_unstable();
         if axes != [2, 3] {
             return Err(format!(
-                "takes the mean over the dimensions {axes:?}; must be height and width"
+                "takes the mean over the axes {axes:?}; must be over height and width, [2, 3]"
             ));
         }
         let from = self.written.node(x)?;
@@ -355,7 +355,11 @@ impl<'a> Importer<'a> {
                 let (a, b) = (self.written.node(a)?, self.written.node(b)?);
                 return self.written.push(Op::Add, &[a, b]).map(Value::Node);
             }
-            _ => return Err("is not of an image and a constant".into()),
+            _ => {
+                return Err(
+                    "an operation on two computed values is not supported; only Add is".into()
+                );
+            }
         };
         match x {
             Value::Pixels(affine) => Ok(Value::Pixels(normalised(affine, operator, constant)?)),
@@ -365,7 +369,11 @@ impl<'a> Importer<'a> {
                     && self.product.as_ref().is_some_and(|(n, name)| n == from && name == read);
                 self.add_bias(*from, constant, alone, name_of(node, 1 - first))
             }
-            _ => Err("is only supported on the pixels, as their normalisation".into()),
+            Value::Node(_) | Value::Pooled(_) if operator == "Add" => Err(BIAS.into()),
+            _ => Err(
+                "arithmetic with constants is only supported on the pixels, as their normalisation"
+                    .into(),
+            ),
         }
     }
 
@@ -377,11 +385,10 @@ impl<'a> Importer<'a> {
         alone: bool,
         named: &str,
     ) -> Result<Value, Refusal> {
-        let fault = "adds a constant to what is no matrix product read here alone";
         let last = from + 1 == self.written.nodes.len();
         let node = self.written.nodes.get_mut(from).filter(|_| alone && last);
         let Some(crate::nn::Node { op: Op::Linear { bias: has @ false, name }, .. }) = node else {
-            return Err(fault.into());
+            return Err(BIAS.into());
         };
         let outputs = self.written.shapes[from][0];
         let values = vector(bias, outputs)?;
@@ -408,10 +415,8 @@ fn normalised(affine: &Affine, operator: &str, constant: &Constant) -> Result<Af
     // One number, or one a channel: [C, 1, 1] or [1, C, 1, 1].
     let by_channel = matches!(*constant.dims, [c, 1, 1] | [1, c, 1, 1] if c == channels);
     if values.len() != 1 && !by_channel {
-        return Err(format!(
-            "normalises {channels} channels by a constant of shape {:?}",
-            constant.dims
-        ));
+        let found = &constant.dims;
+        return Err(format!("normalises {channels} channels by a constant of the shape {found:?}"));
     }
     let Affine { mut scale, mut shift } = affine.clone();
     for c in 0..channels {
@@ -428,12 +433,14 @@ fn normalised(affine: &Affine, operator: &str, constant: &Constant) -> Result<Af
 
 /// A weight of that many dimensions, none of them empty.
 fn matrix(weight: Option<&Constant>, rank: usize) -> Result<(&[usize], &[f32]), Refusal> {
-    let weight = weight.ok_or("lacks its weight")?;
+    let weight = weight.ok_or("its weight is missing")?;
     match weight.as_floats() {
         Some(values) if weight.dims.len() == rank && !values.is_empty() => {
             Ok((&weight.dims, values))
         }
-        _ => Err(format!("has a weight of shape {:?}; must be {rank} dimensions", weight.dims)),
+        _ => {
+            Err(format!("its weight has the shape {:?}; must have {rank} dimensions", weight.dims))
+        }
     }
 }
 
@@ -442,7 +449,7 @@ fn vector(values: &Constant, len: usize) -> Result<&[f32], Refusal> {
     let flat = matches!(*values.dims, [l] | [1, l] if l == len);
     match values.as_floats() {
         Some(found) if flat => Ok(found),
-        _ => Err(format!("has a parameter of shape {:?}; must be [{len}]", values.dims)),
+        _ => Err(format!("a parameter has the shape {:?}; must be [{len}]", values.dims)),
     }
 }
 

@@ -5,14 +5,18 @@
 //! small programs over constants.
 
 mod attributes;
+mod checks;
 mod constant;
 mod export;
+mod faults;
 mod graph;
 mod import;
 mod importer;
 mod layers;
+mod pixels;
 mod proto;
 mod shapes;
 
 pub use export::{onnx_bytes, save_onnx};
 pub use import::{ImportSettings, load_onnx, read_onnx};
+pub use pixels::Pixels;

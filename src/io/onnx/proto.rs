@@ -95,6 +95,37 @@ pub(super) mod data {
     pub(crate) const FLOAT16: i32 = 10;
     pub(crate) const DOUBLE: i32 = 11;
     pub(crate) const BFLOAT16: i32 = 16;
+
+    /// What a type is called.
+    pub(crate) fn name(data_type: i32) -> &'static str {
+        match data_type {
+            FLOAT => "float32",
+            2 => "uint8",
+            3 => "int8",
+            4 => "uint16",
+            5 => "int16",
+            INT32 => "int32",
+            INT64 => "int64",
+            8 => "strings",
+            BOOL => "booleans",
+            FLOAT16 => "float16",
+            DOUBLE => "float64",
+            12 => "uint32",
+            13 => "uint64",
+            14 | 15 => "complex numbers",
+            BFLOAT16 => "bfloat16",
+            17..=20 => "float8",
+            21 => "uint4",
+            22 => "int4",
+            23 => "float4",
+            _ => "numbers of an unknown type",
+        }
+    }
+
+    /// Whether weights of that type are those of a quantised network.
+    pub(crate) fn is_quantised(data_type: i32) -> bool {
+        matches!(data_type, 2..=5 | 17..=23)
+    }
 }
 
 /// [`Tensor::data_location`] of values in another file.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 impl Importer<'_> {
     pub(super) fn constant(&mut self, all: &Attributes) -> Result<Value, Refusal> {
         let single = |data: Data| Constant { dims: Vec::new(), data };
-        let Some(value) = all.0.attribute.first() else { return Err("holds nothing".into()) };
+        let Some(value) = all.0.attribute.first() else { return Err("it holds no value".into()) };
         let constant = match (value.name.as_str(), value) {
             ("value", proto::Attribute { t: Some(stored), .. }) => self.decode(stored)?,
             ("value_float", proto::Attribute { f: Some(f), .. }) => {
@@ -22,7 +22,7 @@ impl Importer<'_> {
             }
             ("value_floats", value) => Constant::floats(value.floats.clone()),
             ("value_ints", value) => Constant::ints(value.ints.iter().copied().map(Some).collect()),
-            (name, _) => return Err(format!("holds {name}")),
+            (name, _) => return Err(format!("its attribute `{name}` is not supported")),
         };
         self.written.found(constant.len());
         Ok(Value::Constant(constant))
@@ -76,7 +76,7 @@ impl Importer<'_> {
         if let Value::Constant(constant) = x {
             let known: Option<Vec<i64>> = shape.iter().copied().collect();
             let len: usize = constant.dims.iter().product();
-            let known = known.ok_or("shapes a constant by the number of images")?;
+            let known = known.ok_or("a constant cannot be shaped by the number of images")?;
             let mut given = known.iter().filter(|dim| **dim > 0);
             let given = given.try_fold(1usize, |given, &dim| given.checked_mul(dim as usize));
             let given = given.unwrap_or(0);
@@ -101,7 +101,10 @@ impl Importer<'_> {
             [n, Some(f)] if images(n) && (f == features as i64 || (f == -1 && n != Some(-1))) => {
                 self.flatten(x)
             }
-            _ => Err(format!("must flatten an image to [N, {features}], has the shape {shape:?}")),
+            _ => Err(format!(
+                "reshapes to {}; only flattening to [N, {features}] is supported",
+                sizes(shape)
+            )),
         }
     }
 
@@ -128,7 +131,7 @@ impl Importer<'_> {
             (Value::Constant(constant), Some(axes), false) => {
                 let rank = constant.dims.len() + axes.len();
                 if rank > 16 {
-                    return Err(format!("makes {rank} dimensions"));
+                    return Err(format!("makes a constant of {rank} dimensions"));
                 }
                 let mut dims = constant.dims.iter().copied();
                 let inserted = |i: usize| {
@@ -136,9 +139,12 @@ impl Importer<'_> {
                 };
                 let dims = (0..rank).map(|i| if inserted(i) { Some(1) } else { dims.next() });
                 let dims: Option<Vec<usize>> = dims.collect();
-                constant.shaped(dims.ok_or("has axes that are none")?).map(Value::Constant)
+                constant.shaped(dims.ok_or("its axes do not fit its operand")?).map(Value::Constant)
             }
-            _ => Err("changes the dimensions of an image".into()),
+            _ => {
+                Err("only the height and width of 1 behind a global average can be taken away"
+                    .into())
+            }
         }
     }
 
@@ -150,21 +156,23 @@ impl Importer<'_> {
         all: &Attributes,
     ) -> Result<Value, Refusal> {
         let index_dims = index.map_or(&[][..], |index| &index.dims);
-        let list = index.and_then(Constant::known_ints).ok_or("lacks a known index")?;
+        let list = index.and_then(Constant::known_ints).ok_or("its index must be a constant")?;
         let axis = all.int("axis", 0);
         if let Value::Constant(constant) = x {
-            let values =
-                constant.as_ints().filter(|_| axis == 0).ok_or("gathers from a constant")?;
+            let values = constant
+                .as_ints()
+                .filter(|_| axis == 0)
+                .ok_or("from a constant, only elements of a list of integers can be gathered")?;
             let len = values.len() as i64;
             let at =
                 |i: &i64| values.get(usize::try_from(if *i < 0 { *i + len } else { *i }).ok()?);
             let found: Option<Vec<Option<i64>>> = list.iter().map(|i| at(i).copied()).collect();
-            let found = Constant::ints(found.ok_or("gathers what is not there")?);
+            let found = Constant::ints(found.ok_or("its index lies outside the list")?);
             return found.shaped(index_dims.to_vec()).map(Value::Constant);
         }
         let from = self.written.node(x)?;
         if axis != 1 || self.written.shapes[from].len() != 3 || index_dims.len() != 1 {
-            return Err("gathers something else than channels of an image".into());
+            return Err("only channels of an image can be gathered, axis 1".into());
         }
         Ok(Value::Gathered(from, extents(&list)?))
     }
@@ -183,10 +191,21 @@ pub(super) fn cast(x: &Value, like: Option<&Value>, all: &Attributes) -> Result<
     match x {
         Value::Constant(constant) if to_float => constant.widened().map(Value::Constant),
         Value::Constant(constant) if constant.as_ints().is_some() => Ok(x.clone()),
-        Value::Constant(_) => Err("rounds a constant to integers".into()),
+        Value::Constant(_) => {
+            Err("a cast of floating point numbers to integers is not supported".into())
+        }
         other if to_float => Ok(other.clone()),
-        _ => Err("rounds values to integers".into()),
+        _ => Err("a cast of floating point numbers to integers is not supported".into()),
     }
+}
+
+/// Why images are not joined.
+pub(super) const JOINS: &str = "joining images or vectors is not supported";
+
+/// A shape for messages; N is the number of images.
+fn sizes(shape: &[Option<i64>]) -> String {
+    let size = |size: &Option<i64>| size.map_or("N".to_owned(), |size| size.to_string());
+    format!("[{}]", shape.iter().map(size).collect::<Vec<_>>().join(", "))
 }
 
 /// Lists of integers, one behind the other.
@@ -195,9 +214,9 @@ pub(super) fn concat(inputs: &[Option<Value>]) -> Result<Value, Refusal> {
     let most = 1 << 12;
     for input in inputs {
         let Some(Value::Constant(constant)) = input else {
-            return Err("joins values of the network".into());
+            return Err(JOINS.into());
         };
-        joined.extend_from_slice(constant.as_ints().ok_or("joins constants that are no integers")?);
+        joined.extend_from_slice(constant.as_ints().ok_or("only lists of integers can be joined")?);
         if joined.len() > most {
             return Err(format!("joins lists to one of more than {most} elements"));
         }
@@ -207,5 +226,5 @@ pub(super) fn concat(inputs: &[Option<Value>]) -> Result<Value, Refusal> {
 
 pub(super) fn extents(dims: &[i64]) -> Result<Vec<usize>, Refusal> {
     let extents: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    extents.ok_or_else(|| format!("has the dimensions {dims:?}"))
+    extents.ok_or_else(|| format!("the dimensions {dims:?} are impossible"))
 }
