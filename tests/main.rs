@@ -1,6 +1,7 @@
 //! One binary for all integration tests.
 
 mod attack;
+mod attack_command;
 mod attacks;
 mod checkpoint;
 mod cli;
@@ -19,6 +20,7 @@ mod ops;
 mod optim;
 mod plan;
 mod prune;
+mod prune_command;
 mod pytorch;
 mod pytorch_ops;
 mod run;
