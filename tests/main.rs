@@ -1,6 +1,7 @@
 //! One binary for all integration tests.
 
 mod attack;
+mod attack_command;
 mod attacks;
 mod checkpoint;
 mod choice;
@@ -25,6 +26,7 @@ mod optim;
 mod own_network;
 mod plan;
 mod prune;
+mod prune_command;
 mod pytorch;
 mod pytorch_ops;
 mod run;

@@ -321,7 +321,9 @@ const DEFINED: [(&str, &[&str]); 4] = [
 
 #[test]
 fn every_method_meets_its_density_and_keeps_its_keys() {
-    let names: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+    // The masks of `fixed` give its density.
+    let names = METHODS.iter().map(|entry| entry.name).filter(|name| *name != "fixed");
+    let names: Vec<&str> = names.collect();
     assert_eq!(names, DEFINED.map(|(method, _)| method));
     for (method, defined) in DEFINED {
         for granularity in Granularity::ALL {

@@ -30,6 +30,9 @@ use crate::{Result, Tensor};
 use rand::rngs::ChaCha8Rng;
 use rayon::prelude::*;
 
+/// What all four read.
+const READS: &[&str] = &["steps", "random_start", "restarts"];
+
 /// The line of `apgd-ce` in the registry.
 pub const CROSS_ENTROPY: AttackEntry = AttackEntry {
     name: "apgd-ce",
@@ -38,6 +41,7 @@ pub const CROSS_ENTROPY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
+    reads: READS,
     resolve: |settings| settings.step_size = None,
     perturb: |case| untargeted(case, Ball::Linf(case.settings.eps.value())),
 };
@@ -50,6 +54,7 @@ pub const CROSS_ENTROPY_L2: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Ball,
     steps: 100,
+    reads: READS,
     resolve: |settings| settings.step_size = None,
     perturb: |case| untargeted(case, Ball::L2(case.settings.eps.value())),
 };
@@ -62,6 +67,7 @@ pub const TARGETED: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 100,
+    reads: READS,
     resolve: |settings| settings.step_size = None,
     perturb: |case| targeted(case, Ball::Linf(case.settings.eps.value())),
 };
@@ -74,6 +80,7 @@ pub const TARGETED_L2: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Ball,
     steps: 100,
+    reads: READS,
     resolve: |settings| settings.step_size = None,
     perturb: |case| targeted(case, Ball::L2(case.settings.eps.value())),
 };
@@ -188,6 +195,9 @@ fn ascend(
             break;
         }
         look(case, labels, &mut open, loss)?;
+        if step == 0 {
+            open.iter().for_each(|climb| case.note_gradient(climb.image, &climb.gradient));
+        }
         open.retain(|climb| !climb.fallen);
         if step == 0 {
             open.iter_mut().for_each(|climb| climb.pace.begin(climb.best_loss));

@@ -21,8 +21,18 @@ pub fn adversary(
     let try_once = |restart: usize| {
         let draws = Draws { restart: restart as u32, ..draws };
         let start = starting_point(x, settings, draws, &images)?;
-        let (images, split, source) = (&images[..], None, None);
-        attempt(&Case { network, x, labels, images, start, settings, draws, split, source })
+        attempt(&Case {
+            network,
+            x,
+            labels,
+            images: &images,
+            start,
+            settings,
+            draws,
+            split: None,
+            source: None,
+            first_gradients: None,
+        })
     };
     let mut best = try_once(0)?;
     if restarts(settings)? == 1 {

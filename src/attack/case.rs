@@ -1,6 +1,6 @@
 //! What an attack is given: network, images, settings, random numbers.
 
-use super::{AttackSettings, Network};
+use super::{AttackSettings, FirstGradients, Network};
 use crate::data::Split;
 use crate::rng::Philox;
 use crate::{Seed, Tensor};
@@ -26,6 +26,8 @@ pub struct Case<'a> {
     pub split: Option<&'a Split>,
     /// Another network, for attacks that do not look into the one under attack.
     pub source: Option<&'a Network<'a>>,
+    /// Where an evaluation notes the first gradients; `None` in training.
+    pub first_gradients: Option<&'a FirstGradients>,
 }
 
 /// The random numbers of one restart of an attack: those of an image do not depend on its batch.

@@ -36,6 +36,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Nearest,
     steps: 1000,
+    reads: &["steps", "step_size", "binary_search_steps", "faithful"],
     resolve,
     perturb,
 };
@@ -82,9 +83,14 @@ fn perturb(case: &Case) -> Result<Tensor> {
         images.map(|(x, label)| Descent::new(x, label, shared.first_weight)).collect();
     let mut open: Vec<&mut Descent> =
         if shared.steps > 0 { all.iter_mut().collect() } else { Vec::new() };
+    let mut first = true;
     while !open.is_empty() {
         open.par_iter_mut().for_each(|descent| descent.place());
         let gradient = look(case, &shared, &mut open)?;
+        if std::mem::take(&mut first) {
+            let each = gradient.chunks(size.max(1)).enumerate();
+            each.for_each(|(i, gradient)| case.note_gradient(i, gradient));
+        }
         let total: f64 = open.iter().map(|descent| descent.loss).sum();
         let batch = shared.faithful.then_some(total);
         open.par_iter_mut().zip(gradient.par_chunks(size.max(1))).for_each(|(descent, g)| {

@@ -1,8 +1,9 @@
 //! The driver of every attack: batches, restarts, sequences, and the count of what fell.
 
 use super::attempt::{attempt, radius, restarts, starting_point};
+use super::examples::{AdversarialExamples, Found};
 use super::{
-    AttackSettings, Case, Draws, ExpandedAttack, Network, Norm, Outcome, Search, Target, expand,
+    AttackSettings, Case, Draws, ExpandedAttack, FirstGradients, Network, Outcome, Target, expand,
     find, predictions, rows,
 };
 use crate::data::{Batch, Loader, Split};
@@ -77,6 +78,7 @@ impl Evaluation<'_> {
         let mut outcome = done;
         outcome.robust.resize(expanded.len(), Vec::new());
         outcome.distances.resize(expanded.len(), Vec::new());
+        outcome.usable_gradients.resize(expanded.len(), Vec::new());
         let loader = Loader::new(self.split, self.batch_size)?;
         let epoch = loader.epoch(0);
         while let Some(batch) = epoch.batch(outcome.clean.len().div_ceil(self.batch_size)) {
@@ -100,7 +102,7 @@ impl Evaluation<'_> {
         let labels = Tensor::from_vec(batch.labels.clone(), &[batch.len()], device)?;
         self.begin_noise("attack.clean.0.0", batch);
         let clean = correct(network, &x, &batch.labels)?;
-        let mut examples = AdversarialExamples::new(batch, &clean);
+        let mut examples = AdversarialExamples::new(batch, &clean, expanded)?;
         let before = outcome.clean.len();
         let mut standing = clean.clone();
         for (attack, ExpandedAttack { settings, sequence, first, .. }) in
@@ -114,8 +116,19 @@ impl Evaluation<'_> {
             let turn = expanded[..attack].iter().filter(same).count() as u64;
             let draws = Draws { seed, stream: &stream, restart: 0, turn };
             let (x, labels, images) = (&x, &labels, &batch.index[..]);
-            let (start, split) = (x.clone(), Some(self.split));
-            let case = Case { network, x, labels, images, start, settings, draws, split, source };
+            let gradients = FirstGradients::default();
+            let case = Case {
+                network,
+                x,
+                labels,
+                images,
+                start: x.clone(),
+                settings,
+                draws,
+                split: Some(self.split),
+                source,
+                first_gradients: Some(&gradients),
+            };
             let mut found: Vec<f32> =
                 clean.iter().map(|&c| if c { f32::INFINITY } else { 0.0 }).collect();
             self.restarts(&case, batch, &standing, &mut found, &mut examples, &mut |share| {
@@ -130,12 +143,10 @@ impl Evaluation<'_> {
             }
             outcome.robust[attack].extend(robust);
             outcome.distances[attack].extend(found);
+            let usable = images.iter().map(|&image| gradients.usable(image));
+            outcome.usable_gradients[attack].extend(usable);
         }
-        outcome.worst.extend(examples.standing);
-        outcome.found.extend(examples.norms.iter().map(Option::is_some));
-        outcome.distance.extend(examples.distances);
-        outcome.clean.extend(clean);
-        outcome.adversarial.extend(examples.images);
+        examples.finish(outcome, clean);
         Ok(())
     }
 
@@ -182,44 +193,6 @@ fn left_alone(settings: &AttackSettings, label: i32) -> bool {
     matches!(settings.target, Some(Target::Class(class)) if usize::try_from(label) == Ok(class))
 }
 
-/// What the attacks have found in a batch so far.
-struct AdversarialExamples {
-    /// The example found for each image; the image itself where there is none.
-    images: Vec<f32>,
-    standing: Vec<bool>,
-    /// The norm of the attack that found the example; `None` without one.
-    norms: Vec<Option<Norm>>,
-    distances: Vec<f32>,
-    /// Whether the example lies inside the radius of the attack that found it.
-    inside: Vec<bool>,
-}
-
-impl AdversarialExamples {
-    fn new(batch: &Batch, clean: &[bool]) -> Self {
-        let (images, n) = (batch.images.clone(), clean.len());
-        Self {
-            images,
-            standing: clean.to_vec(),
-            norms: vec![None; n],
-            distances: vec![0.0; n],
-            inside: vec![false; n],
-        }
-    }
-
-    /// Whether an example at `distance` by an attack of this kind takes the place of the one there is.
-    fn wants(
-        &self,
-        image: usize,
-        (norm, search): (Norm, Search),
-        distance: f32,
-        inside: bool,
-    ) -> bool {
-        let nearer = search == Search::Nearest && distance < self.distances[image];
-        let better = nearer || (inside && !self.inside[image]);
-        self.norms[image].is_none_or(|held| held == norm && better)
-    }
-}
-
 /// One attempt on the images `left` of a batch; writes how far the examples are into `found`, see [`Outcome::distances`].
 fn attempt_on(
     whole: &Case,
@@ -247,16 +220,9 @@ fn attempt_on(
     for (k, &i) in left.iter().enumerate().filter(|(k, _)| !held[*k]) {
         let (example, original) = (&pixels[k * size..][..size], &originals[k * size..][..size]);
         found[i] = entry.norm.distance(example, original);
-        let inside = found[i] <= radius;
-        if inside {
-            examples.standing[i] = false;
-        }
-        if examples.wants(i, (entry.norm, entry.search), found[i], inside) {
-            examples.inside[i] = inside;
-            examples.norms[i] = Some(entry.norm);
-            examples.distances[i] = found[i];
-            examples.images[i * size..][..size].copy_from_slice(example);
-        }
+        let (norm, search, distance) = (entry.norm, entry.search, found[i]);
+        let inside = distance <= radius;
+        examples.add(i, &Found { pixels: example, norm, search, distance, inside });
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub struct AttackEntry {
     pub search: Search,
     /// Its steps where none are given.
     pub steps: usize,
+    /// The keys of [`AttackSettings`] beside `attack` and `eps` that it reads; others are refused.
+    pub reads: &'static [&'static str],
     /// Writes out what the user has left to the attack.
     pub resolve: fn(&mut AttackSettings),
     /// The attack: images near [`Case::x`], of its shape. The driver projects and recounts them.
@@ -26,7 +28,7 @@ pub struct AttackEntry {
 /// What an attack looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// One step from the image itself: steps, step size, random start and restarts are not read.
+    /// One step from the image itself.
     OneStep,
     /// A wrong image inside the ball of radius eps. A restart finds something else.
     Ball,

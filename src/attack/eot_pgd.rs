@@ -14,6 +14,16 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    reads: &[
+        "steps",
+        "step_size",
+        "relative_step_size",
+        "random_start",
+        "restarts",
+        "target",
+        "early_stop",
+        "eot_samples",
+    ],
     resolve,
     perturb,
 };

@@ -24,7 +24,7 @@ pub fn expand(attacks: &[AttackSettings]) -> Result<Vec<ExpandedAttack>> {
     for settings in attacks {
         settings.check()?;
         let (sequence, members) = match sequence::find(&settings.attack) {
-            Some(entry) => (Some(entry.name), entry.members(settings)),
+            Some(entry) => (Some(entry.name), entry.members(settings)?),
             None => (None, vec![settings.clone()]),
         };
         for (i, member) in members.iter().enumerate() {

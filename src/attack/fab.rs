@@ -30,6 +30,7 @@ pub const LINF: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Nearest,
     steps: 100,
+    reads: &["steps"],
     resolve: |settings| settings.step_size = None,
     perturb: |case| search(case, &Metric { norm: Norm::Linf, shortest: shortest_linf }),
 };
@@ -118,6 +119,7 @@ fn step(
     })?;
     let gradient = gradient.to_vec::<f32>()?;
     let size = gradient.len() / walks.len();
+    gradient.chunks(size.max(1)).enumerate().for_each(|(i, w)| case.note_gradient(i, w));
     let planes = gradient.par_chunks(size).zip(&gaps);
     walks.par_iter_mut().zip(planes).for_each(|(walk, (w, &gap))| walk.advance(metric, w, gap));
     let x = case.batch(walks.iter().map(|walk| &walk.now[..]))?;

@@ -14,6 +14,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::OneStep,
     steps: 1,
+    reads: &["target"],
     resolve: |settings| settings.step_size = Some(settings.eps),
     perturb,
 };
@@ -21,6 +22,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
 fn perturb(case: &Case) -> Result<Tensor> {
     let aim = aim::aim(case, case.network)?;
     let gradient = case.network.input_gradient(&case.start, &aim.labels)?;
+    case.note_gradients(&gradient)?;
     let eps = case.settings.eps.value();
     let mut adversarial = case.start.detach();
     ops::pgd_step(&mut adversarial, case.x, &gradient, eps, aim.sign * eps)?;

@@ -13,6 +13,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 1,
+    reads: &["step_size", "relative_step_size", "random_start", "restarts", "target", "early_stop"],
     resolve,
     perturb: pgd::perturb,
 };

@@ -11,13 +11,22 @@ pub struct Outcome {
     pub robust: Vec<Vec<bool>>,
     /// Whether each image withstands all of them.
     pub worst: Vec<bool>,
-    /// Whether an adversarial example was found for each image: within eps, or anywhere by an attack that looks for the nearest.
+    /// Whether an adversarial example was found for each image: within eps in the attack's norm. Where all attacks of the
+    /// list search the nearest example, at any distance.
     pub found: Vec<bool>,
-    /// `[N, H, W, C]`: the adversarial example, or the image itself where there is none. Of several attacks the first that
-    /// finds one gives it; a nearer one of the same norm by an attack that looks for the nearest replaces it.
+    /// `[N, H, W, C]`: the adversarial example of [`Self::found`], or the image itself where there is none. Of several attacks
+    /// the first that finds one gives it; a nearer one of the same norm by an attack that searches the nearest replaces it.
     pub adversarial: Vec<f32>,
     /// Distance between each image and its adversarial example, in the norm of the attack that found it; 0 where there is none.
     pub distance: Vec<f32>,
+    /// `[N, H, W, C]`: the nearest example that attacks found which search the nearest, at any distance, or the image itself.
+    /// Empty unless the list holds such attacks beside others.
+    pub nearest: Vec<f32>,
+    /// How far [`Self::nearest`] is, in the norm of the attack that found it; 0 where the image was wrong already, infinite
+    /// where none was found.
+    pub nearest_distance: Vec<f32>,
+    /// By attack: whether the first gradient of each image was finite and not zero; `None` where the attack took none.
+    pub usable_gradients: Vec<Vec<Option<bool>>>,
     /// By attack: how far each image is from the example that this attack found, in the attack's norm; 0 where the image
     /// was wrong already, infinite where none was found.
     pub distances: Vec<Vec<f32>>,

@@ -18,9 +18,21 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    reads: READS,
     resolve,
     perturb,
 };
+
+/// What `pgd` and those like it read.
+pub(super) const READS: &[&str] = &[
+    "steps",
+    "step_size",
+    "relative_step_size",
+    "random_start",
+    "restarts",
+    "target",
+    "early_stop",
+];
 
 /// `step(x̂, x, gradient, eps, step_size)`: a step up the gradient and the projection.
 type Step = fn(&mut Tensor, &Tensor, &Tensor, f32, f32) -> Result<()>;
@@ -49,11 +61,14 @@ pub(super) fn descend(
     let mut watch =
         (case.settings.early_stop && case.split.is_some() && certain).then(|| Watch::new(case));
     let (mut adversarial, mut x, mut labels) = (case.start.clone(), case.x.clone(), aim.labels);
-    for _ in 0..case.settings.steps() {
+    for k in 0..case.settings.steps() {
         let (mut gradient, logits) = network.gradient_and_logits(&adversarial, &labels)?;
         for _ in 1..samples {
             let another = network.input_gradient(&adversarial, &labels)?;
             gradient = ops::elementwise::sum(&gradient, &another)?;
+        }
+        if k == 0 {
+            case.note_gradients(&gradient)?;
         }
         if let Some(watch) = &mut watch
             && let Some(left) = watch.take_fallen(&adversarial, &logits)?

@@ -14,6 +14,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Ball,
     steps: 20,
+    reads: pgd::READS,
     resolve: pgd::resolve,
     perturb,
 };

@@ -30,37 +30,21 @@ impl AttackSettings {
         Ok(resolved)
     }
 
-    /// Checks name, radius and counts.
+    /// Checks every value, and that the attack reads every key that is set.
     ///
     /// Errors: [`crate::ErrorKind::Param`] that names the key.
     pub fn check(&self) -> Result<()> {
+        self.check_read()?;
         if let Some(sequence) = sequence::find(&self.attack) {
-            return sequence.members(self).iter().try_for_each(Self::check);
+            return sequence.members(self)?.iter().try_for_each(Self::check);
         }
         let entry = find(&self.attack)?;
         if entry.norm == Norm::Linf && self.eps.exact() > 1.0 {
             return Err(Error::param("eps", self.eps, format!("from 0 to 1 for {}", self.attack)));
         }
-        let steps = self.steps_of(entry);
-        if steps > 1_000_000 {
-            return Err(Error::param("steps", steps, "at most 1000000"));
-        }
-        if !(1..=1_000_000).contains(&self.restarts) {
-            return Err(Error::param("restarts", self.restarts, "1 to 1000000"));
-        }
-        if let Some(factor) = self.relative_step_size {
-            if !(0.0..=1e6).contains(&factor) {
-                return Err(Error::param("relative_step_size", factor, "from 0 to 1000000"));
-            }
-            if self.step_size.is_some() {
-                return Err(Error::param("relative_step_size", factor, "absent beside step_size"));
-            }
-            if entry.search == Search::Nearest {
-                let want = format!("absent for {}, whose steps do not know eps", self.attack);
-                return Err(Error::param("relative_step_size", factor, want));
-            }
-        }
         let counts = [
+            ("steps", Some(self.steps_of(entry)), 1_000_000),
+            ("restarts", Some(self.restarts), 1_000_000),
             ("eot_samples", self.eot_samples, 100_000),
             ("binary_search_steps", self.binary_search_steps, 100),
             ("decay_interval", self.decay_interval, 1_000_000),
@@ -70,7 +54,32 @@ impl AttackSettings {
                 return Err(Error::param(key, count, format!("1 to {most}")));
             }
         }
-        Ok(())
+        if self.restarts > 1 && !self.random_start {
+            let want = "1 where random_start is false: attempts differ by their random starts";
+            return Err(Error::param("restarts", self.restarts, want));
+        }
+        self.check_step_size(entry)
+    }
+
+    fn check_step_size(&self, entry: &AttackEntry) -> Result<()> {
+        if let Some(factor) = self.relative_step_size {
+            if !(factor > 0.0 && factor <= 1e6) {
+                let want = "above 0 and at most 1000000";
+                return Err(Error::param("relative_step_size", factor, want));
+            }
+            if self.step_size.is_some() {
+                return Err(Error::param("relative_step_size", factor, "absent beside step_size"));
+            }
+        }
+        // In a ball of radius 0 a step that is a share of the radius is 0, too.
+        let share = entry.search != Search::Nearest && self.eps.value() == 0.0;
+        match self.step_size {
+            Some(size) if size.value() == 0.0 && !share => {
+                let want = "above 0: steps of length 0 leave every image where it starts";
+                Err(Error::param("step_size", size, want))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks what [`super::adversary`] needs.
@@ -83,7 +92,19 @@ impl AttackSettings {
         if usable {
             return Ok(());
         }
-        Err(Error::param("adversary.attack", &self.attack, "one attack inside a ball"))
+        let want = "one attack that searches inside eps without another network, such as pgd";
+        Err(Error::param("adversary.attack", &self.attack, want))
+    }
+
+    /// Checks what `train.adversary` needs: [`Self::check_adversary`], and no key that training does not read.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the key.
+    pub fn check_training(&self) -> Result<()> {
+        if self.early_stop {
+            let want = "absent: training takes the image after the last step";
+            return Err(Error::param("adversary.early_stop", true, want));
+        }
+        self.check_adversary()
     }
 }
 
@@ -99,7 +120,7 @@ mod tests {
             "eps = 0\ntarget = \"least-likely\"",
             "attack = \"pgd-l2\"\neps = 2\nrelative_step_size = 0.1\nearly_stop = true",
             "attack = \"eot-pgd\"",
-            "attack = \"fgsm-rs\"\nsteps = 7",
+            "attack = \"fgsm-rs\"\nsteps = 1",
         ] {
             let settings: AttackSettings = toml::from_str(text).unwrap();
             settings.check().unwrap();

@@ -1,6 +1,7 @@
 //! Attacks that are run one after the other, each on the images that still stand.
 
 use super::AttackSettings;
+use crate::Result;
 
 /// An entry of [`SEQUENCES`].
 pub struct SequenceEntry {
@@ -15,9 +16,10 @@ pub struct SequenceEntry {
 }
 
 impl SequenceEntry {
-    /// The settings of the members.
-    pub fn members(&self, settings: &AttackSettings) -> Vec<AttackSettings> {
-        let member = |&name: &&str| AttackSettings { attack: name.into(), ..settings.clone() };
+    /// The settings of the members: of each the keys that it reads.
+    pub fn members(&self, settings: &AttackSettings) -> Result<Vec<AttackSettings>> {
+        let member =
+            |&name: &&str| AttackSettings { attack: name.into(), ..settings.clone() }.only_read();
         self.members.iter().map(member).collect()
     }
 }

@@ -27,6 +27,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 5000,
+    reads: &["steps", "random_start", "restarts"],
     resolve: |settings| settings.step_size = None,
     perturb,
 };

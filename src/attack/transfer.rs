@@ -13,6 +13,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::Linf,
     search: Search::Ball,
     steps: 20,
+    reads: &["steps", "step_size", "relative_step_size", "random_start", "restarts", "target"],
     resolve: pgd::resolve,
     perturb,
 };

@@ -1,8 +1,8 @@
-//! Signs that an attack is weaker than the network: gradients that mislead, or too small a budget.
+//! Signs that an attack is weaker than it could be: gradients that mislead or vanish, or too small a budget.
 //!
 //! Source: Athalye et al. 2018 (arXiv 1802.00420), section 3.1; Carlini et al. 2019 (arXiv 1902.06705).
 
-use super::{AttackSettings, Norm, Search, find};
+use super::{AttackSettings, ExpandedAttack, Norm, Outcome, Search, find};
 use crate::data::Split;
 
 /// An attack and what is left of the accuracy under it.
@@ -19,8 +19,8 @@ const BLACK_BOX: [&str; 3] = ["square", "zoo", "transfer"];
 /// Accuracy in percent that counts as near zero.
 const NEAR_ZERO: f64 = 5.0;
 
-/// One line a sign. `runs` holds the attacks of one list under several settings: one run, or the values of a sweep in
-/// their order. Differences of one image, or of less than a point, are none.
+/// One line for each sign. `runs` holds the same attacks under several settings: one run, or the values of a sweep in their
+/// order. Differences of one image, or of less than a percentage point, are no sign.
 pub fn warnings(split: &Split, runs: &[Vec<Measured>]) -> Vec<String> {
     let slack = f64::max(1.0, 100.0 / split.len().max(1) as f64 + 1e-9);
     let mut lines: Vec<String> = Vec::new();
@@ -30,6 +30,8 @@ pub fn warnings(split: &Split, runs: &[Vec<Measured>]) -> Vec<String> {
                 lines.extend(outdone(weak, strong, slack));
             }
             lines.extend(beyond(weak, split));
+            lines.extend(short(weak));
+            lines.extend(no_radius(weak).filter(|_| runs.len() == 1));
         }
     }
     for pair in runs.windows(2) {
@@ -38,9 +40,28 @@ pub fn warnings(split: &Split, runs: &[Vec<Measured>]) -> Vec<String> {
             lines.extend(unsettled(fewer, more, slack));
         }
     }
-    let mut seen = std::collections::BTreeSet::new();
-    lines.retain(|line| seen.insert(line.clone()));
     lines
+}
+
+/// One line for each attack whose first gradients were zero or not finite for some of the images that it was tried on.
+pub fn vanished_gradients(attacks: &[ExpandedAttack], outcome: &Outcome) -> Vec<String> {
+    let line = |(one, usable): (&ExpandedAttack, &Vec<Option<bool>>)| {
+        let name = one.settings.attack.as_str();
+        let tried = usable.iter().flatten().count();
+        let vanished = usable.iter().flatten().filter(|usable| !**usable).count();
+        let advice: Vec<&str> =
+            ["apgd-t", "cw-l2", "square"].into_iter().filter(|other| *other != name).collect();
+        let network = if name == "transfer" { "the source network" } else { "the network" };
+        (vanished > 0).then(|| {
+            format!(
+                "{name}: for {vanished} of {tried} attacked images the first gradient of {network} is zero or not finite. \
+                 The attack cannot move such an image, so its accuracy is no sign of robustness. A saturated softmax or \
+                 masked gradients are the usual cause. Try {}: their losses do not saturate, and square needs no gradients",
+                advice.join(", ")
+            )
+        })
+    };
+    attacks.iter().zip(&outcome.usable_gradients).filter_map(line).collect()
 }
 
 /// A weaker attack that leaves less than a stronger one of the same norm and radius.
@@ -57,14 +78,14 @@ fn outdone(weak: &Measured, strong: &Measured, slack: f64) -> Option<String> {
         return None;
     }
     let why = if black(weak_entry.name) && !black(strong_entry.name) {
-        "an attack without gradients finds more than one with them"
+        "an attack without gradients is stronger than one with gradients"
     } else if !black(weak_entry.name) && !black(strong_entry.name) && weak_entry.steps == 1 {
-        "one step finds more than many"
+        "an attack of one step is stronger than one of many"
     } else {
         return None;
     };
     Some(format!(
-        "{} leaves {:.2} %, {} {:.2} % at eps {}: {why}; gradients may be masked",
+        "at eps {4}, {0} leaves an accuracy of {1:.2} % and {2} {3:.2} %: {why}, so gradients may be masked",
         weak_entry.name, weak.accuracy, strong_entry.name, strong.accuracy, weak.settings.eps
     ))
 }
@@ -84,8 +105,37 @@ fn beyond(measured: &Measured, split: &Split) -> Option<String> {
     let far = measured.settings.eps.exact() >= unbounded;
     (gradients && untargeted && far && measured.accuracy > NEAR_ZERO).then(|| {
         format!(
-            "{} leaves {:.2} % at eps {}, where every image can be made grey: the attack fails or has too few steps",
+            "{} leaves an accuracy of {:.2} % at eps {}, where every image can be made grey: the attack fails or has too few steps",
             entry.name, measured.accuracy, measured.settings.eps
+        )
+    })
+}
+
+/// Steps that together are shorter than eps: they cannot lead from the image to the edge of the ball.
+fn short(measured: &Measured) -> Option<String> {
+    let settings = measured.settings;
+    let entry = find(&settings.attack).ok()?;
+    let size = settings.step_size.filter(|_| entry.search == Search::Ball)?;
+    let reach = size.exact() * settings.steps() as f64;
+    // A tenth of a thousandth is rounding.
+    (reach < 0.9999 * settings.eps.exact()).then(|| {
+        format!(
+            "{}: {} steps of length {size} cannot cross a ball of eps {}: take more steps, or longer ones",
+            entry.name,
+            settings.steps(),
+            settings.eps
+        )
+    })
+}
+
+/// A ball of radius 0: the image itself.
+fn no_radius(measured: &Measured) -> Option<String> {
+    let settings = measured.settings;
+    let inside = find(&settings.attack).is_ok_and(|entry| entry.search != Search::Nearest);
+    (inside && settings.eps.value() == 0.0).then(|| {
+        format!(
+            "{}: eps is 0, so no image was changed: this is the clean accuracy",
+            settings.attack
         )
     })
 }
@@ -102,7 +152,7 @@ fn unsettled(fewer: &Measured, more: &Measured, slack: f64) -> Option<String> {
         let rises = a.eps.exact() < b.eps.exact() && -drop > slack;
         return rises.then(|| {
             format!(
-                "{name} leaves {:.2} % at eps {} but {:.2} % at {}: a larger ball cannot leave more; the attack gets lost",
+                "{name} leaves an accuracy of {:.2} % at eps {} but {:.2} % at eps {}: a larger ball holds every smaller one, so the attack misses examples",
                 fewer.accuracy, a.eps, more.accuracy, b.eps
             )
         });
@@ -116,7 +166,7 @@ fn unsettled(fewer: &Measured, more: &Measured, slack: f64) -> Option<String> {
     let large = to > from && from >= enough(what) && drop > NEAR_ZERO.max(slack);
     large.then(|| {
         format!(
-            "{name} leaves {:.2} % with {from} {what} and {:.2} % with {to}: not settled; give it more",
+            "{name} leaves an accuracy of {:.2} % with {from} {what} and {:.2} % with {to}: not settled, so give it more {what}",
             fewer.accuracy, more.accuracy
         )
     })
@@ -161,7 +211,7 @@ mod tests {
         let pgd = "attack = 'pgd'\neps = 0.1";
         assert!(found(&[&[(fgsm, 40.0), (pgd, 39.0)]]).is_empty());
         assert!(found(&[&[(fgsm, 40.0), (pgd, 41.0)]]).is_empty());
-        assert!(found(&[&[(fgsm, 40.0), (pgd, 45.0)]])[0].contains("one step"));
+        assert!(found(&[&[(fgsm, 40.0), (pgd, 45.0)]])[0].contains("of one step"));
         // Another radius or another norm compares with nothing.
         assert!(found(&[&[(fgsm, 40.0), ("eps = 0.2", 45.0)]]).is_empty());
         assert!(found(&[&[(fgsm, 40.0), ("attack = 'pgd-l2'\neps = 0.1", 45.0)]]).is_empty());
@@ -173,13 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn attacks_that_cannot_reach_the_edge_of_their_ball_are_named() {
+        let text = "eps = 0.1\nsteps = 7\nstep_size = ";
+        assert!(found(&[&[(&format!("{text}0.0142"), 50.0)]])[0].contains("cannot cross"));
+        assert!(found(&[&[(&format!("{text}0.0143"), 50.0)]]).is_empty());
+        assert!(found(&[&[("attack = 'cw-l2'\neps = 0.3\nstep_size = 1e-6", 50.0)]]).is_empty());
+        assert!(found(&[&[("eps = 0", 50.0)]])[0].contains("clean accuracy"));
+        assert!(found(&[&[("eps = 0", 50.0)], &[("eps = 0.1", 50.0)]]).is_empty());
+    }
+
+    #[test]
     fn sweeps_show_what_has_not_settled() {
         let steps = |n: usize| format!("steps = {n}");
         let (ten, hundred) = (steps(10), steps(100));
         assert!(found(&[&[(&ten, 50.0)], &[(&hundred, 30.0)]])[0].contains("not settled"));
         assert!(found(&[&[(&ten, 50.0)], &[(&hundred, 48.0)]]).is_empty());
         assert!(found(&[&[(&steps(1), 70.0)], &[(&ten, 30.0)]]).is_empty());
-        assert!(found(&[&[("eps = 0.1", 30.0)], &[("eps = 0.2", 35.0)]])[0].contains("lost"));
+        assert!(found(&[&[("eps = 0.1", 30.0)], &[("eps = 0.2", 35.0)]])[0].contains("misses"));
         assert!(found(&[&[("restarts = 1", 30.0)], &[("restarts = 9", 20.0)]]).len() == 1);
     }
 }

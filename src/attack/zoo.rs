@@ -34,6 +34,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L2,
     search: Search::Nearest,
     steps: 1000,
+    reads: &["steps", "step_size", "binary_search_steps"],
     resolve,
     perturb,
 };

@@ -5,7 +5,7 @@ mod settings;
 
 use super::inputs::{DataArgs, ModelArgs, warn};
 use super::{Context, Outcome, interrupt, note, progress};
-use crate::attack::{self, AttackSettings, Epsilon, Network};
+use crate::attack::{self, ATTACKS, AttackEntry, AttackSettings, Epsilon, Network, Search};
 use crate::data::{Dataset, Need, Split};
 use crate::io::{self, Hints};
 use crate::nn::{Model, Noise, Weights};
@@ -17,7 +17,7 @@ use settings::AttackArgs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// Accuracy on the test images under attacks
+/// Measures the accuracy on the test images under adversarial attacks
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -26,31 +26,33 @@ pub(super) struct Args {
     data: DataArgs,
     #[command(flatten)]
     how: AttackArgs,
-    /// Several values of one setting, by commas, each its own run: a table
+    /// Runs the attacks once for each value of one setting and prints a table
     #[arg(long, value_name = "eps|steps|restarts=A,B,…", conflicts_with = "save_adversarial")]
     sweep: Option<String>,
-    /// Radii at which attacks that look for the nearest are counted too, by commas
+    /// Further radii at which the accuracy is printed, for attacks that search the nearest example
     #[arg(long, value_name = "EPS[,EPS]", value_delimiter = ',', allow_hyphen_values = true)]
     at_eps: Vec<String>,
-    /// The network that `transfer` takes its gradients from: a safetensors file
+    /// The network whose gradients the attack transfer follows (safetensors)
     #[arg(long, value_name = "MODEL")]
     source: Option<PathBuf>,
-    /// Noise on the weights in every pass: α of all convolutions, or the state.safetensors of a run with the α it learnt
+    /// Gaussian noise on the weights in every pass: its factor α for all convolutions, or the state.safetensors of a run that
+    /// learnt the factors
     #[arg(long, value_name = "ALPHA|FILE")]
     weight_noise: Option<String>,
     /// Only the first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Writes adversarial.npy, success.npy and distance.npy there
+    /// Writes adversarial.npy, success.npy and distance.npy there, for each image the worst case inside eps. Attacks that search
+    /// the nearest example: alone they write it at any distance; beside others they write nearest.npy and nearest_distance.npy
     #[arg(long, value_name = "DIR")]
     save_adversarial: Option<PathBuf>,
-    /// Images at once
+    /// Images per pass
     #[arg(long, value_name = "N", default_value_t = 128)]
     batch_size: usize,
-    /// Keeps finished batches there, goes on from them when called again, and writes result.json
+    /// Folder for finished batches and result.json: the same command goes on from the batches it holds
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Replaces other attacks that the folder of --out holds
+    /// Replaces the results of other attacks in the folder of --out
     #[arg(long, requires = "out")]
     force: bool,
 }
@@ -103,7 +105,19 @@ impl Args {
     /// The list of attacks, or one for each value of `--sweep`.
     fn lists(&self) -> crate::Result<(Option<Sweep>, Vec<Vec<AttackSettings>>)> {
         let settings = self.how.settings()?;
+        let transferred = settings.iter().any(|one| one.attack == "transfer");
+        if let Some(path) = self.source.as_ref().filter(|_| !transferred) {
+            let want = "absent: only transfer reads it (--attack transfer)";
+            return Err(Error::param("--source", path.display(), want));
+        }
+        let nearest = |entry: &&AttackEntry| entry.search == Search::Nearest;
+        let names: Vec<&str> = ATTACKS.iter().filter(nearest).map(|entry| entry.name).collect();
+        if !self.at_eps.is_empty() && !settings.iter().any(|one| names.contains(&&*one.attack)) {
+            let want = format!("absent: only {} read it", names.join(", "));
+            return Err(Error::param("--at-eps", self.at_eps.join(","), want));
+        }
         let Some(text) = &self.sweep else { return Ok((None, vec![settings])) };
+        self.how.check_sweep(text.split('=').next().unwrap_or_default())?;
         let (sweep, lists) = Sweep::parse(text, &settings)?;
         Ok((Some(sweep), lists))
     }
@@ -126,8 +140,10 @@ impl Args {
 
     /// `--limit`.
     fn limit(&self, data: &mut Dataset) -> crate::Result<()> {
-        if self.batch_size == 0 || self.limit == Some(0) {
-            return Err(Error::param("--batch-size, --limit", 0, "at least 1"));
+        for (flag, count) in [("--batch-size", Some(self.batch_size)), ("--limit", self.limit)] {
+            if count == Some(0) {
+                return Err(Error::param(flag, 0, "at least 1"));
+            }
         }
         if let (Some(limit), Some(test)) = (self.limit, &mut data.test) {
             test.truncate(limit);

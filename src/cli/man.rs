@@ -6,10 +6,10 @@ use clap_mangen::Man;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// The manual page, to standard output; with --out the pages of all commands, into a folder
+/// Prints the manual page, or writes the pages of all commands into a folder
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Where the pages go; created
+    /// Folder for the pages of all commands; it is created
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

@@ -1,10 +1,11 @@
 //! The driver of every pruning method: masks on the device, and what happens to them.
 
 use super::budget::{Correction, LayerCount, Move, Rounding};
+use super::layers::{Prunable, companions};
 use super::mask::{Granularity, empty_filters};
 use super::method::{Method, Redistribution, Rewiring, Start};
-use super::{PruneSettings, budget, magnitude};
-use crate::nn::{Model, Op};
+use super::{PruneSettings, budget, fixed, magnitude};
+use crate::nn::Model;
 use crate::{DType, Error, Result, Seed, Tensor, ops};
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ pub struct Pruner {
     granularity: Granularity,
     budget: usize,
     layers: Vec<MaskedWeight>,
+    spared: Vec<String>,
     correction: Correction,
 }
 
@@ -94,10 +96,13 @@ impl Pruner {
         model: &Model,
         seed: Seed,
     ) -> Result<Self> {
-        let names = prunable(model, method.as_ref());
+        let Prunable { names, spared } = Prunable::of(model, method.as_ref(), granularity)?;
         let weights = names.iter().map(|name| model.param(name)).collect::<Result<Vec<_>>>()?;
         let shapes: Vec<Vec<usize>> = weights.iter().map(|w| w.shape().to_vec()).collect();
-        let budget = check_density(&shapes, granularity, density)?;
+        let budget = match method.start() {
+            Start::Nonzeros => fixed::nonzeros(&weights)?,
+            _ => check_density(&shapes, granularity, density)?,
+        };
         let masks = match method.start() {
             Start::Random(draw) => {
                 let masks = draw.masks(&shapes, granularity, density, seed);
@@ -107,17 +112,21 @@ impl Pruner {
                 masks.into_iter().zip(&weights).map(upload).collect::<Result<Vec<_>>>()?
             }
             Start::Magnitude(scope) => magnitude::masks(&weights, granularity, scope, density)?,
+            Start::Nonzeros => fixed::masks(&weights)?,
         };
-        let accompanied = granularity == Granularity::Filter && !method.keep_bn();
         let layer = |((name, shape), mask): ((String, Vec<usize>), Tensor)| {
             let active = ops::mask_count(&mask)?;
+            let accompanied = match method.start() {
+                Start::Nonzeros => fixed::silent(model, &companions(model, &name), &mask)?,
+                _ => granularity == Granularity::Filter && !method.keep_bn(),
+            };
             let companions =
                 accompanied.then(|| Companions::new(model, &name, &mask)).transpose()?;
             Ok(MaskedWeight { name, shape, mask, active, anchor: None, companions })
         };
         let layers =
             names.into_iter().zip(shapes).zip(masks).map(layer).collect::<Result<Vec<_>>>()?;
-        Ok(Self { method, granularity, budget, layers, correction: Correction::default() })
+        Ok(Self { method, granularity, budget, layers, spared, correction: Correction::default() })
     }
 
     /// The method's keys, complete.
@@ -133,6 +142,12 @@ impl Pruner {
     /// B: active weights that the density asks for.
     pub fn budget(&self) -> usize {
         self.budget
+    }
+
+    /// Names of the weights that were left out because they produce the logits, although their kind of layer is pruned: a logit
+    /// without its filter would be constant.
+    pub fn spared(&self) -> &[String] {
+        &self.spared
     }
 
     /// Weights that could be pruned.
@@ -337,43 +352,6 @@ impl Pruner {
         self.correction = Correction { offset: *offset, history: history.to_vec() };
         Ok(())
     }
-}
-
-/// Names of the weights that the method prunes, in the order they run.
-fn prunable(model: &Model, method: &dyn Method) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut first = true;
-    for node in &model.graph().nodes {
-        match &node.op {
-            Op::Conv { name, .. } if (method.first_conv() || !std::mem::take(&mut first)) => {
-                names.push(format!("{name}.weight"));
-            }
-            Op::Linear { name, .. } if method.linear() => names.push(format!("{name}.weight")),
-            _ => {}
-        }
-    }
-    names
-}
-
-/// The bias of a convolution and the scales and shifts of the batch norms that read it alone.
-fn companions(model: &Model, weight: &str) -> Vec<String> {
-    let nodes = &model.graph().nodes;
-    let mut names = Vec::new();
-    for (i, node) in nodes.iter().enumerate() {
-        let (Op::Conv { name, bias, .. } | Op::Linear { name, bias }) = &node.op else { continue };
-        if format!("{name}.weight") != weight {
-            continue;
-        }
-        if *bias {
-            names.push(format!("{name}.bias"));
-        }
-        for reader in nodes.iter().filter(|reader| reader.inputs.contains(&i)) {
-            if let Op::BatchNorm { name, .. } = &reader.op {
-                names.extend([format!("{name}.weight"), format!("{name}.bias")]);
-            }
-        }
-    }
-    names
 }
 
 /// 1 for every filter with an active weight, `[K]`.

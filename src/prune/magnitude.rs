@@ -6,7 +6,7 @@
 
 use super::budget;
 use super::mask::{Granularity, Scope};
-use super::method::{Method, MethodEntry, Start, build, keys};
+use super::method::{LinearLayers, Method, MethodEntry, Start, build, keys};
 use crate::ops;
 use crate::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,14 @@ struct Magnitude {
     first_conv: bool,
     /// Whether dropped filters keep their bias and batch-norm scale and shift.
     keep_bn: bool,
+    /// Whether linear layers are pruned, but for the one that produces the logits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    linear: bool,
 }
 
 impl Default for Magnitude {
     fn default() -> Self {
-        Self { scope: Scope::Layer, first_conv: true, keep_bn: false }
+        Self { scope: Scope::Layer, first_conv: true, keep_bn: false, linear: false }
     }
 }
 
@@ -57,6 +60,10 @@ impl Method for Magnitude {
 
     fn first_conv(&self) -> bool {
         self.first_conv
+    }
+
+    fn linear(&self) -> LinearLayers {
+        if self.linear { LinearLayers::Hidden } else { LinearLayers::None }
     }
 
     fn keep_bn(&self) -> bool {

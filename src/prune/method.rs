@@ -48,10 +48,23 @@ pub trait Method: Debug + Send + Sync {
         false
     }
 
-    /// Whether linear layers are pruned too.
-    fn linear(&self) -> bool {
-        false
+    /// Which linear layers are pruned too.
+    fn linear(&self) -> LinearLayers {
+        LinearLayers::None
     }
+}
+
+/// Which linear layers a method prunes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearLayers {
+    /// None.
+    None,
+    /// All but the one that produces the logits.
+    Hidden,
+    /// All.
+    All,
+    /// Those that have a weight of 0.
+    WithZeros,
 }
 
 /// Where the masks of step 0 come from.
@@ -61,6 +74,8 @@ pub enum Start {
     Random(Draw),
     /// The largest weights that the network has.
     Magnitude(Scope),
+    /// The weights of the network that are not 0, whatever the density.
+    Nonzeros,
 }
 
 /// One rewiring: every layer drops its smallest weights and the network regrows as many where the

@@ -7,7 +7,7 @@
 use super::budget::Rounding;
 use super::mask::{Draw, Granularity};
 use super::method::{
-    Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share, keys,
+    LinearLayers, Method, MethodEntry, Redistribution, Rewiring, Start, build, check_share, keys,
 };
 use crate::Result;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ impl Method for SparseLearning {
         self.first_conv
     }
 
-    fn linear(&self) -> bool {
-        self.linear
+    fn linear(&self) -> LinearLayers {
+        if self.linear { LinearLayers::All } else { LinearLayers::None }
     }
 }

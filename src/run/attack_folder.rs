@@ -94,13 +94,16 @@ impl AttackFolder {
             if !part.is_of(images) {
                 return Err(Error::file(&path, format!("holds no whole batch of {images} images")));
             }
+            let nearest = !part.nearest_distance.is_empty();
             part.append_to(&mut outcome);
+            let shape = [images, h, w, c];
             if self.images {
                 let path = self.part(list, first, "npy");
-                let array = npy::read(&path)?;
-                let pixels = array.to_f32().filter(|_| array.shape == [images, h, w, c]);
-                let want = format!("must be f4 [{images}, {h}, {w}, {c}]");
-                outcome.adversarial.extend(pixels.ok_or_else(|| Error::file(&path, want))?);
+                outcome.adversarial.extend(read_images(&path, shape)?);
+            }
+            if self.images && nearest {
+                let path = self.part(list, first, "nearest.npy");
+                outcome.nearest.extend(read_images(&path, shape)?);
             }
         }
         Ok(outcome)
@@ -119,12 +122,23 @@ impl AttackFolder {
             let shape = [outcome.clean.len() - first, h, w, c];
             let pixels = &outcome.adversarial[first * h * w * c..];
             npy::write(&self.part(list, first, "npy"), &shape, pixels)?;
+            if !outcome.nearest.is_empty() {
+                let pixels = &outcome.nearest[first * h * w * c..];
+                npy::write(&self.part(list, first, "nearest.npy"), &shape, pixels)?;
+            }
         }
         write_json(&self.part(list, first, "json"), &Part::of(outcome, first))
     }
 }
 
-/// A batch on disk: a digit an image, and distances, null where no adversarial example was found.
+fn read_images(path: &Path, shape: [usize; 4]) -> Result<Vec<f32>> {
+    let array = npy::read(path)?;
+    let pixels = array.to_f32().filter(|_| array.shape == shape);
+    pixels.ok_or_else(|| Error::file(path, format!("must be f4 {shape:?}")))
+}
+
+/// A batch on disk: a digit for each image, and distances, null where no adversarial example was found. A gradient is `-`
+/// where the attack took none.
 #[derive(Serialize, Deserialize)]
 struct Part {
     clean: String,
@@ -133,6 +147,9 @@ struct Part {
     found: String,
     distance: Vec<f32>,
     distances: Vec<Vec<Option<f32>>>,
+    /// Empty unless the list holds attacks that search the nearest example beside others.
+    nearest_distance: Vec<Option<f32>>,
+    usable_gradients: Vec<String>,
 }
 
 impl Part {
@@ -144,6 +161,9 @@ impl Part {
         let finite = |each: &Vec<f32>| {
             each[first..].iter().map(|&d| d.is_finite().then_some(d)).collect::<Vec<_>>()
         };
+        let gradients = |usable: &Vec<Option<bool>>| -> String {
+            usable[first..].iter().map(|u| u.map_or('-', |u| if u { '1' } else { '0' })).collect()
+        };
         Self {
             clean: digits(&outcome.clean),
             robust: outcome.robust.iter().map(|flags| digits(flags)).collect(),
@@ -151,6 +171,11 @@ impl Part {
             found: digits(&outcome.found),
             distance: outcome.distance[first..].to_vec(),
             distances: outcome.distances.iter().map(finite).collect(),
+            nearest_distance: match outcome.nearest_distance.is_empty() {
+                true => Vec::new(),
+                false => finite(&outcome.nearest_distance),
+            },
+            usable_gradients: outcome.usable_gradients.iter().map(gradients).collect(),
         }
     }
 
@@ -158,8 +183,9 @@ impl Part {
     fn is_of(&self, images: usize) -> bool {
         [self.clean.len(), self.worst.len(), self.found.len(), self.distance.len()]
             .into_iter()
-            .chain(self.robust.iter().map(String::len))
+            .chain(self.robust.iter().chain(&self.usable_gradients).map(String::len))
             .chain(self.distances.iter().map(Vec::len))
+            .chain(Some(self.nearest_distance.len()).filter(|&len| len > 0))
             .all(|len| len == images)
     }
 
@@ -174,8 +200,15 @@ impl Part {
         for (all, digits) in outcome.robust.iter_mut().zip(&self.robust) {
             all.extend(flags(digits));
         }
+        let far = |d: Option<f32>| d.unwrap_or(f32::INFINITY);
         for (all, each) in outcome.distances.iter_mut().zip(self.distances) {
-            all.extend(each.into_iter().map(|d| d.unwrap_or(f32::INFINITY)));
+            all.extend(each.into_iter().map(far));
+        }
+        outcome.nearest_distance.extend(self.nearest_distance.into_iter().map(far));
+        outcome.usable_gradients.resize(self.usable_gradients.len(), Vec::new());
+        let usable = |digit: char| (digit != '-').then_some(digit == '1');
+        for (all, digits) in outcome.usable_gradients.iter_mut().zip(&self.usable_gradients) {
+            all.extend(digits.chars().map(usable));
         }
     }
 }

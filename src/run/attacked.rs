@@ -3,11 +3,12 @@
 use super::sweep::Sweep;
 use crate::attack::{
     AttackSettings, Distances, Epsilon, ExpandedAttack, Measured, Outcome, Search, expand, find,
-    warnings,
+    vanished_gradients, warnings,
 };
 use crate::data::Split;
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What is left of the accuracy under attacks; accuracies in percent of all images.
@@ -109,7 +110,10 @@ impl Attacked {
         }
         let runs: Vec<Vec<Measured>> =
             lists.iter().zip(outcomes).map(|(list, outcome)| measured(list, outcome)).collect();
-        self.warnings = warnings(split, &runs);
+        let vanished = lists.iter().zip(outcomes).flat_map(|(l, o)| vanished_gradients(l, o));
+        self.warnings = warnings(split, &runs).into_iter().chain(vanished).collect();
+        let mut seen = BTreeSet::new();
+        self.warnings.retain(|line| seen.insert(line.clone()));
         Ok(())
     }
 }

@@ -89,6 +89,9 @@ fn load_data(recipe: &Recipe) -> Result<Dataset> {
     Ok(data)
 }
 
+/// What `model.arch` names to take the architecture that the file of `model.init` records.
+const STORED: &str = "stored";
+
 /// The network: from `model.init`, or with initial values; what the architecture leaves open follows the data.
 fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Model> {
     let spec = ArchSpec::parse(&recipe.model.arch)?;
@@ -96,7 +99,13 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
     let model = match &mut recipe.model.init {
         Some(path) => {
             *path = absolute(path)?;
-            let stored = io::stored_arch(path)?.filter(|arch| !models::is_known(&arch.name));
+            let whatever = spec.name == STORED;
+            let stored = io::stored_arch(path)?
+                .filter(|arch| whatever || !models::is_known(&arch.name));
+            if whatever && stored.is_none() {
+                let want = "name one with --arch, or model.arch in the recipe";
+                return Err(Error::file(&*path, format!("records no architecture; {want}")));
+            }
             if let Some(arch) = &stored {
                 // Its graph is its own: what a recipe says of architectures does not describe it.
                 recipe.model.arch = arch.to_string();
@@ -113,6 +122,10 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
                 ..Hints::default()
             };
             io::load_model(path, &hints, device)?
+        }
+        None if spec.name == STORED => {
+            let want = "the file of a network (--init FILE), whose architecture is taken";
+            return Err(Error::param("model.init", "absent", want));
         }
         None => {
             let (channels, size) = (Some(data.channels), Some(data.height));

@@ -23,6 +23,7 @@ recipes![
     "small-dnr-c-channel",
     "small-sparse-learning",
     "small-static",
+    "fine-tune",
     "resnet18-cifar10-adversarial",
     "resnet18-cifar10-clean",
     "resnet18-cifar10-dnr-c-channel-d18",

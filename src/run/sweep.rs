@@ -1,6 +1,6 @@
 //! One list of attacks under several values of a setting.
 
-use crate::attack::{AttackSettings, Epsilon};
+use crate::attack::{AttackSettings, Epsilon, read_by};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -16,31 +16,40 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`; with it a list of attacks for each value, `settings` but for
-    /// what is varied.
+    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`. Returns with it one list of attacks for each value: `settings`
+    /// with that value in every attack that reads the key.
     ///
-    /// Errors: [`crate::ErrorKind::Param`] that names the flag, or the key of a value out of range.
+    /// Errors: [`crate::ErrorKind::Param`] that names the flag, also where no attack reads the key, or the key of a value
+    /// out of range.
     pub fn parse(
         text: &str,
         settings: &[AttackSettings],
     ) -> Result<(Self, Vec<Vec<AttackSettings>>)> {
-        let wrong = || Error::param("--sweep", text, "eps, steps or restarts = values by commas");
+        let wrong = || Error::param("--sweep", text, "eps=A,B,…, steps=A,B,… or restarts=A,B,…");
         let (key, values) = text.split_once('=').ok_or_else(wrong)?;
         let values = values.split(',').map(|value| Epsilon::parse("--sweep", value));
         let values = values.collect::<Result<Vec<_>>>()?;
+        let read = settings.iter().map(|one| one.reads(key)).collect::<Result<Vec<bool>>>()?;
+        if !["eps", "steps", "restarts"].contains(&key) {
+            return Err(wrong());
+        }
+        if !read.contains(&true) {
+            let names: Vec<&str> = settings.iter().map(|one| one.attack.as_str()).collect();
+            let want = format!("another key for {}: {}", names.join(", "), read_by(key));
+            return Err(Error::param("--sweep", key, want));
+        }
         let mut lists = Vec::new();
         for value in &values {
             let whole = value.exact() as usize;
             if key != "eps" && whole as f64 != value.exact() {
-                return Err(Error::param("--sweep", value, "a whole number"));
+                return Err(Error::param("--sweep", value, format!("a whole number for {key}")));
             }
             let mut list = settings.to_vec();
-            for settings in &mut list {
+            for (settings, _) in list.iter_mut().zip(&read).filter(|(_, read)| **read) {
                 match key {
                     "eps" => settings.eps = *value,
                     "steps" => settings.steps = Some(whole),
-                    "restarts" => settings.restarts = whole,
-                    _ => return Err(wrong()),
+                    _ => settings.restarts = whole,
                 }
                 settings.check()?;
             }

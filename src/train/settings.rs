@@ -99,7 +99,7 @@ impl TrainSettings {
         }
         self.optimizer.check()?;
         self.schedule.check()?;
-        self.adversary.as_ref().map_or(Ok(()), AttackSettings::check_adversary)
+        self.adversary.as_ref().map_or(Ok(()), AttackSettings::check_training)
     }
 
     /// Weights of the clean and the adversarial loss in epoch `epoch` (from 0), and the factor of the

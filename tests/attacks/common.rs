@@ -163,6 +163,7 @@ pub fn recounted(model: &Model, split: &Split, text: &str) -> Vec<(Vec<f32>, Vec
         draws: Draws { seed: Seed(3), stream: "attack", restart: 0, turn: 0 },
         split: Some(split),
         source: None,
+        first_gradients: None,
     };
     let twins = (find(&settings.attack).unwrap().perturb)(&case).unwrap();
     let twins = twins.to_vec::<f32>().unwrap();

@@ -16,6 +16,7 @@ fn budget(name: &str) -> &'static str {
         "eot-pgd" => "steps = 5\neot_samples = 2",
         "cw-l2" | "fab-t" | "apgd-ce" | "apgd-t" => "steps = 20",
         "square" => "steps = 100",
+        "fgsm" | "fgsm-rs" => "",
         "zoo" => "steps = 16",
         _ => "steps = 10",
     }

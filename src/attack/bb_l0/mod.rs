@@ -39,6 +39,7 @@ pub const ENTRY: AttackEntry = AttackEntry {
     norm: Norm::L0,
     search: Search::Nearest,
     steps: 500,
+    reads: &["steps", "step_size", "faithful", "decay_interval"],
     resolve,
     perturb,
 };
