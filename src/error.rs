@@ -67,6 +67,9 @@ pub enum ErrorKind {
         /// The compiler's, the driver's or the checker's words.
         message: String,
     },
+    /// Training has diverged: a loss, a weight or a running statistic has left the range that training comes back from.
+    #[error("training diverged: {0}")]
+    Diverged(String),
     /// The work was interrupted and stopped at a resumable point.
     #[error("interrupted: {0}")]
     Interrupted(String),

@@ -9,6 +9,7 @@ mod data;
 mod driver;
 mod example;
 mod fixture;
+mod go_on;
 mod host;
 mod json;
 mod kernels;

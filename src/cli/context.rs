@@ -1,5 +1,6 @@
 //! What every command is given, and how it answers.
 
+use super::progress;
 use crate::{Device, Mode, Seed};
 use serde::Serialize;
 use std::io::Write;
@@ -31,7 +32,7 @@ pub(super) enum Outcome {
     Done,
     /// An expectation or a check failed: exit status 1.
     Failed,
-    /// Ctrl-C; what was done is saved. Exit status 130, as a shell reports it.
+    /// Ctrl-C, SIGTERM or SIGHUP; what was done is saved. Exit status 130, as a shell reports it.
     Interrupted,
 }
 
@@ -75,11 +76,20 @@ impl Context {
         }
     }
 
+    /// Says why work that ran has failed.
+    pub(super) fn failed(&self, why: &impl std::fmt::Display) -> anyhow::Result<()> {
+        self.unfinished(&format!("error: {why}"), &why.to_string())
+    }
+
     /// Says that the work was interrupted, and what goes on with it.
     pub(super) fn interrupted(&self, how: &impl std::fmt::Display) -> anyhow::Result<()> {
-        eprintln!("{how}");
+        self.unfinished(&how.to_string(), &how.to_string())
+    }
+
+    fn unfinished(&self, line: &str, message: &str) -> anyhow::Result<()> {
+        progress::say(line);
         match self.json {
-            true => write_line(&error_document(&how.to_string())),
+            true => write_line(&error_document(message)),
             false => Ok(()),
         }
     }

@@ -5,8 +5,8 @@ use crate::tensor::nhwc_to_nchw;
 use crate::{Error, Result, npy};
 use std::path::Path;
 
-/// Writes `adversarial.npy` `[N, C, H, W]` in pixel space, `success.npy` `[N]`, whether an adversarial example was found
-/// for each image, and `distance.npy` `[N]`, how far it is. The folder is created.
+/// Writes three files into `dir`, which is created: `adversarial.npy` `[N, C, H, W]`, the images in pixel space;
+/// `success.npy` `[N]`, 1 where an adversarial example was found; `distance.npy` `[N]`, its distance from the image.
 pub fn save_adversarial(dir: &Path, [n, c, h, w]: [usize; 4], outcome: &Outcome) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
     let images = nhwc_to_nchw(&outcome.adversarial, [n, c, h, w]);

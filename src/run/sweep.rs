@@ -4,20 +4,20 @@ use crate::attack::{AttackSettings, Epsilon};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What is varied, and what came of it.
+/// The setting that is varied, and the accuracy at each of its values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
     /// `eps`, `steps` or `restarts`.
     pub key: String,
     /// The values, in the order of the rows.
     pub values: Vec<Epsilon>,
-    /// For each value: accuracy under all attacks.
+    /// Accuracy in percent under all attacks, for each value.
     pub worst: Vec<f64>,
 }
 
 impl Sweep {
-    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`; with it a list of attacks for each value, `settings` but for
-    /// what is varied.
+    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`. Also returns one list of attacks for each value: `settings` with the
+    /// varied key set.
     ///
     /// Errors: [`crate::ErrorKind::Param`] that names the flag, or the key of a value out of range.
     pub fn parse(

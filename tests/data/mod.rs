@@ -15,6 +15,7 @@ mod idx;
 mod images;
 mod loader;
 mod npy;
+mod temporaries;
 
 /// Where Debian's package puts Fashion-MNIST.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
