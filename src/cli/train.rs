@@ -152,6 +152,7 @@ fn say_prolonged(session: &Session) {
 /// Runs a session under a bar; Ctrl-C, SIGTERM and SIGHUP stop it at a point where it can be resumed.
 pub(super) fn carry_on(session: Session) -> Result<RunResult> {
     let stop = interrupt::flag("stopping after this step");
+    let epochs = session.recipe().train.epochs;
     let mut bar = progress::bar(0, "train");
     let mut measuring = false;
     let result = session.run(stop, &mut |progress| match progress {
@@ -162,7 +163,7 @@ pub(super) fn carry_on(session: Session) -> Result<RunResult> {
         }
         Progress::Event(Event::Step(step)) => bar.set_position(step.step),
         Progress::Event(Event::Rewired(..)) => {}
-        Progress::Event(Event::Epoch(epoch)) => bar.suspend(|| say(&epoch_line(epoch))),
+        Progress::Event(Event::Epoch(epoch)) => bar.suspend(|| say(&epoch_line(epoch, epochs))),
         Progress::Measuring { done, total } => {
             if !measuring {
                 bar.finish_and_clear();
@@ -176,9 +177,9 @@ pub(super) fn carry_on(session: Session) -> Result<RunResult> {
     result
 }
 
-fn epoch_line(epoch: &EpochEvent) -> String {
+fn epoch_line(epoch: &EpochEvent, epochs: usize) -> String {
     format!(
-        "epoch {}: training loss {:.4}, test accuracy {:.2} %, density {:.4}{}",
+        "epoch {} of {epochs}: training loss {:.4}, test accuracy {:.2} %, density {:.4}{}",
         epoch.epoch,
         epoch.train_loss,
         epoch.test_accuracy,

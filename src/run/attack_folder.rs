@@ -52,7 +52,7 @@ impl AttackFolder {
         let held = held.map_err(|error| Error::io(&parts, error))?;
         let foreign = self.dir.join("attack.json").exists() || !held.is_empty() || result.exists();
         if foreign && !force {
-            let want = "a folder of the same attacks; --force replaces what it holds";
+            let want = "a folder that holds no other attacks; --force replaces them";
             return Err(Error::param("--out", self.dir.display(), want));
         }
         // A batch's JSON goes before its images: what a kill leaves behind is no batch then.
@@ -92,7 +92,12 @@ impl AttackFolder {
                 .map_err(|error| Error::file(&path, error.to_string()))?;
             let images = batch_size.min(n - first);
             if !part.is_of(images) {
-                return Err(Error::file(&path, format!("holds no whole batch of {images} images")));
+                return Err(Error::file(
+                    &path,
+                    format!(
+                        "does not hold the {images} images of its batch; remove the file, and the batch is attacked again"
+                    ),
+                ));
             }
             part.append_to(&mut outcome);
             if self.images {

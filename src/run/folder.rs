@@ -60,7 +60,7 @@ impl RunFolder {
         if !dir.join("recipe.toml").exists() || force {
             return Ok(());
         }
-        let want = "a folder without a run; --force replaces it, `train --resume` goes on with it";
+        let want = "a folder that holds no run; --force replaces the run, `rewire train --resume` goes on with it";
         Err(Error::param("--out", dir.display(), want))
     }
 
@@ -69,7 +69,10 @@ impl RunFolder {
     /// Errors: [`crate::ErrorKind::File`] where it holds none.
     pub fn open(dir: &Path) -> Result<Self> {
         if !dir.join("recipe.toml").is_file() {
-            return Err(Error::file(dir, "is not a run folder: no recipe.toml in it"));
+            return Err(Error::file(
+                dir,
+                "is not the folder of a run: it holds no recipe.toml. `rewire train RECIPE --out DIR` starts a run",
+            ));
         }
         let checkpoints = dir.join("checkpoints");
         fs::create_dir_all(&checkpoints).map_err(|error| Error::io(&checkpoints, error))?;
@@ -159,7 +162,10 @@ impl RunFolder {
 pub(super) fn lock(dir: &Path) -> Result<File> {
     let lock = File::open(dir).map_err(|error| Error::io(dir, error))?;
     match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::file(dir, "is being written by another run")),
+        Err(TryLockError::WouldBlock) => Err(Error::file(
+            dir,
+            "another process is writing to this folder; try again when that process has ended",
+        )),
         // A file system without locks does not keep anybody from working.
         _ => Ok(lock),
     }

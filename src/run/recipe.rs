@@ -129,7 +129,8 @@ impl Recipe {
             Some(text) => text.to_owned(),
             None if path.extension().is_some() || path.exists() => text_of(path)?,
             None => {
-                let want = "an embedded recipe (`rewire list recipes`) or a TOML file";
+                let want =
+                    "the name of an embedded recipe (see `rewire list recipes`) or a TOML file";
                 return Err(Error::param("RECIPE", name_or_path, want));
             }
         };
@@ -188,7 +189,7 @@ impl Recipe {
         }
         self.eval.iter().try_for_each(AttackSettings::check)?;
         if self.eval.iter().any(|settings| settings.attack == "transfer") {
-            let want = "an attack that needs no other network; see `rewire attack --source`";
+            let want = "an attack that needs no other network; `rewire attack --source` runs transfer attacks";
             return Err(Error::param("eval.attack", "transfer", want));
         }
         for expectation in &self.expect {

@@ -228,7 +228,8 @@ fn restored(
         return Ok((experiment, None));
     }
     let (tensors, json) = io::load_tensors(&state, device)?;
-    let json = json.ok_or_else(|| Error::file(&state, "holds no counters"))?;
+    let want = "holds no counters of a run; must be the file that `rewire train` wrote";
+    let json = json.ok_or_else(|| Error::file(&state, want))?;
     let damaged = |error: Error| Error::file(&state, error.to_string());
     let trainer = &mut experiment.trainer;
     trainer.load_state(tensors, &json).map_err(damaged)?;

@@ -16,8 +16,8 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`. Also returns one list of attacks for each value: `settings` with the
-    /// varied key set.
+    /// Reads `eps=A,B,…`, `steps=A,B,…` or `restarts=A,B,…`. Also returns one list of attacks for each value: `settings` with
+    /// the varied key set.
     ///
     /// Errors: [`crate::ErrorKind::Param`] that names the flag, or the key of a value out of range.
     pub fn parse(

@@ -138,7 +138,7 @@ mod tests {
             let tensor = &state[&name];
             let mut values = tensor.to_vec::<f32>().unwrap();
             *values.last_mut().unwrap() = value;
-            let changed = Tensor::from_vec(values, tensor.shape(), tensor.device()).unwrap();
+            let changed = Tensor::from_vec(values, tensor.shape(), &tensor.device()).unwrap();
             state.insert(name.clone(), changed);
             let (arch, graph) = (trainer.model.arch().clone(), trainer.model.graph().clone());
             trainer.model = Model::new(arch, graph, state, &crate::Device::Cpu).unwrap();
