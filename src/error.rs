@@ -75,6 +75,9 @@ pub enum ErrorKind {
         /// What the compiler, the driver or the checker reported.
         message: String,
     },
+    /// Training has diverged: a loss, a weight or a running statistic has left the range that training comes back from.
+    #[error("training diverged: {0}")]
+    Diverged(String),
     /// The work was interrupted. It stopped at a point from which it can be resumed.
     #[error("interrupted: {0}")]
     Interrupted(String),

@@ -1,10 +1,9 @@
 //! Reading input files whole and writing output files atomically. A leaf module: it imports errors only,
 //! so that data sets, checkpoints and reports share it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -91,14 +90,26 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
 }
 
-/// Removes the temporary files that killed writers left in `folder`. Only for a folder with no other writer.
+/// Removes the temporary files that killed writers left in `folder`; those of writers that are alive stay.
 pub fn remove_temporaries(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(SUFFIX) {
-            fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path(), e))?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !name.starts_with('.') || !name.ends_with(SUFFIX) {
+            continue;
+        }
+        let path = entry.path();
+        // The lock is held until the file is gone.
+        let file = File::options().write(true).open(&path);
+        if file.as_ref().is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+        {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(path, e)),
+            _ => {}
         }
     }
     Ok(())
@@ -110,33 +121,87 @@ fn replace(
     target: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!("{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let temporary = folder.join(format!(".{}.{unique}{SUFFIX}", name.to_string_lossy()));
-    let mut guard = Temporary(Some(temporary.clone()));
-    let mut out = BufWriter::new(File::create(&temporary)?);
+    let mut temporary = Temporary::beside(target, folder)?;
+    let mut out = BufWriter::new(temporary.file.try_clone()?);
     content(&mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, target)?;
-    guard.0 = None;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&temporary.path, target)?;
+    temporary.taken = true;
     File::open(folder)?.sync_all()
 }
 
-/// Removes its file unless the rename took it.
-struct Temporary(Option<PathBuf>);
+/// Writers of one target at a time, or killed ones on a file system without locks.
+const MOST_WRITERS: usize = 1000;
+
+/// A temporary file, locked as long as its writer lives; removed unless the rename took it.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+    taken: bool,
+}
+
+impl Temporary {
+    /// `.NAME.rewire-tmp` in `folder`, also where a killed writer has left it; `.NAME.1.rewire-tmp` and so on where a writer
+    /// that is alive has it. So what kills leave is one file for a target.
+    fn beside(target: &Path, folder: &Path) -> io::Result<Self> {
+        let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        for number in 0..MOST_WRITERS {
+            let number = match number {
+                0 => String::new(),
+                number => format!(".{number}"),
+            };
+            let path = folder.join(format!(".{name}{number}{SUFFIX}"));
+            let file = match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => left_behind(&path),
+                created => Some(created?).filter(|file| {
+                    // It is this writer's also where the file system has no locks.
+                    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && is_at(file, &path)
+                }),
+            };
+            if let Some(file) = file {
+                file.set_len(0)?;
+                return Ok(Self { path, file, taken: false });
+            }
+        }
+        Err(io::Error::other(format!("{MOST_WRITERS} other writers have temporary files there")))
+    }
+}
+
+/// The file at `path`, locked, if no writer that is alive has it.
+fn left_behind(path: &Path) -> Option<File> {
+    // A pipe would wait for ever, and a link would lead elsewhere.
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let file = File::options().write(true).open(path).ok()?;
+    (file.try_lock().is_ok() && is_at(&file, path)).then_some(file)
+}
+
+/// Whether `file` still is what lies at `path`: its writer may have renamed or removed it between opening and locking.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (file.metadata(), fs::symlink_metadata(path)) {
+            (Ok(file), Ok(there)) => id(file) == id(there),
+            _ => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        if !self.taken {
             // The error that led here is reported; this one could only hide it.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -12,6 +12,7 @@ mod driver;
 mod example;
 mod example_infer;
 mod fixture;
+mod go_on;
 mod host;
 mod inputs;
 mod json;

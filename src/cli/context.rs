@@ -32,7 +32,7 @@ pub(super) enum Outcome {
     Done,
     /// An expectation or a check failed: exit status 1.
     Failed,
-    /// Ctrl-C; what was done is saved. Exit status 130, as a shell reports it.
+    /// Ctrl-C, SIGTERM or SIGHUP; what was done is saved. Exit status 130, as a shell reports it.
     Interrupted,
 }
 
@@ -57,9 +57,9 @@ impl Context {
             // More threads than processors only wait for one another.
             let most = std::thread::available_parallelism().map_or(threads, usize::from);
             if threads > most {
-                eprintln!(
+                note(&format!(
                     "warning: --threads {threads}: {most} processors are available here; {most} threads are used"
-                );
+                ));
             }
             let threads = threads.min(most);
             // Fails only where a pool is there already, and then it is this one.
@@ -84,11 +84,20 @@ impl Context {
         }
     }
 
+    /// Says why work that ran has failed.
+    pub(super) fn failed(&self, why: &impl std::fmt::Display) -> anyhow::Result<()> {
+        self.unfinished(&format!("error: {why}"), &why.to_string())
+    }
+
     /// Says that the work was interrupted, and what goes on with it.
     pub(super) fn interrupted(&self, how: &impl std::fmt::Display) -> anyhow::Result<()> {
-        note(&how.to_string());
+        self.unfinished(&how.to_string(), &how.to_string())
+    }
+
+    fn unfinished(&self, line: &str, message: &str) -> anyhow::Result<()> {
+        note(line);
         match self.json {
-            true => write_line(&error_document(&how.to_string())),
+            true => write_line(&error_document(message)),
             false => Ok(()),
         }
     }

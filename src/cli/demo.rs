@@ -1,27 +1,31 @@
 //! `rewire demo`: the main job at small scale, on the embedded images.
 
-use super::{Context, Outcome, train};
+use super::{Context, Outcome, note, train};
 use crate::bench::{Bench, BenchResult, Execution};
 use crate::io::{self, Hints};
 use crate::report::{self, Run};
 use crate::run::{Accuracy, Recipe, RunResult, Session};
-use crate::{Device, Error, Seed, file};
+use crate::{Device, Error, ErrorKind, Seed, file};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Trains a dense, an irregularly and a channel-pruned network, attacks them and measures their speed
+/// Trains a dense network and two pruned ones, attacks them and measures their speed: minutes on a CPU
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Folder of the runs and the report; runs that are in it are replaced
+    /// Folder of the three runs and of report.html; runs that it holds are replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
 }
 
-/// The networks, each an embedded recipe `demo-NAME`.
-const NETWORKS: [&str; 3] = ["dense", "irregular", "channel"];
+/// The networks, each an embedded recipe `demo-NAME`, with what becomes of their weights.
+const NETWORKS: [(&str, &str); 3] = [
+    ("dense", "keeps every weight"),
+    ("irregular", "keeps 10 % of the convolutions' weights, each chosen on its own (method DNR)"),
+    ("channel", "keeps 50 % of the convolutions' weights, in whole input channels (method DNR)"),
+];
 
 /// Batch sizes whose latency is measured.
 const BATCHES: [usize; 2] = [1, 32];
@@ -49,10 +53,16 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (start, device) = (Instant::now(), context.device()?);
         let (mut rows, mut runs, mut agrees) = (Vec::new(), Vec::new(), true);
-        for (index, name) in NETWORKS.into_iter().enumerate() {
-            eprintln!("{}/{}: {name}", index + 1, NETWORKS.len());
+        for (index, (name, what)) in NETWORKS.into_iter().enumerate() {
+            note(&format!("network {} of {}: {name}, {what}", index + 1, NETWORKS.len()));
             let dir = self.out.join(name);
-            let (result, bench) = network(name, &dir, &device, context)?;
+            let (result, bench) = match network(name, &dir, &device, context) {
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted(_)) => {
+                    context.interrupted(&format!("{error}; `rewire demo` starts again"))?;
+                    return Ok(Outcome::Interrupted);
+                }
+                made => made?,
+            };
             agrees &= bench.agrees();
             rows.push(Row::new(result, &bench));
             runs.push(Run::load(&dir)?);
@@ -63,7 +73,7 @@ impl Args {
         let printed = Printed { runs: rows, seconds, report: path };
         let json = serde_json::to_vec_pretty(&printed)?;
         file::write_bytes(&self.out.join("result.json"), &json)?;
-        context.print(&table(&printed), &printed)?;
+        context.print(&text(&printed), &printed)?;
         Ok(if agrees { Outcome::Done } else { Outcome::Failed })
     }
 }
@@ -114,40 +124,102 @@ impl Row {
     }
 }
 
-/// One line a network: accuracy in percent, latency in milliseconds.
-fn table(printed: &Printed) -> String {
-    let mut text =
-        format!("{:<10} {:>7} {:>7} {:>6} {:>6}", "network", "density", "clean", "FGSM", "PGD");
-    let columns =
-        BATCHES.iter().flat_map(|batch| Execution::ALL.map(|execution| (*batch, execution.name())));
-    let columns: Vec<(usize, &str)> = columns.collect();
-    for (batch, execution) in &columns {
-        _ = write!(text, " {:>10}", format!("{execution}@{batch}"));
+/// Two tables with a line a network, what their columns mean, and where the report is.
+fn text(printed: &Printed) -> String {
+    let runs = &printed.runs;
+    let mut text = String::from("Accuracy on the 1,000 test images, in percent\n");
+    // Writing to a String cannot fail.
+    _ = writeln!(
+        text,
+        "  {:<10} {:>12} {:>10} {:>11} {:>10}",
+        "network", "weights kept", "no attack", "under FGSM", "under PGD"
+    );
+    for Row { name, density, accuracy, .. } in runs {
+        let [clean, fgsm, pgd] = [accuracy.clean, accuracy.fgsm, accuracy.pgd]
+            .map(|percent| percent.map_or("-".into(), |percent| format!("{percent:.2}")));
+        let kept = format!("{:.2} %", 100.0 * density);
+        _ = writeln!(text, "  {name:<10} {kept:>12} {clean:>10} {fgsm:>11} {pgd:>10}");
     }
-    text += &format!(" {:>8}\n", "error");
-    let percent = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    for row in &printed.runs {
-        let Accuracy { clean, fgsm, pgd } = row.accuracy;
+    for batch in BATCHES {
+        let images = if batch == 1 { "one image".to_owned() } else { format!("{batch} images") };
         _ = write!(
             text,
-            "{:<10} {:>7.4} {:>7.2} {:>6.2} {:>6.2}",
-            row.name,
-            row.density,
-            percent(clean),
-            percent(fgsm),
-            percent(pgd)
+            "\nMilliseconds for {images} (median), measured here\n  {:<10}",
+            "network"
         );
-        for (batch, execution) in &columns {
-            _ = write!(text, " {:>10.3}", row.latency_ms[execution][batch]);
+        Execution::ALL.iter().for_each(|e| _ = write!(text, " {:>10}", e.name()));
+        for row in runs {
+            _ = write!(text, "\n  {:<10}", row.name);
+            for execution in Execution::ALL {
+                _ = write!(text, " {:>10.3}", row.latency_ms[execution.name()][&batch]);
+            }
         }
-        _ = writeln!(text, " {:>8.1e}", row.max_relative_error);
+        text.push('\n');
     }
+    text += "\nThe networks are one architecture, trained alike against PGD:\n";
+    for (name, what) in NETWORKS {
+        _ = writeln!(text, "  {name:<10} {what}");
+    }
+    text += "The attacks may change every pixel by up to 8/255:\n  \
+             FGSM       one step along the sign of the gradient\n  \
+             PGD        seven smaller steps from a random start\n\
+             The executions of the same weights:\n";
+    for execution in Execution::ALL {
+        _ = writeln!(text, "  {:<10} {}", execution.name(), meaning(execution));
+    }
+    let error = runs.iter().map(|row| row.max_relative_error).fold(0.0, f64::max);
     _ = write!(
         text,
-        "\naccuracy in % of 1,000 test images, PGD with 7 steps, eps 8/255; execution@batch: median ms a call, measured here;\n\
-         error: logits against float64. {:.0} s in all. Report: {}",
+        "The logits of every execution agree with float64 to {error:.1e} (relative).\n\
+         {:.0} s in all. Charts and sample images: open {} in a browser.",
         printed.seconds,
         printed.report.display()
     );
     text
+}
+
+/// An execution in one line.
+fn meaning(execution: Execution) -> &'static str {
+    match execution {
+        Execution::Dense => "multiplies every weight, pruned ones (zeros) too",
+        Execution::Masked => {
+            "as dense, and multiplies the weights by their mask in every call, as pruning tools do"
+        }
+        Execution::Compact => {
+            "as dense, after channels that are zero were removed from the network"
+        }
+        Execution::Sparse => "multiplies only the weights that are kept",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_names_every_column_and_says_what_it_means() {
+        let times = |ms: f64| BTreeMap::from(BATCHES.map(|batch| (batch, ms * batch as f64)));
+        let row = |name: &str| Row {
+            name: name.into(),
+            density: 0.1,
+            accuracy: Accuracy { clean: Some(81.25), fgsm: Some(55.5), pgd: None },
+            latency_ms: Execution::ALL.iter().map(|e| (e.name(), times(0.125))).collect(),
+            max_relative_error: 1.5e-6,
+        };
+        let runs = NETWORKS.map(|(name, _)| row(name)).into();
+        let report = PathBuf::from("runs/demo/report.html");
+        let text = text(&Printed { runs, seconds: 151.4, report });
+        let lines: Vec<&str> = text.lines().collect();
+        let cells = |start: &str| -> Vec<&str> {
+            let line = lines.iter().find(|line| line.starts_with(start));
+            line.unwrap_or_else(|| panic!("no {start} in {text}")).split_whitespace().collect()
+        };
+        assert_eq!(cells("  irregular"), ["irregular", "10.00", "%", "81.25", "55.50", "-"]);
+        for execution in Execution::ALL {
+            assert!(cells(&format!("  {}  ", execution.name())).len() > 4, "{text}");
+        }
+        assert!(text.contains("  channel         4.000"), "{text}");
+        assert!(text.contains("runs/demo/report.html") && text.contains("151 s"), "{text}");
+        assert!(lines.iter().all(|line| line.len() <= 100), "{text}");
+    }
 }

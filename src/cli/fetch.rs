@@ -1,6 +1,6 @@
 //! `rewire data fetch`: downloads a data set.
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, note};
 use crate::Error;
 use crate::data::{DATASETS, DatasetEntry, default_folder};
 use clap::builder::PossibleValuesParser;
@@ -92,7 +92,7 @@ fn fetch(
             }
             bar.set_position(done);
         }
-        FetchEvent::Failed { url, reason } => bar.suspend(|| eprintln!("{url}: {reason}")),
+        FetchEvent::Failed { url, reason } => bar.suspend(|| note(&format!("{url}: {reason}"))),
     });
     bar.finish_and_clear();
     let received = match fetched {

@@ -26,7 +26,6 @@ mod train;
 use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as MissingCommand;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use context::{Context, Global, Outcome, error_document, note, one_line, write_line};
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Trains, prunes, attacks and serves convolutional networks.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// The folder of a job, locked against other writers as long as this lives: `attack.json` says what it belongs to, `parts/`
-/// has a file a batch, and `result.json` is written in the end.
+/// The folder of a job, locked against other writers as long as this value lives. `attack.json` says which job the folder
+/// belongs to, `parts/` holds a file for each finished batch, and `result.json` is written at the end.
 pub struct AttackFolder {
     dir: PathBuf,
     images: bool,
@@ -18,8 +18,8 @@ pub struct AttackFolder {
 }
 
 impl AttackFolder {
-    /// The folder, created where it is not there. What it holds stays if it belongs to the same job, of equal `identity`;
-    /// with `force` what another job has left is removed. `images`: whether adversarial examples are kept, too.
+    /// Opens the folder, or creates it. Finished batches of the same job, one with an equal `identity`, are kept. With `force`
+    /// the batches of another job are removed. `images` says whether the adversarial examples are stored with each batch.
     ///
     /// Errors: [`crate::ErrorKind::Param`] where it holds the batches of another job or a run.
     pub fn open(dir: &Path, identity: &impl Serialize, images: bool, force: bool) -> Result<Self> {
@@ -34,9 +34,9 @@ impl AttackFolder {
             true => serde_json::from_slice(&file::read(&path)?).ok(),
             false => None,
         };
+        file::remove_temporaries(dir)?;
+        file::remove_temporaries(&parts)?;
         if held.as_ref() == Some(&identity) {
-            file::remove_temporaries(dir)?;
-            file::remove_temporaries(&parts)?;
             return Ok(folder);
         }
         folder.clear(force)?;
@@ -52,7 +52,7 @@ impl AttackFolder {
         let held = held.map_err(|error| Error::io(&parts, error))?;
         let foreign = self.dir.join("attack.json").exists() || !held.is_empty() || result.exists();
         if foreign && !force {
-            let want = "a folder of the same attacks; --force replaces what it holds";
+            let want = "a folder that holds no other attacks; --force replaces them";
             return Err(Error::param("--out", self.dir.display(), want));
         }
         // A batch's JSON goes before its images: what a kill leaves behind is no batch then.
@@ -92,7 +92,12 @@ impl AttackFolder {
                 .map_err(|error| Error::file(&path, error.to_string()))?;
             let images = batch_size.min(n - first);
             if !part.is_of(images) {
-                return Err(Error::file(&path, format!("holds no whole batch of {images} images")));
+                return Err(Error::file(
+                    &path,
+                    format!(
+                        "does not hold the {images} images of its batch; remove the file, and the batch is attacked again"
+                    ),
+                ));
             }
             let nearest = !part.nearest_distance.is_empty();
             part.append_to(&mut outcome);

@@ -8,24 +8,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lists of attacks on the images of a split, one list after the other.
 pub struct AttackJob<'a> {
-    /// The network under attack.
+    /// The attacked network.
     pub network: &'a Network<'a>,
-    /// What `transfer` takes its gradients from.
+    /// The network that `transfer` takes its gradients from.
     pub source: Option<&'a Network<'a>>,
     /// The images.
     pub split: &'a Split,
-    /// The lists.
+    /// The lists of attacks.
     pub lists: &'a [Vec<AttackSettings>],
-    /// Images at once.
+    /// Images in a batch.
     pub batch_size: usize,
     /// The seed of every random number.
     pub seed: Seed,
 }
 
 impl AttackJob<'_> {
-    /// What each list does. Finished batches are kept in `folder`, and those that it holds are not done again. `observe`
-    /// hears how many images are done, counted over all lists, a batch at work by its share; once `stop` is true the work
-    /// ends after that batch.
+    /// Runs every list of attacks and returns one outcome for each list.
+    ///
+    /// Finished batches are written to `folder`, and those that it holds are not computed again. `observe` is called with the
+    /// number of images done over all lists; a batch at work counts by its finished share. Once `stop` is true the work ends
+    /// after the batch at work.
     ///
     /// Errors: [`ErrorKind::Interrupted`] where it was stopped.
     pub fn run(

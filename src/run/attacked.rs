@@ -1,4 +1,4 @@
-//! The result of attacks on a network: what `rewire attack` prints and a report draws.
+//! The result of attacks on a network, as `rewire attack` prints it and `rewire report` draws it.
 
 use super::sweep::Sweep;
 use crate::attack::{
@@ -11,57 +11,57 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What is left of the accuracy under attacks; accuracies in percent of all images.
+/// Accuracies without and under attacks, in percent of all images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attacked {
-    /// The network's file.
+    /// File of the network.
     pub model: String,
     /// The data set.
     pub data: String,
-    /// Images.
+    /// Number of images.
     pub images: usize,
     /// The seed of every random number.
     pub seed: u64,
     /// Arithmetic of matrix products.
     pub mode: String,
-    /// Images at once.
+    /// Images in a batch.
     pub batch_size: usize,
     /// The network that `transfer` took its gradients from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The noise on the weights: α, or the file that it is from.
+    /// The noise on the weights: α, or the file that α was read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_noise: Option<String>,
-    /// Without an attack.
+    /// Accuracy without an attack.
     pub clean: f64,
-    /// A row an attack; the members of a sequence one by one; under a sweep the whole list for each value.
+    /// One row for each attack. A sequence has one row for each of its members. A sweep has all these rows for each value.
     pub attacks: Vec<AttackRow>,
-    /// Under all of them.
+    /// Accuracy under all attacks: an image counts where no attack succeeds.
     pub worst: f64,
-    /// What was varied.
+    /// The setting that was varied, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
-    /// Signs that an attack is weaker than the network.
+    /// Signs that an attack was too weak to measure the network.
     pub warnings: Vec<String>,
 }
 
 /// One attack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttackRow {
-    /// Every setting, defaults written out.
+    /// Every setting, with the defaults written out.
     #[serde(flatten)]
     pub settings: AttackSettings,
-    /// The sequence that it is a member of; its accuracy is then that under all members up to here.
+    /// The sequence that this attack is a member of. The accuracy is then that under all members up to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<String>,
-    /// What eps is measured in.
+    /// The norm that eps is measured in.
     pub norm: String,
-    /// Of an attack that looks for the nearest: at eps.
+    /// Accuracy in percent at eps.
     pub accuracy: f64,
-    /// Of an attack that looks for the nearest.
+    /// Distances that were found, for an attack that looks for the nearest adversarial example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distances: Option<Distances>,
-    /// Of an attack that looks for the nearest: at the radii that were asked for.
+    /// Accuracies at the radii of `--at-eps`, for an attack that looks for the nearest adversarial example.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accuracy_at: Vec<AccuracyAt>,
 }
@@ -71,14 +71,14 @@ pub struct AttackRow {
 pub struct AccuracyAt {
     /// The radius.
     pub eps: Epsilon,
-    /// Percent.
+    /// Accuracy in percent.
     pub accuracy: f64,
 }
 
 impl Attacked {
-    /// Reads the file.
+    /// Reads a result that `rewire attack --out` or `--json` has written.
     ///
-    /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for one that is no such result.
+    /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for a file that is no such result.
     pub fn load(path: &Path) -> Result<Self> {
         serde_json::from_slice(&file::read(path)?)
             .map_err(|error| Error::file(path, format!("is no result of rewire attack: {error}")))

@@ -1,10 +1,11 @@
 //! `environment.json`: where and how a run was made.
 
+use super::prolonged::Prolonged;
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// What a result depends on besides its recipe.
+/// What the result of a run depends on besides its recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// Version of this crate.
@@ -19,8 +20,11 @@ pub struct Environment {
     pub threads: usize,
     /// The command line that started the run.
     pub command: Vec<String>,
-    /// Seconds on a clock up to the last checkpoint, resumed parts together.
+    /// Wall-clock seconds up to the last checkpoint, summed over all resumed parts.
     pub seconds: f64,
+    /// Changes of the number of epochs after the run had begun, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prolonged: Vec<Prolonged>,
 }
 
 impl Environment {
@@ -34,6 +38,7 @@ impl Environment {
             threads: rayon::current_num_threads(),
             command: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
             seconds: 0.0,
+            prolonged: Vec::new(),
         }
     }
 

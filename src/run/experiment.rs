@@ -10,20 +10,20 @@ use crate::train::Trainer;
 use crate::{Device, Error, Result, Seed, models};
 use std::path::Path;
 
-/// A recipe with what it names: data read, network and masks built, everything checked.
+/// A recipe with the objects that it names: the data are read, network and masks are built, everything is checked.
 pub struct Experiment {
-    /// The recipe with every default, name and file written out.
+    /// The recipe with every default, name and path written out.
     pub recipe: Recipe,
     /// The images.
     pub data: Dataset,
-    /// The run before its first step.
+    /// The training before its first step.
     pub trainer: Trainer,
 }
 
 impl Experiment {
-    /// Reads the data, builds network and masks.
+    /// Reads the data, and builds network and masks.
     ///
-    /// Errors: those of the recipe's parts, naming key or file.
+    /// Errors: those of the recipe's parts; each names a key or a file.
     pub fn new(mut recipe: Recipe, device: &Device) -> Result<Self> {
         recipe.check()?;
         recipe.data.set = absolute_set(&recipe.data.set)?;
@@ -100,8 +100,8 @@ fn load_model(recipe: &mut Recipe, data: &Dataset, device: &Device) -> Result<Mo
         Some(path) => {
             *path = absolute(path)?;
             let whatever = spec.name == STORED;
-            let stored = io::stored_arch(path)?
-                .filter(|arch| whatever || !models::is_known(&arch.name));
+            let stored =
+                io::stored_arch(path)?.filter(|arch| whatever || !models::is_known(&arch.name));
             if whatever && stored.is_none() {
                 let want = "name one with --arch, or model.arch in the recipe";
                 return Err(Error::file(&*path, format!("records no architecture; {want}")));

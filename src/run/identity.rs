@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// `attack.json`: everything that the results of a job depend on. Files and images are in it by their SHA-256.
+/// The content of `attack.json`: everything that the results of a job depend on, with the SHA-256 of files and images.
 #[derive(Serialize)]
 pub struct Identity<'a> {
     result: &'a Attacked,
@@ -24,18 +24,19 @@ pub struct Identity<'a> {
     images_kept: bool,
 }
 
-/// The files that the networks of a job are from.
+/// The files that the networks of a job were read from.
 pub struct JobFiles<'a> {
-    /// The network under attack.
+    /// The attacked network.
     pub model: &'a Path,
-    /// The one that `transfer` takes its gradients from.
+    /// The network that `transfer` takes its gradients from.
     pub source: Option<&'a Path>,
-    /// The noise on the weights, where it is not a number.
+    /// The noise on the weights, where it was read from a file.
     pub noise: Option<&'a Path>,
 }
 
 impl<'a> Identity<'a> {
-    /// Of `job`, whose result will be `result`. `images_kept`: whether adversarial examples are kept with each batch.
+    /// The identity of `job`, whose settings are in `result`. `images_kept` says whether adversarial examples are stored with
+    /// each batch.
     ///
     /// Errors: [`crate::ErrorKind::Io`] for a file that cannot be read.
     pub fn new(

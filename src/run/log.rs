@@ -123,6 +123,20 @@ impl Log {
     }
 }
 
+/// Why the run of the folder has diverged, if it has.
+pub(super) fn divergence(folder: &RunFolder) -> Result<Option<String>> {
+    let path = folder.path("events.jsonl");
+    let text = match path.exists() {
+        true => file::read(&path)?,
+        false => return Ok(None),
+    };
+    let event = |line: &str| -> Option<serde_json::Value> { serde_json::from_str(line).ok() };
+    let text = String::from_utf8_lossy(&text);
+    let mut events = text.lines().rev().filter_map(event);
+    let diverged = events.find(|event| event["event"] == "diverged");
+    Ok(diverged.and_then(|event| event["message"].as_str().map(str::to_owned)))
+}
+
 /// TensorBoard's file with the records that `keep` wants, up to a torn one.
 fn scalars(path: PathBuf, keep: impl Fn(&tensorboard::Event) -> bool) -> Result<Appended> {
     let old = match path.exists() {

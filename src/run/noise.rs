@@ -11,7 +11,7 @@ pub fn learnt_noise(path: &Path, model: &Model, seed: Seed) -> Result<Noise> {
     let (state, _) = io::load_tensors(path, model.device())?;
     let alphas = train::learnt_alphas(state);
     if alphas.is_empty() {
-        let want = "holds no α; must be the state of a run with weight_noise";
+        let want = "holds no α of noise; must be the checkpoints/state.safetensors of a run with train.weight_noise";
         return Err(Error::file(path, want));
     }
     Noise::new(model, alphas, seed)

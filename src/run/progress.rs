@@ -1,19 +1,19 @@
-//! How far a run is.
+//! What a run tells its caller about its progress.
 
 use crate::train::Event;
 
-/// What a run tells its caller while it goes on.
+/// A message of a run to its caller.
 pub enum Progress<'a> {
-    /// Training starts, or goes on, after `done` of `total` steps.
+    /// Training starts, or is resumed, after `done` of `total` steps.
     Training {
-        /// Steps done before.
+        /// Steps done so far.
         done: u64,
         /// Steps of the whole run.
         total: u64,
     },
     /// Something happened in training.
     Event(&'a Event),
-    /// So many of the test images have been measured.
+    /// The best checkpoint is being measured.
     Measuring {
         /// Images done.
         done: usize,

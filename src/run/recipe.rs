@@ -8,7 +8,7 @@ use crate::{Error, Mode, Result, file};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// A recipe. `schema` and `name` must be there; the default of every other key makes its feature absent.
+/// A recipe. `schema` and `name` are required. Every other key has a default that leaves its feature out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -16,28 +16,28 @@ pub struct Recipe {
     pub schema: u32,
     /// Name of the run, and of its folder below `runs/`.
     pub name: String,
-    /// One seed; every random stream is derived from it by name.
+    /// The seed. Every random stream is derived from it by the name of the stream.
     #[serde(default = "one")]
     pub seed: u64,
     /// Arithmetic of matrix products: `f32`, `tf32` or `bf16`.
     #[serde(default = "f32_mode")]
     pub mode: String,
-    /// What is trained on.
+    /// The data set.
     #[serde(default)]
     pub data: DataSettings,
-    /// What is trained.
+    /// The network.
     #[serde(default)]
     pub model: ModelSettings,
-    /// How.
+    /// The training.
     #[serde(default)]
     pub train: TrainSettings,
-    /// How it is pruned; absent: not at all.
+    /// The pruning; `None` means that nothing is pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PruneSettings>,
-    /// Attacks that the best checkpoint is measured under.
+    /// The attacks under which the best checkpoint is measured at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eval: Vec<AttackSettings>,
-    /// What the result must be.
+    /// What the result must be; where it is not, the exit status is 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expect: Vec<Expectation>,
 }
@@ -81,11 +81,11 @@ impl Default for DataSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// As `--arch`.
+    /// The architecture, as `--arch` takes it.
     pub arch: String,
-    /// As `--normalize`.
+    /// The normalisation of the input, as `--normalize` takes it.
     pub normalize: String,
-    /// Weights to start from; absent: random ones.
+    /// A safetensors file with the weights to start from; `None` means random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
 }
@@ -102,11 +102,11 @@ impl Default for ModelSettings {
 pub struct Expectation {
     /// `accuracy.clean`, `accuracy.fgsm`, `accuracy.pgd` (percent), `density`.
     pub metric: String,
-    /// What it must be.
+    /// The expected value.
     pub value: f64,
-    /// How far off it may be.
+    /// The largest difference that is accepted.
     pub tolerance: f64,
-    /// Where the number comes from.
+    /// The source of the expected value, such as a table of a paper.
     #[serde(default)]
     pub source: String,
 }
@@ -134,7 +134,8 @@ impl Recipe {
             Some(text) => text.to_owned(),
             None if path.extension().is_some() || path.exists() => text_of(path)?,
             None => {
-                let want = "an embedded recipe (`rewire list recipes`) or a TOML file";
+                let want =
+                    "the name of an embedded recipe (see `rewire list recipes`) or a TOML file";
                 return Err(Error::param("RECIPE", name_or_path, want));
             }
         };
@@ -162,7 +163,9 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Checks what the types do not say.
+    /// Checks the ranges and names that the types leave open.
+    ///
+    /// Errors: [`crate::ErrorKind::Param`] that names the key.
     pub fn check(&self) -> Result<()> {
         if self.schema != 1 {
             return Err(Error::param("schema", self.schema, "1"));
@@ -193,7 +196,7 @@ impl Recipe {
         }
         self.eval.iter().try_for_each(AttackSettings::check)?;
         if self.eval.iter().any(|settings| settings.attack == "transfer") {
-            let want = "an attack that needs no other network; see `rewire attack --source`";
+            let want = "an attack that needs no other network; `rewire attack --source` runs transfer attacks";
             return Err(Error::param("eval.attack", "transfer", want));
         }
         for expectation in &self.expect {
@@ -220,6 +223,25 @@ impl Recipe {
         toml::to_string(self)
             .map_err(|error| Error::param("recipe", error, "what TOML can express"))
     }
+}
+
+/// `N` of `--set train.epochs=N`, the one key of a run that has begun that can be set.
+///
+/// Errors: [`crate::ErrorKind::Param`] that names another key, or a value that is no number of epochs.
+pub fn set_epochs(assignments: &[String]) -> Result<Option<usize>> {
+    const KEY: &str = "train.epochs";
+    let mut epochs = None;
+    for assignment in assignments {
+        let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+        if key.trim() != KEY {
+            let want = "train.epochs=N with --resume; the other keys of a run stay as they were when it began";
+            return Err(Error::param("--set", assignment, want));
+        }
+        let value = value.trim();
+        epochs =
+            Some(value.parse().map_err(|_| Error::param(KEY, value, "a whole number of epochs"))?);
+    }
+    Ok(epochs)
 }
 
 fn text_of(path: &Path) -> Result<String> {

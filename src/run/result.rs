@@ -1,4 +1,4 @@
-//! `result.json` and `samples.json` of a run folder: what a finished run says of itself.
+//! `result.json` and `samples.json` of a run folder: what was measured when a run had finished.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,28 +17,28 @@ pub struct RunResult {
     pub mode: String,
     /// The seed.
     pub seed: u64,
-    /// Epochs done.
+    /// Number of epochs that were trained.
     pub epochs: usize,
-    /// Epoch (from 1) of the checkpoint that is measured: the best by clean accuracy on the images of `selected_by`.
+    /// Epoch (from 1) of the measured checkpoint: the one with the best clean accuracy on the images of `selected_by`.
     pub epoch: usize,
     /// The images that chose the epoch: `validation` where `data.validation` holds some out, else `test`.
     #[serde(default = "test")]
     pub selected_by: String,
-    /// Percent of the test images.
+    /// Accuracies of that checkpoint, in percent of the test images.
     pub accuracy: Accuracy,
-    /// Every evaluation that the recipe asked for.
+    /// One entry for each `[[eval]]` of the recipe.
     pub evaluations: Vec<Evaluation>,
-    /// Weights that could be pruned.
+    /// Number of prunable weights.
     pub prunable: usize,
-    /// Ones in their masks.
+    /// Number of ones in their masks.
     pub active: usize,
-    /// Those that are not 0.
+    /// Number of prunable weights that are not 0.
     pub nonzero: usize,
     /// `active / prunable`.
     pub density: f64,
-    /// Seconds of training on a clock.
+    /// Wall-clock seconds of training.
     pub seconds: f64,
-    /// One row per convolution and linear layer.
+    /// One row for each convolution and linear layer.
     pub layers: Vec<LayerResult>,
 }
 
@@ -47,7 +47,7 @@ fn test() -> String {
     "test".into()
 }
 
-/// Percent of all test images; `None` = not asked for.
+/// Accuracies in percent of all test images; `None` where the recipe does not ask for one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// Without an attack.
@@ -61,43 +61,43 @@ pub struct Accuracy {
 /// Accuracy under one attack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Registry name.
+    /// Name of the attack.
     pub attack: String,
-    /// Radius, pixels in [0, 1].
+    /// Radius in the attack's norm, for pixels in [0, 1].
     pub eps: f64,
     /// Steps.
     pub steps: usize,
     /// Restarts.
     pub restarts: usize,
-    /// Percent still right.
+    /// Images that are still classified correctly, in percent.
     pub accuracy: f64,
 }
 
-/// What is left of a layer.
+/// The size of a layer before and after pruning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerResult {
-    /// Name of its weight.
+    /// Name of the weight.
     pub name: String,
-    /// Shape as PyTorch's (OIHW).
+    /// Shape of the weight as in PyTorch: `[K, C, R, S]` or `[K, C]`.
     pub shape: Vec<usize>,
     /// Number of weights.
     pub weights: usize,
-    /// Ones in the mask, or all weights where there is none.
+    /// Number of ones in the mask; all weights where there is no mask.
     pub active: usize,
-    /// Input channels.
+    /// Number of input channels.
     pub channels: usize,
-    /// Input channels with a weight that is not 0.
+    /// Number of input channels with a weight that is not 0.
     pub channels_active: usize,
-    /// Multiply-accumulates an image of the dense layer.
+    /// Multiply-accumulates for one image in the dense layer.
     pub macs: u64,
-    /// Those with a kept weight.
+    /// Multiply-accumulates for one image with kept weights only.
     pub macs_active: u64,
 }
 
 /// `samples.json`: test images beside their adversarial examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
-    /// The attack and its eps, for the caption.
+    /// The attack and its eps, as a caption.
     pub attack: String,
     /// Names of the classes.
     pub classes: Vec<String>,
@@ -107,17 +107,17 @@ pub struct Samples {
     pub images: Vec<Sample>,
 }
 
-/// One image twice, in 0..255, H×W×C.
+/// A test image and its adversarial example; pixels are 0..255 in the order H×W×C.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The true class.
     pub label: usize,
-    /// What the network says of the clean image.
+    /// The predicted class of the clean image.
     pub predicted: usize,
-    /// What it says of the adversarial one.
+    /// The predicted class of the adversarial example.
     pub predicted_adversarial: usize,
-    /// Pixels.
+    /// Pixels of the clean image.
     pub clean: Vec<u8>,
-    /// Pixels.
+    /// Pixels of the adversarial example.
     pub adversarial: Vec<u8>,
 }

@@ -4,14 +4,14 @@ use crate::attack::{AttackSettings, Epsilon, read_by};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What is varied, and what came of it.
+/// The setting that is varied, and the accuracy at each of its values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
     /// `eps`, `steps` or `restarts`.
     pub key: String,
     /// The values, in the order of the rows.
     pub values: Vec<Epsilon>,
-    /// For each value: accuracy under all attacks.
+    /// Accuracy in percent under all attacks, for each value.
     pub worst: Vec<f64>,
 }
 

@@ -1,5 +1,6 @@
 //! Training: the loop, its settings, and the events it tells an observer. It knows no file format.
 
+mod divergence;
 mod event;
 mod noise;
 mod settings;

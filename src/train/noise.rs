@@ -24,8 +24,8 @@ pub(super) const PART: &str = "noise";
 /// α within that part.
 const ALPHA: &str = "alpha";
 
-/// α of the convolutions, by the names of their weights, in the state of a run ([`crate::train::Trainer::state`]); none
-/// where it was trained without noise.
+/// α of every convolution by the name of its weight, read from the state of a run ([`crate::train::Trainer::state`]). The map is
+/// empty where the run was trained without noise.
 pub fn learnt_alphas(state: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let alpha = |(key, tensor): (String, Tensor)| {
         let (part, key) = key.split_once('/')?;

@@ -5,7 +5,7 @@ use crate::optim::{OptimizerSettings, ScheduleSettings};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How a network is trained. Every default but those of SGD makes its feature absent.
+/// How a network is trained (`[train]`). By default training is plain SGD: every other feature is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSettings {
@@ -13,42 +13,43 @@ pub struct TrainSettings {
     pub epochs: usize,
     /// Images a step; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// Ends the run after so many steps, with a last evaluation.
+    /// The run ends after so many steps, with an evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
-    /// First epochs, without adversary and dynamic L2.
+    /// Number of first epochs that are trained without adversary and without dynamic L2.
     pub warmup_epochs: usize,
-    /// What is minimised where there is an adversary.
+    /// The loss that is minimised where there is an adversary.
     pub loss: Loss,
-    /// β of the hybrid loss; 1: clean, and the attack is never run.
+    /// β of the hybrid loss. With 1 training is clean and the attack never runs.
     pub beta: f64,
     /// The update rule.
     pub optimizer: OptimizerSettings,
     /// The learning rate over time.
     pub schedule: ScheduleSettings,
-    /// The attack inside the loop; none: clean training.
+    /// The attack that makes adversarial training images; `None` means clean training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AttackSettings>,
-    /// How masked convolutions run.
+    /// How convolutions with masks are computed.
     pub execution: TrainExecution,
-    /// α at the start of the noise on the weights; none: no noise. The paper has 0.25.
+    /// Initial α of the noise on the weights; `None` means no noise. He et al. 2019 use 0.25.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_noise: Option<f64>,
 }
 
-/// How masked convolutions run in training.
+/// How convolutions with masks are computed in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainExecution {
-    /// By the dense kernels.
+    /// By the dense kernels, which multiply pruned weights too.
     #[default]
     Dense,
-    /// The attack by the sparse kernels; the training passes too where the masks never change, with weight gradients
-    /// at kept positions only. Methods that regrow need the gradients of pruned weights, which are dense.
+    /// The attack runs by the sparse kernels, which multiply kept weights only. Where masks never change, the training passes
+    /// do too, with weight gradients at kept positions only. Methods that regrow weights need the gradients of pruned
+    /// weights, so their training passes stay dense.
     Sparse,
 }
 
-/// What is minimised where there is an adversary.
+/// The loss that is minimised where there is an adversary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
@@ -102,8 +103,7 @@ impl TrainSettings {
         self.adversary.as_ref().map_or(Ok(()), AttackSettings::check_training)
     }
 
-    /// Weights of the clean and the adversarial loss in epoch `epoch` (from 0), and the factor of the
-    /// dynamic L2 term.
+    /// `[weight of the clean loss, weight of the adversarial loss, factor of dynamic L2]` in epoch `epoch` (from 0).
     pub fn weights(&self, epoch: usize) -> [f64; 3] {
         let warm = epoch < self.warmup_epochs;
         match (&self.adversary, self.loss) {

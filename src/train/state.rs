@@ -1,4 +1,4 @@
-//! What a run must remember to go on with the same bits.
+//! The state that a resumed run needs to end with the same bits as one that was never stopped.
 
 use super::noise::PART;
 use super::trainer::{Best, Trainer};
@@ -24,7 +24,7 @@ struct Counters {
 }
 
 impl Trainer {
-    /// Tensors by name and a JSON document.
+    /// Everything that a resumed run needs: tensors by name, and the counters as a JSON document.
     pub fn state(&self) -> Result<(BTreeMap<String, Tensor>, String)> {
         let mut tensors = BTreeMap::new();
         let mut put = |prefix: &str, state: BTreeMap<String, Tensor>| {
@@ -56,7 +56,7 @@ impl Trainer {
         Ok((tensors, json))
     }
 
-    /// Takes [`Self::state`] back into a run of the same recipe.
+    /// Loads what [`Self::state`] returned into a run of the same recipe.
     ///
     /// Errors: [`crate::ErrorKind::Param`] or [`crate::ErrorKind::Shape`] for a state of another run.
     pub fn load_state(&mut self, tensors: BTreeMap<String, Tensor>, json: &str) -> Result<()> {

@@ -67,6 +67,12 @@ impl Trainer {
         };
         let (clean, adversarial) = (read(clean)?, read(adversarial)?);
 
+        let part = |loss: Option<f64>, weight: f64| loss.map_or(0.0, |loss| weight * loss);
+        let total = part(clean, clean_weight)
+            + part(adversarial, adversarial_weight)
+            + part(dynamic_l2, l2_weight);
+        self.check_loss(total)?;
+
         let pruner = self.pruner.as_ref();
         let constraint = |name: &str| Constraint {
             mask: pruner.and_then(|pruner| pruner.mask(name)),
@@ -77,10 +83,6 @@ impl Trainer {
         if let Some(noise) = &mut self.noise {
             noise.step(&sums.alphas, lr)?;
         }
-        let part = |loss: Option<f64>, weight: f64| loss.map_or(0.0, |loss| weight * loss);
-        let total = part(clean, clean_weight)
-            + part(adversarial, adversarial_weight)
-            + part(dynamic_l2, l2_weight);
         Ok(Losses { clean, adversarial, dynamic_l2, total })
     }
 

@@ -1,4 +1,4 @@
-//! The training loop: a state machine that can stop and go on after every event.
+//! The training loop: a state machine that can be stopped after every event and resumed.
 
 use super::noise::WeightNoise;
 use super::{EpochEvent, Event, StepEvent, TrainExecution, TrainSettings};
@@ -7,8 +7,8 @@ use crate::models;
 use crate::nn::{Model, Weights};
 use crate::ops::SparseFilter;
 use crate::optim::{Optimizer, Schedule};
-use crate::prune::Pruner;
-use crate::{Error, Mode, Result, Seed, Tape, Tensor};
+use crate::prune::{Pruner, Rewired};
+use crate::{Mode, Result, Seed, Tape, Tensor};
 use std::collections::BTreeMap;
 
 /// A network in training.
@@ -16,7 +16,7 @@ pub struct Trainer {
     pub(super) settings: TrainSettings,
     pub(super) model: Model,
     pub(super) pruner: Option<Pruner>,
-    /// The masks as the sparse kernels read them, where they are to run.
+    /// The masks in the form that the sparse kernels read; empty where training is dense.
     pub(super) filters: BTreeMap<String, SparseFilter>,
     pub(super) noise: Option<WeightNoise>,
     pub(super) optimizer: Optimizer,
@@ -48,7 +48,7 @@ pub struct Best {
 }
 
 impl Trainer {
-    /// A run before its first step: masks are applied to the weights, z is taken.
+    /// A run before its first step. Masks are applied to the weights, and z of dynamic L2 is taken.
     pub fn new(
         settings: TrainSettings,
         mut model: Model,
@@ -104,12 +104,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// The network as it is now.
+    /// The network in its current state.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Its masks, if it is pruned.
+    /// The masks of the network; `None` where it is not pruned.
     pub fn pruner(&self) -> Option<&Pruner> {
         self.pruner.as_ref()
     }
@@ -134,20 +134,45 @@ impl Trainer {
         self.best.as_ref()
     }
 
+    /// Takes up what is left of the run on a training set of `images` images, after [`Self::load_state`] of a run with
+    /// another number of epochs.
+    ///
+    /// Where that run was finished and this one is not, the masks are rewired as they are between any two epochs: the last
+    /// epoch of a run leaves that out.
+    pub fn prolong(&mut self, images: usize) -> Result<Option<Rewired>> {
+        let (was, left) = (self.finished, self.step < self.total_steps(images));
+        self.finished = !left && self.step_in_epoch == 0;
+        match was && left {
+            true => self.rewire(self.epoch),
+            false => Ok(None),
+        }
+    }
+
+    /// The learning rate of the epoch at work, or of the next one.
+    pub fn lr(&self) -> f64 {
+        self.schedule.lr(self.epoch)
+    }
+
+    /// Whether the epoch at work has done a step.
+    pub fn is_within_epoch(&self) -> bool {
+        self.step_in_epoch > 0
+    }
+
     /// Whether there is nothing left to do.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Steps of the whole run on a training set of `images` images.
+    /// Number of steps of the whole run on a training set of `images` images.
     pub fn total_steps(&self, images: usize) -> u64 {
         let steps = images.div_ceil(self.settings.batch_size) as u64 * self.settings.epochs as u64;
         self.settings.max_steps.map_or(steps, |most| most.min(steps))
     }
 
-    /// Trains to the end. `observe` hears every event; its error stops the run there, resumable.
+    /// Trains to the end. `observe` is called with every event. An error that it returns stops the run, which can be resumed.
     ///
-    /// Errors: those of `observe`, and [`crate::ErrorKind::Param`] where the loss is no longer finite.
+    /// Errors: those of `observe`, and [`crate::ErrorKind::Diverged`] where a loss, a weight or a running statistic has left
+    /// the range that training comes back from; `observe` has not heard of that step or epoch then.
     pub fn run(
         &mut self,
         data: &Dataset,
@@ -180,10 +205,6 @@ impl Trainer {
     fn one_step(&mut self, batch: crate::data::Batch) -> Result<StepEvent> {
         let (images, lr) = (batch.len(), self.schedule.lr(self.epoch));
         let losses = self.train_on(batch, lr)?;
-        if !losses.total.is_finite() {
-            let want = format!("so small that the loss stays finite; step {}", self.step + 1);
-            return Err(Error::param("train.optimizer.lr", self.settings.optimizer.lr(), want));
-        }
         self.step += 1;
         self.step_in_epoch += 1;
         self.loss_sum += losses.total * images as f64;
@@ -207,15 +228,13 @@ impl Trainer {
         total: u64,
         observe: &mut dyn FnMut(&Self, Event) -> Result<()>,
     ) -> Result<()> {
+        self.check_tensors()?;
         let last = self.step == total;
         let lr = self.schedule.lr(self.epoch);
-        let mut rewired = None;
-        if let Some(pruner) = self.pruner.as_mut().filter(|_| !last) {
-            let (epoch, epochs) = (self.epoch + 1, self.settings.epochs);
-            rewired = pruner.rewire(&mut self.model, self.optimizer.momentum(), epoch, epochs)?;
-            pruner.anchor(&self.model)?;
-            self.build_filters()?;
-        }
+        let rewired = match last {
+            true => None,
+            false => self.rewire(self.epoch + 1)?,
+        };
         let batch_size = self.settings.batch_size;
         let forward =
             |x: &Tensor| self.model.forward_eval(&mut Tape::new(self.mode), x, &Weights::default());
@@ -253,6 +272,16 @@ impl Trainer {
         )
     }
 
+    /// What the pruning method does after epoch `epoch` (from 1), with everything that follows the masks.
+    fn rewire(&mut self, epoch: usize) -> Result<Option<Rewired>> {
+        let Some(pruner) = &mut self.pruner else { return Ok(None) };
+        let (momentum, epochs) = (self.optimizer.momentum(), self.settings.epochs);
+        let rewired = pruner.rewire(&mut self.model, momentum, epoch, epochs)?;
+        pruner.anchor(&self.model)?;
+        self.build_filters()?;
+        Ok(rewired)
+    }
+
     /// Whether the epoch that ends is the best: by clean accuracy, epochs after the warm-up before those in it.
     fn is_best(&mut self, accuracy: f64) -> bool {
         let warm = |epoch: usize| epoch <= self.settings.warmup_epochs;
@@ -270,7 +299,7 @@ impl Trainer {
         better
     }
 
-    /// Prunable weights, ones in their masks, and those that are not 0.
+    /// `(prunable weights, ones in their masks, prunable weights that are not 0)`.
     pub fn density(&self) -> Result<(usize, usize, usize)> {
         let names: Vec<String> = match &self.pruner {
             Some(pruner) => pruner.masks().map(|(name, _)| name.to_owned()).collect(),

@@ -17,6 +17,7 @@ mod idx;
 mod images;
 mod loader;
 mod npy;
+mod temporaries;
 mod validation;
 
 /// Where Debian's package puts Fashion-MNIST.
