@@ -285,9 +285,25 @@ mod signals {
 
     /// Waits until the file that the child writes has so many lines.
     fn wait(child: &mut std::process::Child, file: &Path, lines: usize) {
-        while fs::read_to_string(file).is_ok_and(|text| text.lines().count() >= lines) != true {
+        let written = || fs::read_to_string(file).is_ok_and(|text| text.lines().count() >= lines);
+        while !written() {
             assert_eq!(child.try_wait().unwrap(), None, "it ended before it was stopped");
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the child handles SIGTERM itself; a moment where the system does not tell.
+    fn wait_for_handler(child: &std::process::Child) {
+        const SIGTERM: u64 = 1 << (15 - 1);
+        for _ in 0..2000 {
+            std::thread::sleep(Duration::from_millis(5));
+            let Ok(text) = fs::read_to_string(format!("/proc/{}/status", child.id())) else {
+                continue;
+            };
+            let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            if u64::from_str_radix(caught.trim(), 16).unwrap() & SIGTERM != 0 {
+                return;
+            }
         }
     }
 
@@ -319,6 +335,7 @@ mod signals {
         let mut child = Command::new("sh");
         child.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program).current_dir(folder);
         child.args(["train", "small.toml", "--out", "run", "--device", "cpu"]);
+        child.args(["--set", "train.epochs=20"]);
         child.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().unwrap();
         wait(&mut child, &folder.join("run/steps.csv"), 3);
@@ -334,11 +351,12 @@ mod signals {
         done(folder, &["train", "small.toml", "--out", "run", "--set", "train.max_steps=1"]);
         let model = "run/checkpoints/last.safetensors";
         let attack = ["attack", model, "--data", DATA, "--batch-size", "4"];
-        let sweep =
-            [&attack[..], &["--sweep", "eps=1/255,8/255", "--steps", "300", "--out", "o"]].concat();
+        let sweep = ["--sweep", "eps=1/255,8/255", "--steps", "300", "--out"];
         for name in ["-TERM", "-HUP"] {
-            let mut child = command(folder, &sweep).spawn().unwrap();
-            wait(&mut child, &folder.join("o/parts/0-0.json"), 1);
+            // The signal's name is the folder's.
+            let args = [&attack[..], &sweep, &[&name[1..]]].concat();
+            let mut child = command(folder, &args).spawn().unwrap();
+            wait(&mut child, &folder.join(&name[1..]).join("parts/0-0.json"), 1);
             signal(&child, &[name]);
             let (status, _, error) = ended(child.wait_with_output().unwrap());
             assert_eq!(status, Some(130), "{name}: {error}");
@@ -348,7 +366,7 @@ mod signals {
         let long = [&attack[..], &["--steps", "100000000", "--out", "long"]].concat();
         let mut child = command(folder, &long).spawn().unwrap();
         wait(&mut child, &folder.join("long/attack.json"), 1);
-        std::thread::sleep(Duration::from_millis(500));
+        wait_for_handler(&child);
         signal(&child, &["-TERM"]);
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(child.try_wait().unwrap(), None, "the first signal waits for the batch");

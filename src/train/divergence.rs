@@ -55,8 +55,7 @@ impl Trainer {
 
     fn check_tensor(&self, name: &str, tensor: &Tensor, largest: f32) -> Result<()> {
         let values = tensor.to_vec::<f32>()?;
-        // NaN is not within any limit.
-        match values.into_iter().find(|value| !(value.abs() <= largest)) {
+        match values.into_iter().find(|value| value.is_nan() || value.abs() > largest) {
             None => Ok(()),
             Some(value) => Err(self.diverged(&format!("{name} holds {}", short(f64::from(value))))),
         }
