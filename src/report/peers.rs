@@ -2,12 +2,11 @@
 
 use super::table::Table;
 use super::turns::Turns;
-use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A result of one of the scripts.
+#[derive(Deserialize)]
 pub struct Peers(Kind);
 
 #[derive(Deserialize)]
@@ -69,22 +68,29 @@ struct Figures {
 }
 
 impl Peers {
-    /// Reads the file.
-    ///
-    /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for one that is not such a result.
-    pub fn load(path: &Path) -> Result<Self> {
-        let bytes = crate::file::read(path)?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let scripts = "inference.py, kernels.py or train_step.py --device cuda";
-            Error::file(path, format!("is no result of benches/peers ({scripts}): {error}"))
-        })
-    }
-
+    /// The tables of the comparison.
     pub(super) fn tables(&self) -> Vec<Table> {
         match &self.0 {
             Kind::Networks(networks) => vec![networks.against_peers(), networks.against_dense()],
             Kind::Turns(turns) => vec![turns.table()],
         }
+    }
+
+    /// How often rewire is faster than the fastest of the others.
+    pub(super) fn sentence(&self) -> Option<String> {
+        let mut ratios: Vec<f64> = self.ratios().into_iter().map(|(_, ratio)| ratio).collect();
+        ratios.retain(|ratio| ratio.is_finite());
+        ratios.sort_by(f64::total_cmp);
+        let middle = ratios.len().checked_sub(1)? / 2;
+        let median = 0.5 * (ratios[middle] + ratios[ratios.len() / 2]);
+        let (faster, all) = (ratios.iter().filter(|&&ratio| ratio > 1.0).count(), ratios.len());
+        let (what, machine) = match &self.0 {
+            Kind::Networks(networks) => ("whole networks".to_owned(), networks.machine()),
+            Kind::Turns(turns) => (turns.what().to_owned(), turns.machine()),
+        };
+        Some(format!(
+            "{what}, {machine}: rewire is faster than the fastest of the other frameworks in {faster} of {all} comparisons; the median of the ratios (the other's time over rewire's) is {median:.2}."
+        ))
     }
 
     /// The ratio to the fastest peer, by what was compared.
@@ -131,9 +137,10 @@ impl Networks {
         });
         Table {
             title: format!("Against other frameworks: {}", self.machine()),
-            note: "Peer's time over rewire's on the same network, median over rounds in which both took turns, and the median time of a call in ms. Spread: of rewire's time over the rounds.",
+            note: "Peer's time over rewire's on the same network, median over rounds in which both took turns, and the median time of a call in ms. Spread: of rewire's time over the rounds.".into(),
             header: header.map(str::to_owned).collect(),
             rows: rows.collect(),
+            ..Table::default()
         }
     }
 
@@ -163,9 +170,10 @@ impl Networks {
         ];
         Table {
             title: format!("Against dense networks: {}", self.machine()),
-            note: "To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The others are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.",
+            note: "To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The others are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.".into(),
             header: header.map(str::to_owned).to_vec(),
             rows: rows.collect(),
+            ..Table::default()
         }
     }
 
