@@ -21,6 +21,7 @@ mod plan;
 mod prune;
 mod pytorch;
 mod pytorch_ops;
+mod report;
 mod run;
 mod seed;
 mod shrink;

@@ -15,14 +15,10 @@ const MOST_ROWS: usize = 40;
 
 /// The section.
 pub fn section(report: &Report, networks: &Networks) -> Result<Option<Section>> {
-    let loss = |chart: &mut Chart| chart.smooth = true;
+    let mut loss = curves(report, networks, "Training loss of each step", "step", "loss", "loss");
+    loss.iter_mut().for_each(|chart| chart.smooth = true);
     let mut charts = vec![
-        curves(report, networks, "Training loss of each step", "step", "loss", "loss").map(
-            |mut chart| {
-                loss(&mut chart);
-                chart
-            },
-        ),
+        loss,
         curves(report, networks, "Clean test accuracy", "epoch", "test_accuracy", "%"),
         curves(report, networks, "Clean validation accuracy", "epoch", "validation_accuracy", "%"),
     ];
@@ -31,7 +27,11 @@ pub fn section(report: &Report, networks: &Networks) -> Result<Option<Section>> 
         curves(report, networks, &format!("Accuracy under {attack}"), "epoch", &column, "%")
     }));
     let density = "Density of the prunable weights";
-    charts.push(curves(report, networks, density, "epoch", "density", "active / prunable"));
+    let mut density = curves(report, networks, density, "epoch", "density", "active / prunable");
+    for view in density.iter_mut().flat_map(|chart| &mut chart.views) {
+        (view.y.min, view.y.max) = (Some(0.0), Some(1.0));
+    }
+    charts.push(density);
     let tables = networks.runs.iter().zip(&report.runs);
     let tables = tables.map(|(&network, run)| Part::Table(epochs(networks.name(network), run)));
     let charts = charts.into_iter().flatten().map(Part::Chart);

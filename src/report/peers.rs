@@ -1,6 +1,7 @@
 //! Comparisons with other frameworks: the results of `benches/peers`.
 
 use super::table::Table;
+use super::text::list;
 use super::turns::Turns;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -85,11 +86,12 @@ impl Peers {
         let median = 0.5 * (ratios[middle] + ratios[ratios.len() / 2]);
         let (faster, all) = (ratios.iter().filter(|&&ratio| ratio > 1.0).count(), ratios.len());
         let (what, machine) = match &self.0 {
-            Kind::Networks(networks) => ("whole networks".to_owned(), networks.machine()),
+            Kind::Networks(networks) => (networks.what(), networks.machine()),
             Kind::Turns(turns) => (turns.what().to_owned(), turns.machine()),
         };
         Some(format!(
-            "{what}, {machine}: rewire is faster than the fastest of the other frameworks in {faster} of {all} comparisons; the median of the ratios (the other's time over rewire's) is {median:.2}."
+            "{what} on {machine}: rewire is faster than the fastest of the other frameworks in {faster} of {all} comparisons. \
+             The other's time over rewire's is {median:.2} in the median."
         ))
     }
 
@@ -103,6 +105,15 @@ impl Peers {
 }
 
 impl Networks {
+    /// `Whole networks at batch 1, 32`.
+    fn what(&self) -> String {
+        let mut batches: Vec<usize> = self.cases.iter().map(|case| case.batch).collect();
+        batches.sort_unstable();
+        batches.dedup();
+        let batches: Vec<String> = batches.iter().map(usize::to_string).collect();
+        format!("Whole networks at batch {}", list(&batches))
+    }
+
     fn machine(&self) -> String {
         let Self { cpu, threads, device, mode, date, .. } = self;
         let on = match &self.gpu {
@@ -137,7 +148,7 @@ impl Networks {
         });
         Table {
             title: format!("Against other frameworks: {}", self.machine()),
-            note: "Peer's time over rewire's on the same network, median over rounds in which both took turns, and the median time of a call in ms. Spread: of rewire's time over the rounds.".into(),
+            note: "A cell holds a ratio and a time. Ratio: the other framework's time over rewire's on the same network, the median over rounds in which both took turns. Time: the other framework's median time of a call in ms. Spread: of rewire's time over the rounds.".into(),
             header: header.map(str::to_owned).collect(),
             rows: rows.collect(),
             ..Table::default()
@@ -170,7 +181,7 @@ impl Networks {
         ];
         Table {
             title: format!("Against dense networks: {}", self.machine()),
-            note: "To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The others are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.".into(),
+            note: "To the fastest dense: time of the dense network, in the framework that is named, over rewire's time on the pruned network. The other columns are speed-ups over rewire's own dense execution of the pruned weights: projected from the layers' times and dead channels; counted in multiply-accumulates; measured without dead channels (compact); measured with kept weights only (sparse).".into(),
             header: header.map(str::to_owned).to_vec(),
             rows: rows.collect(),
             ..Table::default()

@@ -53,13 +53,13 @@
   /** A line at a value of an axis that means something, such as a ratio of 1. */
   const marks = {
     id: "marks",
-    beforeDatasetsDraw(chart) {
+    afterDatasetsDraw(chart) {
       for (const scale of Object.values(chart.scales)) {
         const at = scale.options.mark;
         if (at == null || at < scale.min || at > scale.max) continue;
         const place = scale.getPixelForValue(at), { ctx, chartArea: area } = chart;
         ctx.save();
-        ctx.strokeStyle = colour("quiet");
+        ctx.strokeStyle = colour("ink");
         ctx.setLineDash([4, 4]);
         ctx.beginPath();
         if (scale.isHorizontal()) { ctx.moveTo(place, area.top); ctx.lineTo(place, area.bottom); }

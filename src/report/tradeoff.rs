@@ -5,7 +5,7 @@ use super::input::Report;
 use super::measures::measures;
 use super::networks::Networks;
 use super::section::{Part, Section};
-use super::speed::{WAYS, batches, timed};
+use super::speed::{WAYS, timed};
 use super::table::{Table, cells};
 use super::text::{fixed, fixed_or_dash};
 use crate::Result;
@@ -35,7 +35,9 @@ pub fn section(report: &Report, networks: &Networks) -> Result<Option<Section>> 
         }
     }
     points.retain(|point| !point.accuracies.is_empty());
-    let batches = batches(networks.speeds(report).map(|(_, bench)| bench));
+    let mut batches: Vec<usize> = points.iter().map(|point| point.batch).collect();
+    batches.sort_unstable();
+    batches.dedup();
     let mut labels: Vec<&String> =
         points.iter().flat_map(|point| &point.accuracies).map(|(label, _)| label).collect();
     let mut seen = std::collections::BTreeSet::new();

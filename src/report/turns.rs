@@ -85,7 +85,7 @@ impl Turns {
         ];
         Table {
             title: format!("{what}: {}", self.machine()),
-            note: "Median times over rounds in which all sides took turns; ratio: peer's time over rewire's, median over the rounds; noise: rewire against itself in one round; of the floor: computed least time over rewire's.".into(),
+            note: "Times are medians over rounds in which all sides took turns. Ratio: the other framework's time over rewire's, the median over the rounds. Noise: rewire against itself in one round. Of the floor: the computed least time over rewire's time.".into(),
             header: header.map(str::to_owned).to_vec(),
             rows,
             ..Table::default()
