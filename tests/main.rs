@@ -30,6 +30,7 @@ mod prune;
 mod prune_command;
 mod pytorch;
 mod pytorch_ops;
+mod report;
 mod run;
 mod seed;
 mod shrink;

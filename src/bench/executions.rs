@@ -82,6 +82,8 @@ impl Bench {
         let nonzero = count(&prunable);
         let total: usize = prunable.values().map(Vec::len).sum();
         let mut result = BenchResult {
+            model: None,
+            cpu: Some(crate::device::cpu_name()),
             arch: model.arch().to_string(),
             device: model.device().to_string(),
             mode: self.mode.to_string(),

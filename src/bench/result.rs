@@ -35,6 +35,12 @@ impl Execution {
 /// Everything that one call measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchResult {
+    /// The network's file, where it was measured as the file holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
     /// Architecture.
     pub arch: String,
     /// Device that ran it.

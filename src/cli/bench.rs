@@ -79,6 +79,7 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         self.check()?;
         let seed = context.seed.unwrap_or(Seed(1));
+        let file = self.model.file().filter(|_| self.density.is_none());
         let mut model = self.model.load(context)?;
         let budget = Duration::from_secs_f64(self.seconds);
         if let (Some(density), Some(granularity)) = (self.density, &self.granularity) {
@@ -113,7 +114,8 @@ impl Args {
             remeasure: self.measure,
             seed,
         };
-        let result = bench.run(&model, &mut |_| {})?;
+        let mut result = bench.run(&model, &mut |_| {})?;
+        result.model = file;
         context.print(&table(&result), &result)?;
         Ok(if result.agrees() { Outcome::Done } else { Outcome::Failed })
     }

@@ -3,7 +3,7 @@
 use super::{Context, Outcome, note, train};
 use crate::bench::{Bench, BenchResult, Execution};
 use crate::io::{self, Hints};
-use crate::report::{self, Run};
+use crate::report::{self, Report, Run};
 use crate::run::{Accuracy, Recipe, RunResult, Session};
 use crate::{Device, Error, ErrorKind, Seed, file};
 use serde::Serialize;
@@ -68,7 +68,10 @@ impl Args {
             runs.push(Run::load(&dir)?);
         }
         let path = self.out.join("report.html");
-        file::write_bytes(&path, report::html(&runs, &[], &[])?.as_bytes())?;
+        file::write_bytes(
+            &path,
+            report::render(&Report { runs, ..Report::default() })?.html.as_bytes(),
+        )?;
         let seconds = start.elapsed().as_secs_f64();
         let printed = Printed { runs: rows, seconds, report: path };
         let json = serde_json::to_vec_pretty(&printed)?;

@@ -103,6 +103,11 @@ impl DataArgs {
 }
 
 impl OptionalModelArgs {
+    /// The network's file as it was given.
+    pub(super) fn file(&self) -> Option<String> {
+        self.model.as_ref().map(|path| path.display().to_string())
+    }
+
     /// Reads the network, or draws its initial values.
     ///
     /// Errors: [`crate::ErrorKind::Param`] where neither a file nor an architecture is given.

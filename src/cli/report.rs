@@ -1,19 +1,22 @@
-//! `rewire report`: run folders as HTML, Markdown and CSV.
+//! `rewire report`: run folders and results as HTML, Markdown and CSV.
 
 use super::{Context, Outcome};
-use crate::report::{self, Peers, Run};
-use crate::run::Attacked;
+use crate::report::{self, Report};
 use crate::{Error, file};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Report of one run, or of several and of comparisons with peers: report.html, report.md, report.csv
+/// Writes a report of runs and results: report.html (one file, no network), report.md and report.csv
+///
+/// Several runs are compared: what pruning cost in accuracy, what it won in time and size. The dense run among them is
+/// what the pruned ones are compared with. The speed of a run is reported where `rewire bench` measured its checkpoint.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Run folders, folders and JSON files of `rewire attack`, and JSON files of benches/peers
+    /// A run folder, a folder of `rewire attack --out`, or a JSON file of `rewire attack --json`, `rewire bench --json`,
+    /// `rewire verify --json` or benches/peers
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// Where the files go; created [default: the run's folder, or `report` for several]
+    /// Folder for the three files; created [default: the folder of a single run, else `report`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -25,18 +28,7 @@ struct Printed {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let (mut runs, mut attacked, mut peers) = (Vec::new(), Vec::new(), Vec::new());
-        for path in &self.runs {
-            if path.join("attack.json").is_file() {
-                attacked.push(Attacked::load(&path.join("result.json"))?);
-            } else if !path.is_file() {
-                runs.push(Run::load(path)?);
-            } else if is_attacked(path)? {
-                attacked.push(Attacked::load(path)?);
-            } else {
-                peers.push(Peers::load(path)?);
-            }
-        }
+        let rendered = report::render(&Report::read(&self.runs)?)?;
         let out = self.out.unwrap_or_else(|| match self.runs.as_slice() {
             [run] if run.is_dir() => run.clone(),
             _ => PathBuf::from("report"),
@@ -44,23 +36,16 @@ impl Args {
         std::fs::create_dir_all(&out).map_err(|error| Error::io(&out, error))?;
         let mut files = Vec::new();
         for (name, text) in [
-            ("report.html", report::html(&runs, &attacked, &peers)?),
-            ("report.md", report::markdown(&runs, &attacked, &peers)),
-            ("report.csv", report::csv(&runs)),
+            ("report.html", rendered.html),
+            ("report.md", rendered.markdown),
+            ("report.csv", rendered.csv),
         ] {
             let path = out.join(name);
             file::write_bytes(&path, text.as_bytes())?;
             files.push(path);
         }
-        let count = self.runs.len();
-        context.print(&format!("{count} -> {}", files[0].display()), &Printed { files })?;
+        let text = format!("Report of {} inputs: {}", self.runs.len(), files[0].display());
+        context.print(&text, &Printed { files })?;
         Ok(Outcome::Done)
     }
-}
-
-/// Whether a JSON file is a result of attacks; anything else is read as one of peers.
-fn is_attacked(path: &Path) -> crate::Result<bool> {
-    let document: Option<serde_json::Value> =
-        serde_json::from_slice(&file::read_bounded(path, 1 << 30)?).ok();
-    Ok(document.is_some_and(|document| document.get("attacks").is_some()))
 }

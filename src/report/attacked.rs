@@ -1,95 +1,121 @@
-//! Results of `rewire attack`: accuracy by attack, and against radius, steps or restarts.
+//! Results of `rewire attack` as tables, and as bars where nothing was swept.
 
-use super::plot::{Series, lines};
-use super::table::Table;
+use super::chart::{Axis, Chart, Kind, Series};
+use super::input::Report;
+use super::networks::Networks;
+use super::section::{Part, Section};
+use super::sweep;
+use super::table::{Table, cells};
+use super::text::fixed;
+use crate::Result;
 use crate::run::{AttackRow, Attacked};
 
+/// The section.
+pub fn section(report: &Report, networks: &Networks) -> Result<Option<Section>> {
+    let mut parts: Vec<Part> =
+        sweep::charts(report, networks).into_iter().map(Part::Chart).collect();
+    parts.extend(bars(report, networks).into_iter().map(Part::Chart));
+    for (&network, attacked) in networks.attacked.iter().zip(&report.attacked) {
+        let name = networks.name(network);
+        for warning in &attacked.warnings {
+            let (network, text) = (Some((network, name.to_owned())), format!("Warning: {warning}"));
+            parts.push(Part::Text { network, text, rest: String::new() });
+        }
+        parts.push(Part::Table(table(name, attacked)));
+    }
+    Ok(Section::new("attacks", "Accuracy under attacks", parts))
+}
+
 /// One row an attack.
-pub(super) fn table(attacked: &Attacked) -> Table {
-    let number = |d: Option<f32>| d.map_or("–".into(), |d| format!("{d:.4}"));
+fn table(name: &str, attacked: &Attacked) -> Table {
     let rows = attacked.attacks.iter().map(|row| {
         let settings = &row.settings;
         vec![
-            name(row),
+            sweep::attack(row),
             row.norm.clone(),
             settings.eps.to_string(),
             settings.steps().to_string(),
             settings.restarts.to_string(),
-            format!("{:.2}", row.accuracy),
-            number(row.distances.and_then(|distances| distances.median)),
+            fixed(row.accuracy, 2),
+            match row.distances.and_then(|distances| distances.median) {
+                Some(median) => fixed(median.into(), 4),
+                None => "–".into(),
+            },
         ]
     });
     let total = |what: &str, accuracy: f64| {
         let mut row = vec!["–".to_owned(); 7];
-        (row[0], row[5]) = (what.into(), format!("{accuracy:.2}"));
+        (row[0], row[5]) = (what.into(), fixed(accuracy, 2));
         row
     };
     let rows = std::iter::once(total("clean", attacked.clean)).chain(rows);
     Table {
-        title: format!(
-            "Attacks: {}, {} images of {}, seed {}",
-            attacked.model, attacked.images, attacked.data, attacked.seed
+        title: format!("Attacks on {name}, {} images", attacked.images),
+        note: format!(
+            "{} images of {}, seed {}; network: {}. Accuracy in percent of all images. Median distance: to the nearest adversarial example found, over the images that are classified correctly. Worst case: an image counts where it stands every attack.",
+            attacked.images, attacked.data, attacked.seed, attacked.model
         ),
-        note: "Accuracy in percent of all images; distances to the nearest adversarial image that was found, over the images that are right.",
-        header: ["attack", "norm", "eps", "steps", "restarts", "accuracy %", "median distance"]
-            .map(str::to_owned)
-            .to_vec(),
+        header: cells(&[
+            "attack",
+            "norm",
+            "eps",
+            "steps",
+            "restarts",
+            "accuracy %",
+            "median distance",
+        ]),
         rows: rows.chain([total("worst case", attacked.worst)]).collect(),
+        folded: true,
+        ..Table::default()
     }
 }
 
-fn name(row: &AttackRow) -> String {
-    let attack = &row.settings.attack;
-    row.sequence.as_ref().map_or(attack.clone(), |sequence| format!("{sequence}: {attack}"))
-}
-
-/// Curves over what was swept, and over the radii that distances were counted at.
-pub(super) fn charts(attacked: &Attacked) -> Vec<String> {
-    let mut charts = Vec::new();
-    if let Some(sweep) = &attacked.sweep {
-        let values: Vec<f64> = sweep.values.iter().map(|value| value.exact()).collect();
-        let each = attacked.attacks.len() / values.len().max(1);
-        let mut series: Vec<Series> = (0..each)
-            .map(|attack| {
-                let rows = || attacked.attacks.iter().skip(attack).step_by(each);
-                let points = values.iter().copied().zip(rows().map(|row| row.accuracy));
-                let name = rows().next().map(name).unwrap_or_default();
-                Series { name, points: points.collect() }
-            })
-            .collect();
-        if each > 1 {
-            let points = values.iter().copied().zip(sweep.worst.iter().copied());
-            series.push(Series { name: "worst case".into(), points: points.collect() });
+/// One chart for all networks that were attacked on the same images; no sweeps.
+fn bars(report: &Report, networks: &Networks) -> Vec<Chart> {
+    let plain = || {
+        let all = networks.attacked.iter().copied().zip(&report.attacked);
+        all.filter(|(_, attacked)| attacked.sweep.is_none())
+    };
+    let mut groups: Vec<String> = plain().map(|(_, attacked)| images(attacked)).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    groups.retain(|group| seen.insert(group.clone()));
+    let chart = |group: &String| {
+        let members = || plain().filter(|(_, attacked)| images(attacked) == *group);
+        let mut categories = vec!["clean".to_owned()];
+        for row in members().flat_map(|(_, attacked)| &attacked.attacks) {
+            let name = settings(row);
+            if !categories.contains(&name) {
+                categories.push(name);
+            }
         }
-        let title = format!("Accuracy against {}: {}", sweep.key, short(&attacked.model));
-        charts.extend(lines(&title, &sweep.key, "%", &series));
-    }
-    let mut norms: Vec<&str> = attacked.attacks.iter().map(|row| row.norm.as_str()).collect();
-    norms.dedup();
-    for norm in norms {
-        let rows = attacked.attacks.iter().filter(|row| row.norm == norm);
-        let series: Vec<Series> = rows
-            .filter(|row| !row.accuracy_at.is_empty())
-            .map(|row| {
-                let mut points: Vec<(f64, f64)> =
-                    row.accuracy_at.iter().map(|at| (at.eps.exact(), at.accuracy)).collect();
-                points.push((0.0, attacked.clean));
-                points.sort_by(|a, b| a.0.total_cmp(&b.0));
-                Series { name: name(row), points }
-            })
-            .collect();
-        let title =
-            format!("Accuracy against the {norm} distance found: {}", short(&attacked.model));
-        charts.extend(lines(&title, norm, "%", &series));
-    }
-    charts
+        let series = members().map(|(network, attacked)| {
+            let under = |name: &String| {
+                let found = attacked.attacks.iter().find(|row| settings(row) == *name);
+                found.map(|row| row.accuracy)
+            };
+            let attacks = categories[1..].iter().map(under);
+            let values = std::iter::once(Some(attacked.clean)).chain(attacks).collect();
+            Series::bars(networks.name(network).to_owned(), Some(network), values)
+        });
+        let series = series.collect();
+        Chart::new(
+            Kind::Columns,
+            "Accuracy under each attack".into(),
+            &format!(
+                "{group}. The bars of a sequence such as autoattack are what its members leave, one after the other."
+            ),
+            Axis { categories, ..Axis::default() },
+            Axis::percent("%"),
+            series,
+        )
+    };
+    groups.iter().filter_map(chart).collect()
 }
 
-/// The end of a path that is longer than a chart's title has room for.
-fn short(model: &str) -> String {
-    const ROOM: usize = 32;
-    match model.chars().count().checked_sub(ROOM) {
-        Some(more) if more > 0 => format!("…{}", model.chars().skip(more).collect::<String>()),
-        _ => model.to_owned(),
-    }
+fn images(attacked: &Attacked) -> String {
+    format!("{} images of {}, seed {}", attacked.images, attacked.data, attacked.seed)
+}
+
+fn settings(row: &AttackRow) -> String {
+    format!("{}, eps {}", sweep::attack(row), row.settings.eps)
 }

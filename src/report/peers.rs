@@ -1,13 +1,13 @@
 //! Comparisons with other frameworks: the results of `benches/peers`.
 
 use super::table::Table;
+use super::text::list;
 use super::turns::Turns;
-use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A result of one of the scripts.
+#[derive(Deserialize)]
 pub struct Peers(Kind);
 
 #[derive(Deserialize)]
@@ -69,22 +69,30 @@ struct Figures {
 }
 
 impl Peers {
-    /// Reads the file.
-    ///
-    /// Errors: [`crate::ErrorKind::Io`] or [`crate::ErrorKind::File`] for one that is not such a result.
-    pub fn load(path: &Path) -> Result<Self> {
-        let bytes = crate::file::read(path)?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let scripts = "inference.py, kernels.py or train_step.py --device cuda";
-            Error::file(path, format!("is no result of benches/peers ({scripts}): {error}"))
-        })
-    }
-
+    /// The tables of the comparison.
     pub(super) fn tables(&self) -> Vec<Table> {
         match &self.0 {
             Kind::Networks(networks) => vec![networks.against_peers(), networks.against_dense()],
             Kind::Turns(turns) => vec![turns.table()],
         }
+    }
+
+    /// How often rewire is faster than the fastest of the others.
+    pub(super) fn sentence(&self) -> Option<String> {
+        let mut ratios: Vec<f64> = self.ratios().into_iter().map(|(_, ratio)| ratio).collect();
+        ratios.retain(|ratio| ratio.is_finite());
+        ratios.sort_by(f64::total_cmp);
+        let middle = ratios.len().checked_sub(1)? / 2;
+        let median = 0.5 * (ratios[middle] + ratios[ratios.len() / 2]);
+        let (faster, all) = (ratios.iter().filter(|&&ratio| ratio > 1.0).count(), ratios.len());
+        let (what, machine) = match &self.0 {
+            Kind::Networks(networks) => (networks.what(), networks.machine()),
+            Kind::Turns(turns) => (turns.what().to_owned(), turns.machine()),
+        };
+        Some(format!(
+            "{what} on {machine}: rewire is faster than the fastest of the other frameworks in {faster} of {all} comparisons. \
+             The other's time over rewire's is {median:.2} in the median."
+        ))
     }
 
     /// The ratio to the fastest peer, by what was compared.
@@ -97,6 +105,15 @@ impl Peers {
 }
 
 impl Networks {
+    /// `Whole networks at batch 1, 32`.
+    fn what(&self) -> String {
+        let mut batches: Vec<usize> = self.cases.iter().map(|case| case.batch).collect();
+        batches.sort_unstable();
+        batches.dedup();
+        let batches: Vec<String> = batches.iter().map(usize::to_string).collect();
+        format!("Whole networks at batch {}", list(&batches))
+    }
+
     fn machine(&self) -> String {
         let Self { cpu, threads, device, mode, date, .. } = self;
         let on = match &self.gpu {
@@ -131,9 +148,10 @@ impl Networks {
         });
         Table {
             title: format!("Against other frameworks: {}", self.machine()),
-            note: "Peer's time over rewire's on the same network, median over rounds in which both took turns, and the median time of a call in ms. Spread: of rewire's time over the rounds.",
+            note: "A cell holds a ratio and a time. Ratio: the other framework's time over rewire's on the same network, the median over rounds in which both took turns. Time: the other framework's median time of a call in ms. Spread: of rewire's time over the rounds.".into(),
             header: header.map(str::to_owned).collect(),
             rows: rows.collect(),
+            ..Table::default()
         }
     }
 
@@ -163,9 +181,10 @@ impl Networks {
         ];
         Table {
             title: format!("Against dense networks: {}", self.machine()),
-            note: "To the fastest dense: the dense network's time, on the side that is named, over rewire's on the pruned one, by medians of the run. The others are speed-ups over rewire's own execution of the stored weights, zeros and all: projected from layers' times and dead channels, counted in multiply-accumulates, measured without dead channels, measured by the sparse kernels.",
+            note: "To the fastest dense: time of the dense network, in the framework that is named, over rewire's time on the pruned network. The other columns are speed-ups over rewire's own dense execution of the pruned weights: projected from the layers' times and dead channels; counted in multiply-accumulates; measured without dead channels (compact); measured with kept weights only (sparse).".into(),
             header: header.map(str::to_owned).to_vec(),
             rows: rows.collect(),
+            ..Table::default()
         }
     }
 

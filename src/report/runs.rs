@@ -1,126 +1,139 @@
-//! The tables of runs: accuracy, speed, layers.
+//! The runs: accuracy, density, and what ran where.
 
+use super::chart::{Axis, Chart, Kind, Series};
+use super::input::Report;
 use super::load::Run;
-use super::table::Table;
-use crate::infer::Algorithm;
+use super::networks::Networks;
+use super::section::{Part, Section};
+use super::table::{Table, cells};
+use super::text::eps_text;
+use super::text::{fixed, fixed_or_dash};
+use crate::Result;
+use crate::run::{Evaluation, RunResult};
 
-/// Accuracy and density, one row a run.
-pub(super) fn accuracy(runs: &[Run]) -> Table {
-    let percent = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
-    let rows = runs.iter().filter_map(|run| {
-        let result = run.result.as_ref()?;
-        Some(vec![
-            result.name.clone(),
-            result.arch.clone(),
-            percent(result.accuracy.clean),
-            percent(result.accuracy.fgsm),
-            percent(result.accuracy.pgd),
-            format!("{:.4}", result.density),
+/// The section.
+pub fn section(report: &Report, networks: &Networks) -> Result<Option<Section>> {
+    let parts = accuracies(report, networks).map(Part::Chart).into_iter();
+    let tables = [table(report, networks), origin(report, networks)].map(Part::Table);
+    Ok(Section::new("runs", "Accuracy and density", parts.chain(tables).collect()))
+}
+
+fn finished<'a>(
+    report: &'a Report,
+    networks: &'a Networks,
+) -> impl Iterator<Item = (usize, &'a Run, &'a RunResult)> {
+    let runs = networks.runs.iter().zip(&report.runs);
+    runs.filter_map(|(&network, run)| Some((network, run, run.result.as_ref()?)))
+}
+
+/// `pgd, eps 8/255, 7 steps`: what an evaluation was.
+fn attack(one: &Evaluation) -> String {
+    let Evaluation { attack, eps, steps, restarts, .. } = one;
+    let mut text = format!("{attack}, eps {}", eps_text(*eps));
+    if *steps > 1 {
+        text += &format!(", {steps} steps");
+    }
+    if *restarts > 1 {
+        text += &format!(", {restarts} restarts");
+    }
+    text
+}
+
+fn accuracies(report: &Report, networks: &Networks) -> Option<Chart> {
+    let mut categories = vec!["clean".to_owned()];
+    for (_, _, result) in finished(report, networks) {
+        for name in result.evaluations.iter().map(attack) {
+            if !categories.contains(&name) {
+                categories.push(name);
+            }
+        }
+    }
+    let series = finished(report, networks).map(|(network, _, result)| {
+        let under = |name: &String| {
+            let found = result.evaluations.iter().find(|one| attack(one) == *name);
+            found.map(|one| one.accuracy)
+        };
+        let attacks = categories[1..].iter().map(under);
+        let values = std::iter::once(result.accuracy.clean).chain(attacks).collect();
+        Series::bars(networks.name(network).to_owned(), Some(network), values)
+    });
+    let series = series.collect();
+    Chart::new(
+        Kind::Columns,
+        "Test accuracy".into(),
+        "Percent of all test images that are classified correctly, without and with an attack.",
+        Axis { categories, ..Axis::default() },
+        Axis::percent("%"),
+        series,
+    )
+}
+
+/// Accuracy and density, one row a run: also `report.csv`.
+pub fn table(report: &Report, networks: &Networks) -> Table {
+    let row = |(network, _, result): (usize, &Run, &RunResult)| {
+        vec![
+            networks.name(network).to_owned(),
+            fixed_or_dash(result.accuracy.clean, 2),
+            fixed_or_dash(result.accuracy.fgsm, 2),
+            fixed_or_dash(result.accuracy.pgd, 2),
+            fixed(result.density, 4),
             result.active.to_string(),
             result.nonzero.to_string(),
-            format!("{:.1}", result.seconds),
-        ])
-    });
+            fixed(result.seconds, 1),
+            result.arch.clone(),
+        ]
+    };
+    let others: Vec<String> = {
+        let all = finished(report, networks).flat_map(|(_, _, result)| &result.evaluations);
+        let mut names: Vec<String> =
+            all.filter(|one| one.attack != "fgsm" && one.attack != "pgd").map(attack).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let whole = |entry: (usize, &Run, &RunResult)| {
+        let more = others.iter().map(|name| {
+            let found = entry.2.evaluations.iter().find(|one| attack(one) == *name);
+            fixed_or_dash(found.map(|one| one.accuracy), 2)
+        });
+        let mut cells = row(entry);
+        // The attacks behind clean, FGSM and PGD.
+        cells.splice(4..4, more);
+        cells
+    };
+    let mut header = cells(&[
+        "run", "clean %", "FGSM %", "PGD %", "density", "active", "nonzero", "train s", "network",
+    ]);
+    header.splice(4..4, others.iter().map(|name| format!("{name} %")));
     Table {
-        title: "Accuracy and density".into(),
-        note: "Accuracy in percent of all test images; density = active / prunable weights; training time on a clock.",
-        header: cells(&[
-            "run", "network", "clean %", "FGSM %", "PGD %", "density", "active", "nonzero",
-            "train s",
-        ]),
-        rows: rows.collect(),
+        title: "Accuracy and density of the runs".into(),
+        note: "Accuracy in percent of all test images. Density: active over prunable weights. Active: weights that are kept. Nonzero: prunable weights that are not 0. Training time in seconds on a clock.".into(),
+        header,
+        rows: finished(report, networks).map(whole).collect(),
+        networks: finished(report, networks).map(|(network, ..)| Some(network)).collect(),
+        ..Table::default()
     }
 }
 
-/// Measured speed of the four executions.
-pub(super) fn speed(run: &Run) -> Table {
-    let rows = run.bench.iter().flat_map(|bench| &bench.rows).map(|row| {
+/// What ran where.
+fn origin(report: &Report, networks: &Networks) -> Table {
+    let row = |(network, _, result): (usize, &Run, &RunResult)| {
         vec![
-            row.execution.name().to_owned(),
-            row.batch.to_string(),
-            format!("{:.4}", row.median_ms),
-            format!("{:.0}", row.images_per_second),
-            format!("{:.2}×", row.speedup_vs_dense),
-            row.macs.to_string(),
-            format!("{:.2}", row.build_ms),
-            format!("{:.1e}", row.max_relative_error),
+            networks.name(network).to_owned(),
+            result.data.clone(),
+            result.device.clone(),
+            result.mode.clone(),
+            result.seed.to_string(),
+            result.epochs.to_string(),
+            result.epoch.to_string(),
         ]
-    });
-    let plans = run.bench.iter().flat_map(|bench| &bench.plans).map(|plan| {
-        let sparse = plan.layers.iter().filter(|layer| layer.algorithm == Algorithm::Sparse);
-        let build = plan.build.fuse_ms + plan.build.measure_ms + plan.build.pack_ms;
-        vec![
-            format!("fastest: compact, {} of {} layers sparse", sparse.count(), plan.layers.len()),
-            plan.batch.to_string(),
-            format!("{:.4}", plan.median_ms),
-            format!("{:.0}", plan.batch as f64 / plan.median_ms * 1e3),
-            format!("{:.2}×", plan.speedup_vs_dense),
-            "–".into(),
-            format!("{build:.2}"),
-            format!("{:.1e}", plan.max_relative_error),
-        ]
-    });
-    let rows = rows.chain(plans);
-    let device = run
-        .bench
-        .as_ref()
-        .map(|bench| format!(" ({}, {}, {} threads)", bench.device, bench.mode, bench.threads));
+    };
     Table {
-        title: format!("Measured speed: {}{}", run.name(), device.unwrap_or_default()),
-        note: "Median time of a call in this run; speed-up over the dense execution of the same weights; error of the logits against float64.",
-        header: cells(&[
-            "execution",
-            "batch",
-            "ms",
-            "images/s",
-            "speed-up",
-            "MACs",
-            "build ms",
-            "error",
-        ]),
-        rows: rows.collect(),
+        title: "How the runs were made".into(),
+        note: "Measured epoch: the epoch of the checkpoint that is measured, the best by clean accuracy.".into(),
+        header: cells(&["run", "data", "device", "mode", "seed", "epochs", "measured epoch"]),
+        rows: finished(report, networks).map(row).collect(),
+        networks: finished(report, networks).map(|(network, ..)| Some(network)).collect(),
+        ..Table::default()
     }
-}
-
-/// The four kinds of speed-up.
-pub(super) fn figures(run: &Run) -> Table {
-    let rows = run.bench.iter().flat_map(|bench| &bench.figures).map(|figures| {
-        vec![
-            figures.batch.to_string(),
-            format!("{:.2}×", figures.projected),
-            format!("{:.2}×", figures.mac_ratio),
-            format!("{:.2}×", figures.measured_compact),
-            format!("{:.2}×", figures.measured_sparse),
-        ]
-    });
-    Table {
-        title: format!("Four kinds of speed-up: {}", run.name()),
-        note: "Projected from per-layer dense times and dead channels; counted in MACs; measured on a clock. They are different things.",
-        header: cells(&["batch", "projected", "counted", "measured compact", "measured sparse"]),
-        rows: rows.collect(),
-    }
-}
-
-/// What is left of each layer.
-pub(super) fn layers(run: &Run) -> Table {
-    let rows = run.result.iter().flat_map(|result| &result.layers).map(|layer| {
-        vec![
-            layer.name.clone(),
-            format!("{:?}", layer.shape),
-            format!("{} / {}", layer.active, layer.weights),
-            format!("{:.4}", layer.active as f64 / layer.weights.max(1) as f64),
-            format!("{} / {}", layer.channels_active, layer.channels),
-            format!("{} / {}", layer.macs_active, layer.macs),
-        ]
-    });
-    Table {
-        title: format!("Layers: {}", run.name()),
-        note: "Kept of all: weights, input channels, multiply-accumulates an image.",
-        header: cells(&["layer", "shape", "weights", "density", "channels", "MACs"]),
-        rows: rows.collect(),
-    }
-}
-
-fn cells(names: &[&str]) -> Vec<String> {
-    names.iter().map(|&name| name.to_owned()).collect()
 }

@@ -50,8 +50,7 @@ struct Peer {
 impl Turns {
     /// A line for each peer of each row.
     pub(super) fn table(&self) -> Table {
-        let Self { date, gpu, torch, what, unit, .. } = self;
-        let commit = self.commit.get(..12).unwrap_or(&self.commit);
+        let Self { what, unit, .. } = self;
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let mut rows = Vec::new();
         for row in &self.rows {
@@ -85,11 +84,24 @@ impl Turns {
             "spread",
         ];
         Table {
-            title: format!("{what}: {gpu}, PyTorch {torch}, {date}, commit {commit}"),
-            note: "Median times over rounds in which all sides took turns; ratio: peer's time over rewire's, median over the rounds; noise: rewire against itself in one round; of the floor: computed least time over rewire's.",
+            title: format!("{what}: {}", self.machine()),
+            note: "Times are medians over rounds in which all sides took turns. Ratio: the other framework's time over rewire's, the median over the rounds. Noise: rewire against itself in one round. Of the floor: the computed least time over rewire's time.".into(),
             header: header.map(str::to_owned).to_vec(),
             rows,
+            ..Table::default()
         }
+    }
+
+    /// What is compared.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Where and when.
+    pub(super) fn machine(&self) -> String {
+        let Self { date, gpu, torch, .. } = self;
+        let commit: String = self.commit.chars().take(12).collect();
+        format!("{gpu}, PyTorch {torch}, {date}, commit {commit}")
     }
 
     /// The ratio to the fastest peer, by row.
