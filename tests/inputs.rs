@@ -271,6 +271,7 @@ fn only_regular_files_are_read() {
         let path = folder.join(name);
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     }
+    std::fs::write(folder.join("run/recipe.toml"), "schema = 1\nname = \"x\"\n").unwrap();
     let started = Instant::now();
     for args in [
         &["eval", "pipe"][..],
@@ -282,7 +283,7 @@ fn only_regular_files_are_read() {
         &["train", "/dev/zero"],
         &["predict", "pipe", "-o", "out"],
         &["data", "info", "npy:npy"],
-        &["report", "run", "-o", "report"],
+        &["report", "run"],
     ] {
         let mut command = fixture::program(folder);
         let mut child = command

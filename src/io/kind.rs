@@ -142,9 +142,10 @@ fn conversion(path: &Path, expected: Expected) -> String {
             .into();
     }
     let (from, to) = (quoted(path), quoted(&beside(path, "safetensors")));
-    // Whole checkpoints keep the state dict under a key; clones share no memory, which safetensors refuses.
+    // By its name, torch.load takes `x.safetensors` for what it says. Whole checkpoints keep the state dict under a key; clones share
+    // no memory, which safetensors refuses.
     let convert = "import sys, torch, safetensors.torch as s; \
-         d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
+         d = torch.load(open(sys.argv[1], 'rb'), map_location='cpu', weights_only=True); \
          d = next((d[k] for k in ('state_dict', 'model_state_dict', 'model', 'net') if k in d), d); \
          s.save_file({k: v.detach().clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, sys.argv[2])";
     format!("convert it: python -c \"{convert}\" {from} {to}")

@@ -62,6 +62,10 @@ pub(super) fn unsupported(operator: &str) -> &'static str {
         | "QLinearMatMul"
         | "ConvInteger"
         | "MatMulInteger" => QUANTISED,
+        "LeakyRelu" | "PRelu" | "HardSwish" | "HardSigmoid" | "Swish" | "Elu" | "Selu" | "Gelu"
+        | "Mish" | "Tanh" | "Softplus" => {
+            "not supported; Relu is the only activation here: train the network with it instead"
+        }
         "Clip" => "not supported (ReLU6 is a Clip, too); train the network with ReLU instead",
         "Pad" => "not supported; give the padding to the convolution behind it, equal on all sides",
         _ => "not supported",

@@ -78,7 +78,7 @@ pub fn read_onnx(
         let importer = Importer::new(graph, folder, batch, [size, size, channels], pixels);
         importer.run(graph, &output.name, faults).map_err(invalid)
     };
-    let (mut written, logits) = walk(found.is_some().then_some(affine), faults)?;
+    let (mut written, mut logits) = walk(found.is_some().then_some(affine), faults)?;
     // What this crate writes reads pixels in [0, 1] whatever its normalisation is.
     let open = model.producer_name != PRODUCER
         && settings.pixels.is_none()
@@ -88,11 +88,11 @@ pub fn read_onnx(
     {
         settings.say(&format!(
             "the first nodes of {} {}: the network was made for pixels from 0 to 255. The network as stored reads pixels from 0 \
-             to 1, as all networks do here, and its normalisation does the rest (--pixels 1 takes the file at its word instead)",
+             to 1, as all networks do here, and its normalisation does the rest (with --pixels 1, the first nodes get pixels from 0 to 1)",
             path.display(),
             pixels::described(normalization)
         ));
-        (written, _) = walk(Some(Affine::of_bytes(channels)), Faults::default())?;
+        (written, logits) = walk(Some(Affine::of_bytes(channels)), Faults::default())?;
     }
     let normalize = match written.normalizations.as_slice() {
         [] => None,

@@ -37,7 +37,8 @@ pub(super) fn described(Normalization { mean, std }: &Normalization) -> String {
     let list = |values: &[f32]| {
         let same = values.iter().all(|value| *value == values[0]);
         let shown = if same { &values[..values.len().min(1)] } else { values };
-        shown.iter().map(f32::to_string).collect::<Vec<_>>().join(", ")
+        let rounded = |value: &f32| ((f64::from(*value) * 1e4).round() / 1e4).to_string();
+        shown.iter().map(rounded).collect::<Vec<_>>().join(", ")
     };
     match (mean.iter().all(|mean| *mean == 0.0), std.iter().all(|std| *std == 1.0)) {
         (true, _) => format!("divide pixels by {}", list(std)),
