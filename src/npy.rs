@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: versions 1 to 3 are read, version 1 is written. Start with [`read`] and [`write`].
+//! NumPy's `.npy` files: versions 1 to 3 are read, version 1 is written. Start with [`read`] and [`write()`].
 //!
 //! Source: NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays".
 
