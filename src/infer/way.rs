@@ -23,7 +23,7 @@ pub enum Choice {
     Forced(Algorithm),
     /// The fastest on this device, measured once for a network, batch size and mode, then remembered on disk. Algorithms
     /// sum in different orders, so their logits differ by rounding. A network none of whose convolutions holds a 0
-    /// is always dense on a CPU.
+    /// is always dense, so that its results have the same bits at every batch size.
     Measured,
     /// As [`Self::Measured`], but measured anew and remembered in place of what was.
     Remeasured,
