@@ -362,8 +362,8 @@ mod signals {
             assert_eq!(status, Some(130), "{name}: {error}");
             assert!(error.contains("go on with the same command"), "{name}: {error}");
         }
-        // A batch that takes hours.
-        let long = [&attack[..], &["--steps", "100000000", "--out", "long"]].concat();
+        // A batch that takes minutes.
+        let long = [&attack[..], &["--steps", "1000000", "--out", "long"]].concat();
         let mut child = command(folder, &long).spawn().unwrap();
         wait(&mut child, &folder.join("long/attack.json"), 1);
         wait_for_handler(&child);

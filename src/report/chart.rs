@@ -255,7 +255,7 @@ impl Chart {
         views.iter_mut().for_each(|view| view.series.retain(|series| !series.is_empty()));
         let empty = views.iter().all(|view| view.series.is_empty());
         let note = notes.join(" ");
-        (!empty).then(|| Self { kind, title, note, smooth: false, switches, views })
+        (!empty).then_some(Self { kind, title, note, smooth: false, switches, views })
     }
 }
 
