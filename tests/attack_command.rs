@@ -144,7 +144,7 @@ fn vanished_gradients_are_counted_and_warned_of() {
     let result = run(&data, "pgd", &still);
     let line = about(&result, "pgd").unwrap();
     let counted: usize = line.split_whitespace().nth(2).unwrap().parse().unwrap();
-    assert!(counted > 0 && (counted as f64) < attacked, "{line}");
+    assert!(counted > 10, "{line}");
     let found = npy::read(&folder.join("a/success.npy")).unwrap().into_u8().unwrap();
     let fallen = found.iter().filter(|&&found| found == 1).count();
     assert!(fallen + counted <= attacked as usize, "{fallen} fell, {line}");
@@ -172,7 +172,7 @@ fn the_worst_case_lies_inside_eps_and_the_nearest_beside_it() {
     let read = |name: &str| npy::read(&folder.join("a").join(name)).unwrap().to_f32();
     let few = ["--limit", "24", "--steps", "20", "--eps", "4/255", "--save-adversarial", "a"];
     let n = 24;
-    let names = "pgd,cw-l2,fab-t";
+    let names = "pgd,cw-l2";
     let mixed = [&few[..], &["--attack", names, "--batch-size", "10"]].concat();
     let whole = json(folder, &data, &[&mixed[..], &["--out", "o"]].concat());
     let found = npy::read(&folder.join("a/success.npy")).unwrap().into_u8().unwrap();
@@ -190,7 +190,7 @@ fn the_worst_case_lies_inside_eps_and_the_nearest_beside_it() {
         assert!(f64::from(linf).min(l2) <= 4.01 / 255.0, "{i}: {linf} {l2}");
         assert_eq!(linf > 0.0, found[i] == 1);
         assert_eq!(distance[i] > 0.0, found[i] == 1);
-        // The nearest is cw-l2's, the first of its kind: an L2 distance.
+        // The nearest is cw-l2's.
         let (_, l2) = far(&nearest, i);
         assert!(
             (l2 - f64::from(nearest_distance[i])).abs() < 1e-5

@@ -3,7 +3,7 @@
 use super::{AttackSettings, FirstGradients, Network};
 use crate::data::Split;
 use crate::rng::Philox;
-use crate::{Seed, Tensor};
+use crate::{Result, Seed, Tensor};
 use rand::rngs::ChaCha8Rng;
 
 /// What an attack is given.
@@ -28,6 +28,25 @@ pub struct Case<'a> {
     pub source: Option<&'a Network<'a>>,
     /// Where an evaluation notes the first gradients; `None` in training.
     pub first_gradients: Option<&'a FirstGradients>,
+}
+
+impl Case<'_> {
+    /// Notes the gradients of all images at their starts, in an evaluation.
+    pub(super) fn note_gradients(&self, gradient: &Tensor) -> Result<()> {
+        if self.first_gradients.is_some() {
+            let gradient = gradient.to_vec::<f32>()?;
+            let size = gradient.len() / self.images.len().max(1);
+            gradient.chunks(size.max(1)).enumerate().for_each(|(i, g)| self.note_gradient(i, g));
+        }
+        Ok(())
+    }
+
+    /// Notes the gradient of the `i`-th image of the case, in an evaluation, unless one was noted before.
+    pub(super) fn note_gradient(&self, i: usize, gradient: &[f32]) {
+        if let Some(all) = self.first_gradients {
+            all.note(self.images[i], gradient);
+        }
+    }
 }
 
 /// The random numbers of one restart of an attack: those of an image do not depend on its batch.

@@ -40,7 +40,7 @@ impl AttackSettings {
     pub(super) fn check_read(&self) -> Result<()> {
         let mut known = vec![table(&Self::default())?];
         if sequence::find(&self.attack).is_none() {
-            known.push(table(&self.resolved()?)?);
+            known.push(table(&self.only_read()?.resolved()?)?);
         }
         for (key, value) in table(self)? {
             let idle = known.iter().any(|known| known.get(&key) == Some(&value));

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "rewire", version, about, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     global: Global,
     #[command(subcommand)]
     command: Command,

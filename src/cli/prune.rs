@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Share of the prunable weights that is kept, above 0 and at most 1
     #[arg(long, value_name = "D")]
     density: f64,
-    /// Prunes linear layers too, all but the one that produces the logits, as is usual in papers
+    /// Prunes linear layers too: all but the one that produces the logits
     #[arg(long)]
     linear: bool,
     /// Leaves bias and batch norm of pruned filters as they are
