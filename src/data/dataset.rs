@@ -128,9 +128,9 @@ impl Dataset {
         })
     }
 
-    /// What its user should know before results are read: files that were left out, and of the splits that `need` names
-    /// (of all for [`Need::ANY`]) those that have no image of some class. A sentence each. To be asked for after a split
-    /// was limited to its first images.
+    /// What its user should know before results are read, a sentence each: files that were left out; and of the splits
+    /// whose labels `need` names (of all for [`Need::ANY`]) those that have no image of some class. To be asked for after
+    /// a split was limited to its first images.
     pub fn warnings(&self, need: Need) -> Vec<String> {
         let any = !need.train && !need.test;
         let splits = [
@@ -138,7 +138,7 @@ impl Dataset {
             ("validation", &self.validation, need.train),
             ("test", &self.test, need.test),
         ];
-        let wanted = splits.into_iter().filter(|(_, _, needed)| *needed || any);
+        let wanted = splits.into_iter().filter(|(.., needed)| (*needed && need.labels) || any);
         let lacking = wanted.filter_map(|(what, split, _)| self.lacking(what, split.as_ref()?));
         self.notes.iter().cloned().chain(lacking).collect()
     }

@@ -128,6 +128,7 @@ fn the_first_images_are_of_every_class() {
     assert!(bytes(set.test().unwrap()) == pixels);
     assert!(set.warnings(Need::EVAL).is_empty());
     set.test.as_mut().unwrap().truncate(2);
+    assert!(set.warnings(Need::PREDICT).is_empty(), "classes do not matter without labels");
     let warnings = set.warnings(Need::EVAL).join("\n");
     for part in ["2 test images are of 2 of the 3 classes: ant 1, bee 1", "no image of cat"] {
         assert!(warnings.contains(part), "{warnings}");
