@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub fn open(path: &Path) -> Result<File> {
     let metadata = fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if metadata.is_dir() {
-        return Err(Error::file(path, "is a folder; must be a file"));
+        return Err(Error::file(path, "is a folder; must be a regular file"));
     }
     if !metadata.is_file() {
         return Err(Error::file(path, "is a pipe, a socket or a device; must be a regular file"));

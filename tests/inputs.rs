@@ -144,14 +144,8 @@ fn all_problems_of_a_file_are_named_in_few_words() {
     assert!(said.len() < 1500, "{} bytes: {said}", said.len());
     for (name, words) in [
         ("int8", "holds int8: a quantised file; import the float32 file"),
-        (
-            "an initializer twice",
-            "the name `c0` stands for an initializer and again for an initializer",
-        ),
-        (
-            "an output twice",
-            "the name `v0` stands for the output of a node and again for the output of a node",
-        ),
+        ("an initializer twice", "2 initializers have the name `c0`; every name must"),
+        ("an output twice", "2 inputs and outputs of nodes have the name `v0`"),
         ("opset 9999", "opset 9999; opsets 9 to 28 are read"),
     ] {
         let said = refused(name);
@@ -303,10 +297,7 @@ fn only_regular_files_are_read() {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(
-            said.contains("a regular file") || said.contains("must be a file"),
-            "{args:?}: {said}"
-        );
+        assert!(said.contains("must be a regular file"), "{args:?}: {said}");
     }
     // A file without content of that size, too large for a recipe.
     let large = std::fs::File::create(folder.join("large.toml")).unwrap();
@@ -402,9 +393,11 @@ fn a_state_dict_that_does_not_fit_is_described_in_few_words() {
     );
     let values = vec![0; 4 * 4 * 3 * 7 * 7];
     let stem = TensorView::new(Dtype::F32, vec![4, 3, 7, 7], &values).unwrap();
-    let stem =
-        safetensors::serialize([("module.conv1.weight", stem.clone()), ("fc.bias", stem)], None)
-            .unwrap();
+    let stem = safetensors::serialize(
+        [("module.conv1.weight", stem.clone()), ("module.fc.bias", stem)],
+        None,
+    )
+    .unwrap();
     let said = refused("resnet18", stem);
     assert!(said.contains("ImageNet variant of resnet18") && said.contains("7×7 stem"), "{said}");
     let vgg = fixture::network_of("vgg16:width=0.0625", &CPU);

@@ -79,33 +79,30 @@ impl Faults {
     }
 }
 
-/// Notes names that stand for more than one value; a value could be either of them.
+/// Notes names that stand for more than one value: a reader could take either. A node's result may have the name of an initializer,
+/// as PyTorch writes it where a buffer and an operation are both called `mean`: it takes its place from then on.
 pub(super) fn check_names(graph: &proto::Graph, faults: &mut Faults) {
     let dense = graph.initializer.iter().map(|tensor| tensor.name.as_str());
     let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
     let initial = dense.chain(sparse.map(|values| values.name.as_str()));
     let outputs = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
     let outputs = outputs.filter(|name| !name.is_empty());
-    let inputs = || graph.input.iter().map(|input| input.name.as_str());
-    let mut owners: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    initial.for_each(|name| owners.entry(name).or_default().push("an initializer"));
-    outputs.for_each(|name| owners.entry(name).or_default().push("the output of a node"));
-    // An input may have an initializer of its name: that is its default.
-    for name in inputs() {
-        let known = owners.entry(name).or_default();
-        if known != &["an initializer"] {
-            known.push("an input");
-        }
-    }
-    let mut twice = owners.iter().filter(|(_, owners)| owners.len() > 1);
-    if let Some((name, owners)) = twice.next() {
-        let more = match twice.count() {
+    let inputs = graph.input.iter().map(|input| input.name.as_str());
+    check_once("initializers", initial, faults);
+    check_once("inputs and outputs of nodes", inputs.chain(outputs), faults);
+}
+
+fn check_once<'a>(what: &str, names: impl Iterator<Item = &'a str>, faults: &mut Faults) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    let mut repeated = counts.iter().filter(|(_, count)| **count > 1);
+    if let Some((name, count)) = repeated.next() {
+        let more = match repeated.count() {
             0 => String::new(),
-            more => format!(" (and {more} more names are used twice)"),
+            more => format!(", and {more} more names are repeated"),
         };
-        let (first, second) = (owners[0], owners[1]);
         faults.file(format!(
-            "the name `{name}` stands for {first} and again for {second}{more}; names must be given once"
+            "{count} {what} have the name `{name}`{more}; every name must stand for one value"
         ));
     }
 }
