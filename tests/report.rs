@@ -301,7 +301,7 @@ fn one_network_has_one_colour_in_every_chart_and_epochs_are_whole() {
         for tick in view["x"]["ticks"].as_array().unwrap() {
             let value = tick["value"].as_f64().unwrap();
             assert!(
-                value == value.trunc() && tick["label"] == value.to_string(),
+                value == value.trunc() && tick["label"].as_str() == Some(&*value.to_string()),
                 "{title}: {tick}"
             );
         }
