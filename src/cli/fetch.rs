@@ -1,6 +1,6 @@
 //! `rewire data fetch`: downloads a data set.
 
-use super::{Context, Outcome, note};
+use super::{Context, Outcome};
 use crate::Error;
 use crate::data::{DATASETS, DatasetEntry, default_folder};
 use clap::builder::PossibleValuesParser;
@@ -59,7 +59,7 @@ fn fetch(
     mirror: Option<&str>,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    use super::{interrupt, progress};
+    use super::{interrupt, note, progress};
     use crate::ErrorKind;
     use crate::data::fetch::{FetchEvent, fetch};
     use std::fs;
