@@ -12,8 +12,8 @@ fn a_grey_network_reads_a_colour_picture_as_grey_and_names_its_class() {
     let model = fixture::network_of("resnet18:width=0.0625,in_channels=1,size=16", &Device::Cpu);
     let names = (0..model.arch().classes).map(|class| format!("class {class}")).collect();
     io::save_model(&network, &model.with_class_names(names)).unwrap();
-    let colour =
-        image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([x as u8 * 9, y as u8 * 9, 77]));
+    // Of grey pixels every rule makes the same grey.
+    let colour = image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([(x * 9 + y * 7) as u8; 3]));
     colour.save(file("colour.png")).unwrap();
     image::DynamicImage::from(colour).to_luma8().save(file("grey.png")).unwrap();
     let [colour, grey] =

@@ -109,8 +109,9 @@ fn every_command_prints_one_document() {
     // A command without a row here is a command that nobody looked at.
     let help = fixture::program(folder).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands = commands.take_while(|line| !line.is_empty()).filter(|line| {
+    // The commands stand in groups, before the options.
+    let commands = help.lines().skip_while(|line| *line != "Train:");
+    let commands = commands.take_while(|line| *line != "Options:").filter(|line| {
         // Descriptions go on further to the right.
         line.starts_with("  ") && !line.starts_with("   ")
     });

@@ -27,7 +27,7 @@ steps = 2
 "#;
 
 /// A section of the page and a command whose document it describes. Every command leaves what the next ones read.
-const COMMANDS: [(&str, &str); 29] = [
+const COMMANDS: [(&str, &str); 30] = [
     ("error", "eval absent.safetensors"),
     ("train", "train tiny.toml --out run"),
     ("train --resume", "train --resume run"),
@@ -36,8 +36,11 @@ const COMMANDS: [(&str, &str); 29] = [
     ("attack", "attack m.safetensors --data DATA --attack fgsm"),
     (
         "attack",
-        "attack m.safetensors --data DATA --attack pgd,eot-pgd --steps 2 --target next --early-stop --eot-samples 2 \
-         --weight-noise 0.1",
+        "attack m.safetensors --data DATA --attack pgd,eot-pgd --steps 2 --target next --eot-samples 2 --weight-noise 0.1",
+    ),
+    (
+        "attack",
+        "attack m.safetensors --data DATA --attack pgd --steps 2 --early-stop",
     ),
     (
         "attack",
