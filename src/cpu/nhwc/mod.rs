@@ -235,7 +235,7 @@ impl NhwcConv {
                     (row * stride + dy).wrapping_sub(pad),
                     (column * stride + dx).wrapping_sub(pad),
                 );
-                (row < h && column < w).then_some(row * row_pitch + column * pixel_pitch)
+                (row < h && column < w).then(|| row * row_pitch + column * pixel_pitch)
             };
             let mut inside = false;
             let ends = (last < q).then(|| place(row, column).zip(place(row, last))).flatten();
