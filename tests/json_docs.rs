@@ -38,10 +38,7 @@ const COMMANDS: [(&str, &str); 30] = [
         "attack",
         "attack m.safetensors --data DATA --attack pgd,eot-pgd --steps 2 --target next --eot-samples 2 --weight-noise 0.1",
     ),
-    (
-        "attack",
-        "attack m.safetensors --data DATA --attack pgd --steps 2 --early-stop",
-    ),
+    ("attack", "attack m.safetensors --data DATA --attack pgd --steps 2 --early-stop"),
     (
         "attack",
         "attack m.safetensors --data DATA --attack cw-l2,bb-l0 --steps 9 --faithful --at-eps 0.5,1 --binary-search-steps 1",

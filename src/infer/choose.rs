@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 /// Rounds of a measurement, after one that is not counted.
 const ROUNDS: usize = 3;
 /// How long whole candidates are compared at least.
-const COMPARED: Duration = Duration::from_millis(150);
-/// The same where they differ in the number of threads alone.
-const THREADS_COMPARED: Duration = Duration::from_millis(40);
+const COMPARED: Duration = Duration::from_millis(200);
 /// How long they are compared where calls are long: after that a first round is enough.
 const ENOUGH: Duration = Duration::from_secs(3);
+/// Rounds at the start that do not count where more follow. Other processors wake up in them: of comparisons of 40 ms that counted
+/// these rounds, most found one thread faster than two where two take 0.065 ms and one takes 0.103 ms.
+const WAKING: usize = 2;
 /// How long one candidate's calls of a round take at least. The first half of the calls finds the caches full of another candidate's
-/// weights, and other threads asleep, and is not counted.
-const TURN: Duration = Duration::from_millis(4);
+/// weights, and other processors asleep, and is not counted: a virtual processor may take milliseconds to wake.
+const TURN: Duration = Duration::from_millis(12);
 /// Calls that take longer always run on all threads: what threads cost is some microseconds a layer.
 const LONG: Duration = Duration::from_millis(20);
 /// A candidate whose calls take this many times the shortest is not called again.
@@ -117,7 +118,7 @@ pub(super) fn on_cpu(
     for count in fewer_threads(&mut plans[0])? {
         plans.push(build(&ways, count)?);
     }
-    let won = fastest(&mut plans, THREADS_COMPARED)?;
+    let won = fastest(&mut plans)?;
     let plan = plans.swap_remove(won).plan;
     if available > 1 {
         threads.insert(available, plan.threads());
@@ -183,7 +184,7 @@ fn measured<P: Candidate>(
     {
         plans.push(build(ways, threads)?);
     }
-    let (mut won, mut dense_times, mut sparse_times) = (fastest(&mut plans, COMPARED)?, None, None);
+    let (mut won, mut dense_times, mut sparse_times) = (fastest(&mut plans)?, None, None);
     if tried.len() > 1 {
         // By layer: the sparse way that takes the shortest, in plans on as many threads as the fastest has.
         let threads = plans[won].threads();
@@ -208,7 +209,7 @@ fn measured<P: Candidate>(
         if !tried.contains(&mixed) {
             let fastest_yet = plans.swap_remove(won);
             plans = vec![fastest_yet, build(&mixed, threads)?];
-            won = fastest(&mut plans, COMPARED)?;
+            won = fastest(&mut plans)?;
         }
     }
     let plan = plans.swap_remove(won);
@@ -430,7 +431,7 @@ fn mix(
 }
 
 /// Index of the candidate whose calls take the shortest, by the median of calls in turns, which take `compared` at least.
-fn fastest(candidates: &mut [impl Candidate], compared: Duration) -> Result<usize> {
+fn fastest(candidates: &mut [impl Candidate]) -> Result<usize> {
     if candidates.len() < 2 {
         return Ok(0);
     }
@@ -440,13 +441,15 @@ fn fastest(candidates: &mut [impl Candidate], compared: Duration) -> Result<usiz
     let mut times = vec![Vec::new(); candidates.len()];
     let (start, mut rounds, mut medians) = (Instant::now(), 0, vec![0.0; candidates.len()]);
     let on = |rounds: usize, time: Duration| {
-        rounds == 0 || time < compared || (rounds < ROUNDS && time < ENOUGH)
+        rounds == 0 || time < COMPARED || (rounds < ROUNDS && time < ENOUGH)
     };
     while on(rounds, start.elapsed()) {
         let least = medians.iter().copied().fold(f64::INFINITY, f64::min);
         for (i, plan) in candidates.iter_mut().enumerate() {
-            // A first round may have met a processor that was not awake, or another's work.
-            if rounds < 2 || medians[i] <= FAR * least {
+            if rounds == WAKING {
+                times[i].clear();
+            }
+            if rounds <= WAKING || medians[i] <= FAR * least {
                 times[i].extend(turn(plan)?);
                 medians[i] = median(&mut times[i]);
             }

@@ -66,9 +66,10 @@ impl Report {
             self.attacked.push(Attacked::load(&result)?);
             return Ok(());
         }
-        let document: Value = serde_json::from_slice(&file::read_bounded(path, 1 << 30)?).map_err(|error| {
-            Error::file(path, format!("is not JSON ({error}); expected {KINDS}"))
-        })?;
+        let document: Value =
+            serde_json::from_slice(&file::read_bounded(path, 1 << 30)?).map_err(|error| {
+                Error::file(path, format!("is not JSON ({error}); expected {KINDS}"))
+            })?;
         let has = |keys: &[&str]| keys.iter().all(|key| document.get(key).is_some());
         if has(&["attacks", "clean"]) {
             self.attacked.push(parsed(path, "rewire attack", document)?);
