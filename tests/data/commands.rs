@@ -251,7 +251,7 @@ fn a_picture_becomes_what_the_network_reads() {
     let values = |channels| read(channels).unwrap().to_vec::<f32>().unwrap();
     let want: Vec<f32> = colours.iter().flatten().map(|&v| f32::from(v) / 255.0).collect();
     assert_eq!(values(3), want);
-    // Of Pillow 11: Image.fromarray(…).convert("L").
+    // 0.299·R + 0.587·G + 0.114·B, rounded: 76.245, 149.685, 29.07, 124.2.
     assert_eq!(values(1), [76.0f32, 150.0, 29.0, 124.0].map(|v| v / 255.0));
     assert_eq!(read(1).unwrap().shape(), [1, 2, 2, 1]);
     image::GrayImage::from_raw(2, 2, vec![0, 7, 128, 255]).unwrap().save(&path).unwrap();
