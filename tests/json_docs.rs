@@ -27,11 +27,12 @@ steps = 2
 "#;
 
 /// A section of the page and a command whose document it describes. Every command leaves what the next ones read.
-const COMMANDS: [(&str, &str); 30] = [
+const COMMANDS: [(&str, &str); 32] = [
     ("error", "eval absent.safetensors"),
     ("train", "train tiny.toml --out run"),
     ("train --resume", "train --resume run"),
     ("prune", "prune m.safetensors -o p.safetensors --density 0.5"),
+    ("prune", "prune m.safetensors -o p.safetensors --density 0.5 --data DATA"),
     ("eval", "eval m.safetensors --data DATA"),
     ("attack", "attack m.safetensors --data DATA --attack fgsm"),
     (
@@ -53,6 +54,7 @@ const COMMANDS: [(&str, &str); 30] = [
     ("inspect, any other safetensors file", "inspect run/checkpoints/state.safetensors"),
     // So few weights are kept that sparse layers are worth measuring.
     ("bench", "bench m.safetensors --batch 1 --seconds 0 --density 0.1 --granularity irregular"),
+    ("bench", "bench m.safetensors --batch 1 --seconds 0"),
     ("bench --train-step", "bench m.safetensors --batch 1 --seconds 0 --train-step"),
     ("report", "report run"),
     ("shrink", "shrink m.safetensors -o s.safetensors"),
@@ -91,12 +93,14 @@ const UNTRIED: [&str; 2] = [
 ];
 
 /// Starts of keys that these commands do not print on every machine.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
     // Where there is a driver, a GPU or NVRTC, or where there is none.
     ("doctor", "cuda_"),
     ("doctor", "nvrtc."),
     // Where a sparse layer is the faster one.
     ("bench", "plans[].layers[].format"),
+    // Where the system names the processor.
+    ("bench", "cpu"),
 ];
 
 /// A row of a table.
@@ -297,8 +301,9 @@ fn the_page_lists_every_key_and_no_other() {
     // Every command has a section.
     let help = fixture::program(folder).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands = commands.take_while(|line| !line.is_empty());
+    // The commands stand in groups, before the options.
+    let commands = help.lines().skip_while(|line| *line != "Train:");
+    let commands = commands.take_while(|line| *line != "Options:");
     let names = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let mut count = 0;
     for name in names.filter(|name| !["", "help"].contains(name)) {
