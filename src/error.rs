@@ -151,7 +151,7 @@ impl From<ErrorKind> for Error {
 }
 
 impl std::fmt::Display for Error {
-    /// The message, [`printable`].
+    /// The message, with control characters escaped.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&printable(&self.0.to_string()))
     }

@@ -1,7 +1,7 @@
 //! Reports of one run or of several beside each other: one HTML file, Markdown, CSV. A report reads run folders and JSON
 //! files only.
 //!
-//! A section is a file with a function `section` and a line of [`SECTIONS`].
+//! A section is a file with a function `section` and a line of `SECTIONS`.
 
 mod answers;
 mod attacked;
