@@ -1,31 +1,10 @@
 //! The program as a person calls it: results, exit statuses, one line an error.
 
-use crate::fixture;
+use crate::fixture::{self, done, refused};
 use rewire::io::{Hints, load_model, save_model, save_tensors};
 use rewire::{Device, Tensor, npy};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-fn rewire(folder: &Path, args: &[&str]) -> Output {
-    fixture::program(folder).args(args).args(["--device", "cpu"]).output().unwrap()
-}
-
-fn done(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The message of a command that is refused: status 2, nothing on standard output, one line `error: …`.
-fn refused(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
-    error
-}
+use std::process::{Command, Stdio};
 
 const DATA: &str = "synthetic:classes=10,size=32,channels=3,train=1,test=9";
 

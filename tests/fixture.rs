@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::env;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// `fixtures/models.json`.
 pub fn stored() -> Value {
@@ -126,6 +126,29 @@ pub fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
     command.current_dir(folder).env("REWIRE_CACHE", folder.join("cache"));
     command
+}
+
+/// What the program prints for `args` on the CPU, in `folder`.
+pub fn rewire(folder: &Path, args: &[&str]) -> Output {
+    program(folder).args(args).args(["--device", "cpu"]).output().unwrap()
+}
+
+/// The standard output of a command that does its work.
+pub fn done(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a command that is refused: status 2, nothing on standard output, one line `error: …`.
+pub fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = rewire(folder, args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
+    error
 }
 
 /// Runs `body`, which the test `name` is, in a process of its own with an empty cache: where the cache is the environment says,

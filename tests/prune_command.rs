@@ -1,6 +1,6 @@
 //! `rewire prune` and what comes after it: what is left out, what is counted, what is said of accuracy, and fine-tuning.
 
-use crate::fixture;
+use crate::fixture::{self, done, refused};
 use rewire::io::{Hints, load_model, save_model};
 use rewire::nn::{ArchSpec, Graph, Model, Node, Op};
 use rewire::prune::{Granularity, PruneSettings, Pruner, shrink};
@@ -8,7 +8,6 @@ use rewire::{Device, Seed, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Output;
 
 const DATA: &str = "synthetic:classes=6,size=8,channels=3,train=64,test=40";
 
@@ -74,26 +73,8 @@ fn perceptron() -> Model {
     )
 }
 
-fn rewire(folder: &Path, args: &[&str]) -> Output {
-    fixture::program(folder).args(args).args(["--device", "cpu"]).output().unwrap()
-}
-
-fn done(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn json(folder: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&done(folder, &[args, &["--json"]].concat())).unwrap()
-}
-
-fn refused(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-    error
 }
 
 fn load(folder: &Path, name: &str) -> Model {

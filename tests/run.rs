@@ -1,12 +1,12 @@
 //! Runs: folders, resume after a kill, Ctrl-C, bad input.
 
-use crate::fixture;
+use crate::fixture::{self, done, refused};
 use rewire::run::{Progress, Recipe, RunFolder, RunResult, Session, recipes::RECIPES};
 use rewire::{Device, ErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -41,26 +41,6 @@ fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).args(["--device", "cpu"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn rewire(folder: &Path, args: &[&str]) -> Output {
-    command(folder, args).output().unwrap()
-}
-
-fn done(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn refused(folder: &Path, args: &[&str]) -> String {
-    let output = rewire(folder, args);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
-    error
 }
 
 fn folder() -> tempfile::TempDir {

@@ -126,12 +126,14 @@ fn origin(report: &Report, networks: &Networks) -> Table {
             result.seed.to_string(),
             result.epochs.to_string(),
             result.epoch.to_string(),
+            result.selected_by.clone(),
         ]
     };
     Table {
         title: "How the runs were made".into(),
-        note: "Measured epoch: the epoch of the checkpoint that is measured, the best by clean accuracy.".into(),
-        header: cells(&["run", "data", "device", "mode", "seed", "epochs", "measured epoch"]),
+        note: "Measured epoch: the epoch of the checkpoint that is measured, the best by clean accuracy. Chosen by: the images that \
+               this accuracy is of.".into(),
+        header: cells(&["run", "data", "device", "mode", "seed", "epochs", "measured epoch", "chosen by"]),
         rows: finished(report, networks).map(row).collect(),
         networks: finished(report, networks).map(|(network, ..)| Some(network)).collect(),
         ..Table::default()

@@ -134,9 +134,18 @@ impl Session {
         &self.experiment.recipe
     }
 
-    /// What is to be known of the images before the run: [`Dataset::warnings`](crate::data::Dataset::warnings).
+    /// What is to be known before the run: [`Dataset::warnings`](crate::data::Dataset::warnings) of the images, and the layers
+    /// that are not pruned because they produce the logits.
     pub fn warnings(&self) -> Vec<String> {
-        self.experiment.data.warnings(Need::TRAIN)
+        let mut warnings = self.experiment.data.warnings(Need::TRAIN);
+        let pruner = self.experiment.trainer.pruner();
+        warnings.extend(
+            pruner
+                .into_iter()
+                .flat_map(|own| own.spared())
+                .map(|layer| format!("not pruned: {layer}, because the layer produces the logits")),
+        );
+        warnings
     }
 
     /// The folder.
