@@ -274,7 +274,24 @@ fn a_divergence_ends_the_run_and_keeps_the_checkpoint_before() {
 #[cfg(unix)]
 mod signals {
     use super::*;
+    use std::os::unix::process::CommandExt;
     use std::time::{Duration, Instant};
+
+    /// A command in which no signal is ignored at the start, whatever the tests were started by (`nohup`, a job in the
+    /// background).
+    fn listening(folder: &Path, args: &[&str]) -> Command {
+        let mut command = command(folder, args);
+        let reset = || {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+                // SAFETY: `signal` may be called between fork and exec, and the default action is no function of this program.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // SAFETY: `reset` allocates nothing and takes no lock.
+        unsafe { command.pre_exec(reset) };
+        command
+    }
 
     fn signal(child: &std::process::Child, signals: &[&str]) {
         for name in signals {
@@ -315,7 +332,7 @@ mod signals {
         for signals in [&["-TERM"][..], &["-HUP"], &["-TERM", "-TERM", "-HUP"]] {
             let train =
                 ["train", "small.toml", "--out", "run", "--force", "--set", "train.epochs=1000"];
-            let mut child = command(folder, &train).spawn().unwrap();
+            let mut child = listening(folder, &train).spawn().unwrap();
             wait(&mut child, &folder.join("run/steps.csv"), 3);
             signal(&child, signals);
             let (status, _, error) = ended(child.wait_with_output().unwrap());
@@ -355,7 +372,7 @@ mod signals {
         for name in ["-TERM", "-HUP"] {
             // The signal's name is the folder's.
             let args = [&attack[..], &sweep, &[&name[1..]]].concat();
-            let mut child = command(folder, &args).spawn().unwrap();
+            let mut child = listening(folder, &args).spawn().unwrap();
             wait(&mut child, &folder.join(&name[1..]).join("parts/0-0.json"), 1);
             signal(&child, &[name]);
             let (status, _, error) = ended(child.wait_with_output().unwrap());
@@ -364,7 +381,7 @@ mod signals {
         }
         // A batch that takes minutes.
         let long = [&attack[..], &["--steps", "1000000", "--out", "long"]].concat();
-        let mut child = command(folder, &long).spawn().unwrap();
+        let mut child = listening(folder, &long).spawn().unwrap();
         wait(&mut child, &folder.join("long/attack.json"), 1);
         wait_for_handler(&child);
         signal(&child, &["-TERM"]);
